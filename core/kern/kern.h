@@ -1,0 +1,62 @@
+/* kern.h -- the kernel table: every inner loop of the project, chosen at run time.
+ *
+ * The table starts complete with plain C (ref_*.c) and is overlaid by each instruction
+ * level the CPU has, up to the one CHIMERA_KERNELS allows.  A kernel is defined once, by
+ * its line in kern.def (signature and meaning); an ISA file lists only what it improves.
+ *
+ * Rules: kernels are single-threaded and never allocate; callers cut work by shape and
+ * run kernels inside OpenMP loops.  Within one level a result depends on the arguments
+ * only: not on threads, alignment, or the position of a row in a larger matrix.
+ * Kernels called "add" accumulate into their output; all others overwrite it. */
+#ifndef CM_KERN_H
+#define CM_KERN_H
+
+#include "tensor/tensor.h"
+
+/* Instruction levels, lowest first: id, name as in CHIMERA_KERNELS. */
+#define CM_LEVELS(X)                                                                    \
+    X(CM_LEVEL_REF, "ref") X(CM_LEVEL_AVX2, "avx2") X(CM_LEVEL_AVX512, "avx512")
+typedef enum {
+#define X(id, name) id,
+    CM_LEVELS(X)
+#undef X
+    CM_N_LEVELS
+} cm_level_id;
+
+typedef struct cm_kern {
+#define KERN(ret, name, args) ret(*name) args;
+#include "kern/kern.def"
+#undef KERN
+} cm_kern;
+
+/* The table in use.  Read-only after cm_kern_init. */
+extern cm_kern cm_k;
+
+/* Matrix products: strict = our packed kernels (same bits for any M, N, threads and row
+ * position); fast = OpenBLAS, one thread per OpenMP thread. */
+typedef enum { CM_NUMERICS_STRICT, CM_NUMERICS_FAST } cm_numerics;
+
+/* Choose the level (the CPU's best, lowered by the environment variable CHIMERA_KERNELS)
+ * and allocate the per-thread packing buffers.  threads = 0: all cores the process may
+ * use.  Call once, before any other function of this header; a second call with other
+ * settings re-selects.  False: unknown level name, or a level this CPU lacks. */
+bool cm_kern_init(cm_numerics numerics, int threads, cm_err *err);
+cm_level_id cm_kern_level(void);
+const char *cm_level_name(cm_level_id id);
+cm_level_id cm_kern_best_level(void); /* what this CPU supports */
+int cm_kern_threads(void);
+/* "avx2, strict, 2 threads, OpenBLAS Zen": for logs and run.json.  Static storage. */
+const char *cm_kern_describe(void);
+
+/* C[M,N] = alpha * op(A)[M,K] op(B)[K,N] + beta * C.   op(X) = X or its transpose.
+ * Row-major with leading dimensions lda, ldb, ldc (elements).  beta = 0 overwrites C
+ * (never reads it).  M, N or K may be 0.  Runs on all threads. */
+void cm_gemm(bool ta, bool tb, int64_t M, int64_t N, int64_t K, cm_real alpha,
+             const cm_real *A, int64_t lda, const cm_real *B, int64_t ldb, cm_real beta,
+             cm_real *C, int64_t ldc);
+/* The same on the calling thread only: for use inside parallel loops.  Same bits. */
+void cm_gemm1(bool ta, bool tb, int64_t M, int64_t N, int64_t K, cm_real alpha,
+              const cm_real *A, int64_t lda, const cm_real *B, int64_t ldb, cm_real beta,
+              cm_real *C, int64_t ldc);
+
+#endif

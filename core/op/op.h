@@ -1,0 +1,254 @@
+/* op.h -- the tape and the differentiable ops on it.
+ *
+ * A step is a few hundred nodes of about twenty coarse ops.  cm_tape_apply runs an op
+ * at once and records it; cm_tape_backward walks the record in reverse.  Each op is one
+ * descriptor (struct cm_op) in one file op_<name>.c: shape rule, sizes, forward,
+ * backward, gradient-check cases.  op_list.h has one line per op.
+ *
+ * Memory: every buffer comes from the tape's arena through the tape.  Ops never
+ * allocate; what they save for backward and their scratch are declared sizes.  A dry
+ * tape (counting arena) does all allocations and no arithmetic, so its peak is exact.
+ *
+ * Gradients: bwd ADDS into in[i]->g, and skips inputs whose g is NULL.  The tape hands
+ * over zeroed gradients, except for inputs in the op's `sets` mask when they are fresh:
+ * then bwd must overwrite (see cm_node.fresh). */
+#ifndef CM_OP_H
+#define CM_OP_H
+
+#include "kern/kern.h"
+
+#define CM_MAX_IN 8
+#define CM_MAX_OUT 3
+
+/* A value with, where wanted, its gradient. */
+typedef struct cm_var {
+    cm_tensor v;      /* value, dtype cm_real */
+    cm_real *g;       /* gradient, same count; NULL = not wanted or not yet allocated */
+    bool wants_grad;
+    bool is_param;    /* persistent: g belongs to the caller and is always accumulated */
+    bool g_live;      /* the tape's: g is allocated and holds something */
+} cm_var;
+
+struct cm_op;
+typedef struct cm_node {
+    const struct cm_op *op;
+    cm_var *in[CM_MAX_IN];   /* optional inputs may be NULL */
+    cm_var *out[CM_MAX_OUT];
+    int n_in, n_out;
+    const void *attr;        /* the op's own struct, copied when applied */
+    void *saved;             /* op->saved() bytes, written by fwd, read by bwd */
+    bool grad;               /* this node will have a backward: fwd must fill saved */
+    bool fresh[CM_MAX_IN];   /* bwd: in[i]->g is uninitialised and must be overwritten
+                                (only for i in op->sets) */
+    struct cm_tape *tape;
+} cm_node;
+
+/* Context of one gradient-check case; see gradcheck in tests/grad. */
+struct cm_sample;
+
+typedef struct cm_op {
+    const char *name;
+    const char *shapes;   /* "x[R,I] w[O,I] -> y[R,O]": in docs and in shape errors */
+    int n_in, n_out;
+    size_t attr_bytes;
+    uint32_t sets;        /* bit i: bwd can overwrite in[i]->g instead of adding */
+    /* Fill out[i]->v.nd/dim from the inputs and attr; false with a reason when the shapes
+     * do not fit. */
+    bool (*infer)(cm_node *n, const char **why);
+    /* Bytes kept from forward to backward (called after infer; 0 when NULL). */
+    size_t (*saved)(const cm_node *n);
+    /* Bytes of temporary memory during fwd / bwd, all threads together (0 when NULL). */
+    size_t (*scratch)(const cm_node *n, bool backward);
+    void (*fwd)(cm_node *n, void *scratch);
+    void (*bwd)(cm_node *n, void *scratch); /* NULL: not differentiable */
+    /* Matmul-class floating point operations of the forward (for MFU and profile). */
+    double (*flops)(const cm_node *n);
+    /* Build the i-th gradient-check case: apply the op (through its public builder) to
+     * inputs made by cm_sample_* and return true; false when i is past the last. */
+    bool (*sample)(struct cm_sample *s, int i);
+} cm_op;
+
+/* ---- tape ------------------------------------------------------------------------- */
+
+typedef struct cm_tape {
+    cm_arena *arena;    /* activations, saved data, gradients, scratch */
+    cm_arena *meta;     /* nodes, vars, attrs: never counted as activations */
+    bool dry;           /* sizes only */
+    bool recording;     /* false: inference, nothing kept for backward */
+    struct cm_node **node;
+    int n_node, cap_node;
+    struct cm_free *freed; /* recycled gradient buffers by size */
+    struct cm_prof *prof;  /* optional per-op times, see cm_prof */
+} cm_tape;
+
+/* Start a step.  Marks of both arenas are the caller's business (reset afterwards). */
+void cm_tape_begin(cm_tape *t, cm_arena *arena, cm_arena *meta, bool recording, bool dry);
+
+/* Run and record an op.  Wrong shapes are a bug of the caller (configurations are checked
+ * before): panics with the op's shape rule and the actual shapes.  attr is copied.
+ * Outputs are new vars in out[0..n_out). */
+void cm_tape_apply(cm_tape *t, const cm_op *op, cm_var *const *in, int n_in,
+                   const void *attr, cm_var **out);
+
+/* Gradients of `loss` (one element), seeded with `seed`, added into every parameter that
+ * wants one.  Uses the record once. */
+void cm_tape_backward(cm_tape *t, cm_var *loss, cm_real seed);
+
+/* A var on the meta arena around existing memory (no gradient). */
+cm_var *cm_var_const(cm_tape *t, cm_dtype dt, const int64_t *dim, int nd, void *data);
+/* A var with fresh, unset memory from the tape's arena. */
+cm_var *cm_var_new(cm_tape *t, const int64_t *dim, int nd, bool wants_grad);
+
+/* Activation recomputation.  Runs fn(ctx, tape, in, out) without recording, keeps only
+ * its outputs, and replays it with recording during backward.  fn must be a pure function
+ * of its inputs, parameters and ctx; ctx must outlive the backward.  Parameters used
+ * inside need not be listed. */
+typedef void (*cm_block_fn)(void *ctx, cm_tape *t, cm_var *const *in, cm_var **out);
+void cm_recompute(cm_tape *t, cm_block_fn fn, void *ctx, cm_var *const *in, int n_in,
+                  cm_var **out, int n_out);
+
+/* Per-op accounting, filled when tape->prof is set. */
+typedef struct cm_prof_row {
+    const cm_op *op;
+    double fwd_s, bwd_s, flops; /* seconds; forward flops */
+    int64_t calls;
+} cm_prof_row;
+typedef struct cm_prof {
+    cm_prof_row row[64];
+    int n;
+} cm_prof;
+
+/* ---- rows of packed documents ------------------------------------------------------ */
+
+/* What the sequence ops need to know about the R = B*T rows of a batch. */
+typedef struct cm_seq {
+    int B, T;
+    const int32_t *doc; /* [B*T] document number of each token; a change between t-1 and t
+                           within a row resets attention, conv and SSM state.  NULL: one
+                           document per row. */
+    const int32_t *pos; /* [B*T] position of each token in its document, for RoPE.  NULL:
+                           position in the row plus pos0. */
+    int pos0;
+} cm_seq;
+
+/* ---- ops: one builder each ---------------------------------------------------------- */
+
+/* y[r] = scale * W[token[r]]     W[V,D] -> y[R,D].   token[R] in [0,V). */
+cm_var *cm_embed(cm_tape *t, cm_var *w, const int32_t *token, int64_t R, cm_real scale);
+
+/* y = x W^T     x[R,I] W[O,I] -> y[R,O] */
+cm_var *cm_linear(cm_tape *t, cm_var *x, cm_var *w);
+
+/* y = x / sqrt(mean(x^2) + eps) * w     x[R,D] w[D] -> y[R,D] */
+cm_var *cm_rmsnorm(cm_tape *t, cm_var *x, cm_var *w, cm_real eps);
+
+/* y = x + scale * b     x[R,D] b[R,D] -> y[R,D] */
+cm_var *cm_residual(cm_tape *t, cm_var *x, cm_var *b, cm_real scale);
+
+/* y = silu(a) * b     ab[R,2F], a = first F columns -> y[R,F] */
+cm_var *cm_swiglu(cm_tape *t, cm_var *ab);
+
+/* y = sum of n <= CM_MAX_IN one-element vars: joins the parts of a loss. */
+cm_var *cm_sum(cm_tape *t, cm_var *const *x, int n);
+
+/* Rotary position embedding, half-split pairs (i, i+P/2), applied to q and k in place of
+ * nothing: attention takes it as an attribute.  Frequencies inv[P/2] come from
+ * cm_rope_freqs. */
+typedef enum { CM_ROPE_NONE, CM_ROPE_PLAIN, CM_ROPE_LINEAR, CM_ROPE_YARN } cm_rope_kind;
+typedef struct cm_rope_conf {
+    cm_rope_kind kind;
+    int P;              /* head width; all of it rotates */
+    double base;        /* theta */
+    double factor;      /* linear and YaRN: context extension s >= 1 */
+    double orig_ctx;    /* YaRN: original context length */
+    double beta_fast, beta_slow; /* YaRN: 32, 1 */
+    double attn_factor; /* YaRN: 0 = default 0.1 ln s + 1 */
+} cm_rope_conf;
+/* inv[P/2] inverse frequencies and the factor *mscale that cos and sin are multiplied by
+ * (1 unless YaRN).  Source of the formulas: YaRN, arXiv 2309.00071. */
+void cm_rope_freqs(const cm_rope_conf *c, double *inv, double *mscale);
+
+/* Causal attention with grouped KV heads, tiled, memory linear in T.
+ *   q[R,H*P] k[R,G*P] v[R,G*P] -> y[R,H*P]     H a multiple of G, head h reads h/(H/G)
+ * Rows attend to earlier rows of the same document.  inv: RoPE frequencies [P/2] or NULL
+ * (NoPE); rotates q and k by (position * inv[i]), times mscale.
+ * Saves the rotated q, k and the row log-sum-exp. */
+cm_var *cm_attention(cm_tape *t, cm_var *q, cm_var *k, cm_var *v, const cm_seq *seq,
+                     int H, int G, cm_real scale, const double *inv, double mscale);
+
+/* Causal depthwise convolution and SiLU over columns [col, col+C) of x:
+ *   y[r,c] = silu(b[c] + sum_m w[c,m] x[r-(K-1)+m, col+c])     x[R,W] w[C,K] b[C] -> y[R,C]
+ * Taps never reach into another document. */
+cm_var *cm_conv_silu(cm_tape *t, cm_var *x, cm_var *w, cm_var *b, const cm_seq *seq,
+                     int64_t col);
+
+/* Chunked state-space dual scan of Mamba-2 (arXiv 2405.21060; formulas in docs/math/ssd.md)
+ *   xbc[R, H*P + 2*G*N]: columns x | B | C       dtx[R,W]: raw dt in columns [dcol,dcol+H)
+ *   A_log[H] D[H] dt_bias[H]   s0[B,H,N,P] or NULL  ->  y[R,H*P]  and, when want_state,
+ *   s1[B,H,N,P] (else NULL).
+ * dt = softplus(raw + dt_bias); state_t = exp(-exp(A_log) dt) state + dt B_t x_t^T;
+ * y_t = C_t^T state_t + D x_t.  States are stored transposed, [N,P].  Document changes reset
+ * the state; s0 belongs to the first token's document of each row. */
+typedef struct cm_ssd_conf {
+    int H, P, N, G, Q; /* heads, head width, state, groups, chunk */
+    int64_t dcol;
+} cm_ssd_conf;
+void cm_ssd(cm_tape *t, cm_var *xbc, cm_var *dtx, cm_var *A_log, cm_var *D,
+            cm_var *dt_bias, cm_var *s0, const cm_seq *seq, const cm_ssd_conf *c,
+            cm_var **y, cm_var **s1);
+
+/* u = y * silu(z), z = columns [zcol, zcol+DI) of zx;  out = RMSNorm of u over each of G
+ * groups of DI/G, times w.     y[R,DI] zx[R,W] w[DI] -> out[R,DI] */
+cm_var *cm_gated_norm(cm_tape *t, cm_var *y, cm_var *zx, cm_var *w, int64_t zcol, int G,
+                      cm_real eps);
+
+/* Dropless top-k mixture of SwiGLU experts.
+ *   x[R,D] router[E,D] w_in[E,2F,D] w_out[E,D,F] -> y[R,D], aux[1]
+ * p = softmax(router x) over all E; the K largest, renormalised to sum 1, weigh the experts
+ * (ties: the lower expert index).  aux = lb_coef * E sum_i f_i P_i + z_coef * mean lse^2
+ * with f_i = share of the R*K assignments, P_i = mean p_i (Switch; ST-MoE).
+ * load: optional [E] counters that get the assignments of this call added (metrics).
+ * stats: optional, see cm_moe_stats. */
+typedef struct cm_moe_stats {
+    double router_entropy; /* sum over rows of H(p) in nats */
+    double top1;           /* sum over rows of the largest p */
+    double lb, z;          /* last call's unweighted losses */
+    int64_t rows;
+} cm_moe_stats;
+void cm_moe(cm_tape *t, cm_var *x, cm_var *router, cm_var *w_in, cm_var *w_out, int K,
+            cm_real lb_coef, cm_real z_coef, int64_t *load, cm_moe_stats *stats,
+            cm_var **y, cm_var **aux);
+
+/* Fused linear and cross-entropy in row chunks, never holding [R,V].
+ *   x[R,D] W[V,D] target[R] (-1 = ignored) -> loss[1]
+ * logits = x W^T * logit_scale; loss = norm * sum over rows (nll + z_coef * lse^2).
+ * Gradients are formed in the forward pass (upstream gradient must be 1: a root of the
+ * graph or a term of cm_sum).  nll: optional [R] row losses (0 where ignored). */
+cm_var *cm_xent(cm_tape *t, cm_var *x, cm_var *w, const int32_t *target, cm_real logit_scale,
+                cm_real norm, cm_real z_coef, cm_real *nll);
+
+/* Every op, one line each in op_list.h. */
+extern const cm_op *const cm_ops[];
+extern const int cm_n_ops;
+
+/* ---- gradient-check cases ------------------------------------------------------------ */
+
+/* Tools for cm_op.sample: inputs by name, filled with seeded values in [-1,1] (or a given
+ * range), whose gradients are checked.  The outputs registered with cm_sample_out are
+ * dotted with fixed random weights to give the scalar that is differentiated; a loss-like
+ * op registers its scalar with cm_sample_loss instead (upstream gradient 1). */
+typedef struct cm_sample cm_sample;
+cm_tape *cm_sample_tape(cm_sample *s);
+cm_var *cm_sample_in(cm_sample *s, const char *name, int nd, const int64_t *dim, double lo,
+                     double hi);
+void cm_sample_out(cm_sample *s, cm_var *v);
+void cm_sample_loss(cm_sample *s, cm_var *v);
+/* Case-owned memory for integer inputs, alive for the whole case, zeroed. */
+void *cm_sample_mem(cm_sample *s, size_t bytes);
+/* A random document layout for B rows of T tokens with about `docs` documents a row;
+ * docs = 1 gives one per row.  Fills doc and pos. */
+void cm_sample_seq(cm_sample *s, cm_seq *seq, int B, int T, int docs);
+/* Seeded integer in [0,n) for the case; i counts draws. */
+int cm_sample_int(cm_sample *s, uint64_t i, int n);
+
+#endif
