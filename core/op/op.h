@@ -75,6 +75,7 @@ typedef struct cm_tape {
     cm_arena *meta;     /* nodes, vars, attrs: never counted as activations */
     bool dry;           /* sizes only */
     bool recording;     /* false: inference, nothing kept for backward */
+    bool replay;        /* a recomputed block runs again: count no statistics twice */
     struct cm_node **node;
     int n_node, cap_node;
     struct cm_free *freed; /* recycled gradient buffers by size */
