@@ -1,0 +1,63 @@
+/* text.h -- the tokenizer (SentencePiece behind a C interface) and the chat template. */
+#ifndef CM_TEXT_H
+#define CM_TEXT_H
+
+#include "base/base.h"
+
+/* A loaded SentencePiece model.  Immutable after opening: all functions are thread-safe. */
+typedef struct cm_spm cm_spm;
+
+/* From a .model file, or from its bytes (kept as given: cm_spm_proto returns them). */
+cm_spm *cm_spm_open(const char *path, cm_err *err);
+cm_spm *cm_spm_open_bytes(const void *proto, size_t n, cm_err *err);
+void cm_spm_close(cm_spm *s);
+const void *cm_spm_proto(const cm_spm *s, size_t *n);
+/* SHA-256 of the proto bytes: the tokenizer's identity. */
+const char *cm_spm_hash(const cm_spm *s);
+
+int cm_spm_vocab(const cm_spm *s);
+int cm_spm_bos(const cm_spm *s); /* -1 = none; likewise the next three */
+int cm_spm_eos(const cm_spm *s);
+int cm_spm_unk(const cm_spm *s);
+int cm_spm_pad(const cm_spm *s);
+bool cm_spm_add_dummy_prefix(const cm_spm *s);
+
+/* Piece types, numbered as in SentencePiece's proto and in GGUF. */
+typedef enum {
+    CM_PIECE_NORMAL = 1, CM_PIECE_UNKNOWN, CM_PIECE_CONTROL, CM_PIECE_USER, CM_PIECE_UNUSED,
+    CM_PIECE_BYTE
+} cm_piece_type;
+/* Piece i: its bytes (NUL-terminated, owned by s), score and type. */
+const char *cm_spm_piece(const cm_spm *s, int i, float *score, cm_piece_type *type);
+int cm_spm_id(const cm_spm *s, const char *piece); /* -1 when absent */
+
+/* Encode n bytes of UTF-8.  Appends ids (no BOS/EOS) to *out (realloc'ed, count *n_out,
+ * capacity *cap).  False only on a library failure. */
+bool cm_spm_encode(const cm_spm *s, const char *text, size_t n, int32_t **out,
+                   int64_t *n_out, int64_t *cap, cm_err *err);
+/* Decode ids to text (free()), as SentencePiece does: the dummy prefix is removed. */
+char *cm_spm_decode(const cm_spm *s, const int32_t *id, int64_t n);
+/* Bytes that one token contributes in mid-text (byte pieces give their byte, U+2581 a
+ * space, control tokens nothing).  For streaming. */
+void cm_spm_token_bytes(const cm_spm *s, int id, cm_buf *out);
+
+/* Build the bytes of a BPE model proto from pieces, as read from a GGUF file. */
+bool cm_spm_build(const char *const *piece, const size_t *len, const float *score,
+                  const int *type, int n, int bos, int eos, int unk, int pad,
+                  bool add_dummy_prefix, cm_buf *proto, cm_err *err);
+
+/* Train a vocabulary: BPE, identity normalisation, byte fallback, digits split, no
+ * whitespace collapsing: what llama.cpp reproduces exactly.  Runs the library in a child
+ * process forked before any parallel region, so that an abort inside becomes a sentence.
+ * input: a text file, one sentence a line.  control: extra control pieces (chat markers). */
+typedef struct cm_spm_train_conf {
+    const char *input;
+    int vocab;
+    const char *const *control;
+    int n_control;
+    uint64_t seed;
+    int threads;
+} cm_spm_train_conf;
+bool cm_spm_train(const cm_spm_train_conf *c, cm_buf *proto, cm_err *err);
+
+#endif
