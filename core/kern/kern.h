@@ -2,7 +2,16 @@
  *
  * The table starts complete with plain C (ref_*.c) and is overlaid by each instruction
  * level the CPU has, up to the one CHIMERA_KERNELS allows.  A kernel is defined once, by
- * its line in kern.def (signature and meaning); an ISA file lists only what it improves.
+ * its line in kern.def (signature and meaning), and called as cm_k.name(...).
+ *
+ * To add a kernel:
+ *   1. kern.def: its line, KERN(...).
+ *   2. ref_<family>.c (includes "kern/ref.h"): void CM_REF(name)(...) in cm_real, plain C.
+ *   3. tests/unit/kern_sweep.c: a case, as described there; without one the test fails.
+ *   4. If it is hot: vec_<family>.inc with static void VK(name)(...) in the vocabulary of
+ *      simd_avx2.h, the file named in vec.inc, and KERN changed to VKERN.  That one source
+ *      becomes both the AVX2 and the AVX-512 version.
+ * A missing function fails to compile or link.
  *
  * Rules: kernels are single-threaded and never allocate; callers cut work by shape and
  * run kernels inside OpenMP loops.  Within one level a result depends on the arguments
@@ -23,14 +32,32 @@ typedef enum {
     CM_N_LEVELS
 } cm_level_id;
 
+/* One AdamW step (arXiv 1711.05101) with g' = gscale g:
+ *   m = b1 m + (1-b1) g'    v = b2 v + (1-b2) g'^2
+ *   w = (1 - lr wd) w - lr (m/bc1) / (sqrt(v/bc2) + eps)       bcN = 1 - bN^step */
+typedef struct cm_adamw {
+    cm_real lr, b1, b2, eps, wd, bc1, bc2, gscale;
+} cm_adamw;
+
 typedef struct cm_kern {
 #define KERN(ret, name, args) ret(*name) args;
 #include "kern/kern.def"
-#undef KERN
 } cm_kern;
 
-/* The table in use.  Read-only after cm_kern_init. */
+/* The table in use: the reference until cm_kern_init, read-only after it. */
 extern cm_kern cm_k;
+
+/* Reference kernels: cm_ref_<name>. */
+#ifndef CM_REF
+#define CM_REF(name) cm_ref_##name
+#endif
+#define KERN(ret, name, args) ret CM_REF(name) args;
+#include "kern/kern.def"
+
+/* Put a level's kernels over those in the table; nothing where the build has no such
+ * level (double build, other CPU families).  The caller knows that the CPU can. */
+void cm_overlay_avx2(cm_kern *k);
+void cm_overlay_avx512(cm_kern *k);
 
 /* Matrix products: strict = our packed kernels (same bits for any M, N, threads and row
  * position); fast = OpenBLAS, one thread per OpenMP thread. */

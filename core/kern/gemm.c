@@ -1,0 +1,93 @@
+/* gemm.c -- the matrix-product seam: backends, and how a product is cut for threads.
+ *
+ * Cuts are by shape and thread count, which is harmless: no cut changes an element. */
+#include "kern/gemm.h"
+
+#include <cblas.h>
+#include <omp.h>
+#include <stdlib.h>
+
+static cm_numerics backend = CM_NUMERICS_STRICT;
+
+const char *cm_gemm_blas_core(void) { return openblas_get_corename(); }
+
+bool cm_gemm_setup(cm_numerics numerics, cm_level_id level, int threads, cm_err *err) {
+    (void)level, (void)threads, (void)err;
+    openblas_set_num_threads(1); /* our threads each call it for their own tiles */
+    backend = numerics;
+    return true;
+}
+
+static void blas(const cm_gemm_args *g) {
+    enum CBLAS_TRANSPOSE ta = g->acs == 1 ? CblasNoTrans : CblasTrans;
+    enum CBLAS_TRANSPOSE tb = g->bcs == 1 ? CblasNoTrans : CblasTrans;
+    blasint m = (blasint)g->M, n = (blasint)g->N, k = (blasint)g->K;
+    blasint lda = (blasint)(g->acs == 1 ? g->ars : g->acs);
+    blasint ldb = (blasint)(g->bcs == 1 ? g->brs : g->bcs), ldc = (blasint)g->ldc;
+#ifdef CM_F64
+    cblas_dgemm(CblasRowMajor, ta, tb, m, n, k, g->alpha, g->A, lda, g->B, ldb, g->beta,
+                g->C, ldc);
+#else
+    cblas_sgemm(CblasRowMajor, ta, tb, m, n, k, g->alpha, g->A, lda, g->B, ldb, g->beta,
+                g->C, ldc);
+#endif
+}
+
+static void single(const cm_gemm_args *g) {
+    if (backend == CM_NUMERICS_FAST && g->K > 0)
+        blas(g);
+    else
+        cm_gemm_ref(g);
+}
+
+static cm_gemm_args tile_of(const cm_gemm_args *g, int64_t i0, int64_t m, int64_t j0,
+                            int64_t n) {
+    cm_gemm_args t = *g;
+    t.M = m, t.N = n;
+    t.A += i0 * g->ars;
+    t.B += j0 * g->bcs;
+    t.C += i0 * g->ldc + j0;
+    return t;
+}
+
+/* Tiles of about M/rows x N/cols, each a whole product on one thread. */
+static void tiles(const cm_gemm_args *g, int threads) {
+    int64_t mb = 64, nb = 64;
+    while (((g->M + 2 * mb - 1) / (2 * mb)) * ((g->N + nb - 1) / nb) >= 2 * threads) mb *= 2;
+    while (((g->M + mb - 1) / mb) * ((g->N + 2 * nb - 1) / (2 * nb)) >= 2 * threads) nb *= 2;
+    int64_t cols = (g->N + nb - 1) / nb, n_tiles = ((g->M + mb - 1) / mb) * cols;
+#pragma omp parallel for schedule(dynamic) num_threads(threads)
+    for (int64_t t = 0; t < n_tiles; t++) {
+        int64_t i = t / cols * mb, j = t % cols * nb;
+        cm_gemm_args part = tile_of(g, i, g->M - i < mb ? g->M - i : mb, j,
+                                    g->N - j < nb ? g->N - j : nb);
+        single(&part);
+    }
+}
+
+static cm_gemm_args args_of(bool ta, bool tb, int64_t M, int64_t N, int64_t K,
+                            cm_real alpha, const cm_real *A, int64_t lda, const cm_real *B,
+                            int64_t ldb, cm_real beta, cm_real *C, int64_t ldc) {
+    return (cm_gemm_args){ M, N, K, alpha, beta, A, B, ta ? 1 : lda, ta ? lda : 1,
+                           tb ? 1 : ldb, tb ? ldb : 1, C, ldc };
+}
+
+void cm_gemm(bool ta, bool tb, int64_t M, int64_t N, int64_t K, cm_real alpha,
+             const cm_real *A, int64_t lda, const cm_real *B, int64_t ldb, cm_real beta,
+             cm_real *C, int64_t ldc) {
+    if (M <= 0 || N <= 0) return;
+    cm_gemm_args g = args_of(ta, tb, M, N, K, alpha, A, lda, B, ldb, beta, C, ldc);
+    int threads = omp_in_parallel() ? 1 : cm_kern_threads();
+    if (threads == 1 || (double)M * (double)N * (double)K < 64e3)
+        single(&g);
+    else
+        tiles(&g, threads);
+}
+
+void cm_gemm1(bool ta, bool tb, int64_t M, int64_t N, int64_t K, cm_real alpha,
+              const cm_real *A, int64_t lda, const cm_real *B, int64_t ldb, cm_real beta,
+              cm_real *C, int64_t ldc) {
+    if (M <= 0 || N <= 0) return;
+    cm_gemm_args g = args_of(ta, tb, M, N, K, alpha, A, lda, B, ldb, beta, C, ldc);
+    single(&g);
+}

@@ -1,0 +1,83 @@
+/* dtype.c -- conversions between element types, by integer arithmetic on the bits.
+ *
+ * Narrowing rounds to nearest, ties to even; overflow gives infinity; NaN stays NaN (and
+ * becomes quiet).  Subnormal halves are exact in both directions. */
+#include "tensor/tensor.h"
+
+#include <string.h>
+
+static uint32_t bits_of(float f) {
+    uint32_t u;
+    memcpy(&u, &f, sizeof u);
+    return u;
+}
+
+static float of_bits(uint32_t u) {
+    float f;
+    memcpy(&f, &u, sizeof f);
+    return f;
+}
+
+float cm_f16_to_f32(uint16_t h) {
+    uint32_t sign = (uint32_t)(h & 0x8000) << 16, exp = (h >> 10) & 31, man = h & 0x3ff;
+    if (exp == 31) return of_bits(sign | 0x7f800000 | man << 13 | (man ? 0x400000 : 0));
+    if (exp) return of_bits(sign | (exp + 112) << 23 | man << 13);
+    float f = (float)man * 0x1p-24f;
+    return sign ? -f : f;
+}
+
+uint16_t cm_f32_to_f16(float f) {
+    uint32_t u = bits_of(f), mag = u & 0x7fffffff;
+    uint16_t sign = (uint16_t)(u >> 16 & 0x8000);
+    if (mag > 0x7f800000) return (uint16_t)(sign | 0x7e00 | (mag >> 13 & 0x3ff));
+    if (mag >= 0x477ff000) return sign | 0x7c00; /* rounds to 2^16 or more */
+    if (mag < 0x38800000) { /* below 2^-14: a multiple of 2^-24 */
+        /* Adding 0.5 puts the unit of 2^-24 in the last bit, so the sum rounds as asked. */
+        return (uint16_t)(sign | (bits_of(of_bits(mag) + 0.5f) - 0x3f000000));
+    }
+    uint32_t odd = mag >> 13 & 1;
+    return (uint16_t)(sign | ((mag - 0x38000000 + 0xfff + odd) >> 13));
+}
+
+uint16_t cm_f32_to_bf16(float f) {
+    uint32_t u = bits_of(f);
+    if ((u & 0x7fffffff) > 0x7f800000) return (uint16_t)(u >> 16 | 0x40);
+    return (uint16_t)((u + 0x7fff + (u >> 16 & 1)) >> 16);
+}
+
+/* Q8_0: blocks of a half-precision scale and 32 signed bytes. */
+static void q8_0_to_f32(const unsigned char *s, float *dst, int64_t n) {
+    for (int64_t i = 0; i < n; i += 32, s += 34) {
+        uint16_t h;
+        memcpy(&h, s, sizeof h);
+        float d = cm_f16_to_f32(h);
+        for (int j = 0; j < 32; j++) dst[i + j] = d * (float)(int8_t)s[2 + j];
+    }
+}
+
+void cm_to_f32(cm_dtype dt, const void *src, float *dst, int64_t n) {
+    CM_ASSERT(n % cm_dtypes[dt].block == 0, "%lld elements of %s", (long long)n,
+              cm_dtypes[dt].name);
+    const uint16_t *h = src;
+    const double *d = src;
+    switch (dt) {
+    case CM_F32_T: if (n) memcpy(dst, src, (size_t)n * sizeof *dst); return;
+    case CM_F64_T: for (int64_t i = 0; i < n; i++) dst[i] = (float)d[i]; return;
+    case CM_F16_T: for (int64_t i = 0; i < n; i++) dst[i] = cm_f16_to_f32(h[i]); return;
+    case CM_BF16_T: for (int64_t i = 0; i < n; i++) dst[i] = cm_bf16_to_f32(h[i]); return;
+    case CM_Q8_0_T: q8_0_to_f32(src, dst, n); return;
+    default: CM_ASSERT(false, "no conversion from %s to F32", cm_dtypes[dt].name);
+    }
+}
+
+void cm_from_f32(cm_dtype dt, const float *src, void *dst, int64_t n) {
+    uint16_t *h = dst;
+    double *d = dst;
+    switch (dt) {
+    case CM_F32_T: if (n) memcpy(dst, src, (size_t)n * sizeof *src); return;
+    case CM_F64_T: for (int64_t i = 0; i < n; i++) d[i] = (double)src[i]; return;
+    case CM_F16_T: for (int64_t i = 0; i < n; i++) h[i] = cm_f32_to_f16(src[i]); return;
+    case CM_BF16_T: for (int64_t i = 0; i < n; i++) h[i] = cm_f32_to_bf16(src[i]); return;
+    default: CM_ASSERT(false, "no conversion from F32 to %s", cm_dtypes[dt].name);
+    }
+}
