@@ -208,6 +208,8 @@ void cm_log(cm_level lv, const char *fmt, ...) CM_PRINTF(2, 3);
 void cm_log_setup(const char *tool, cm_level least);
 void cm_log_tee(FILE *f); /* NULL stops; the file stays the caller's */
 int cm_log_warnings(void); /* warnings since start */
+/* Called before a line goes to stderr: lets a progress bar get out of the way. */
+void cm_log_before(void (*fn)(void));
 /* Seconds since an arbitrary start, monotonic. */
 double cm_now(void);
 

@@ -1,0 +1,219 @@
+/* file.c -- reading whole files, and output files that appear complete or not at all.
+ *
+ * An output lives under "NAME.PID.tmp" beside its target until commit; there it is
+ * flushed, fsynced, renamed, and the folder fsynced, in that order.  Devices and pipes
+ * (/dev/stdout, /dev/null) cannot be renamed over and are written in place. */
+#include "base/base.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+enum { OUT_BUF = 1 << 18 };
+
+bool cm_map_open(cm_map *m, const char *path, cm_err *err) {
+    *m = (cm_map){0};
+    int fd = open(path, O_RDONLY | O_CLOEXEC);
+    if (fd < 0)
+        return cm_fail_errno(err, CM_EXIT_FAIL, "%s: cannot open", path);
+    struct stat st;
+    bool ok = true;
+    if (fstat(fd, &st) || !S_ISREG(st.st_mode)) {
+        ok = cm_fail(err, CM_EXIT_FAIL, "%s: not a plain file", path);
+    } else if (st.st_size > 0) {
+        void *p = mmap(NULL, (size_t)st.st_size, PROT_READ, MAP_PRIVATE, fd, 0);
+        if (p == MAP_FAILED)
+            ok = cm_fail_errno(err, CM_EXIT_FAIL, "%s: cannot map", path);
+        else
+            *m = (cm_map){p, (size_t)st.st_size};
+    }
+    close(fd);
+    return ok;
+}
+
+void cm_map_close(cm_map *m) {
+    if (m->data)
+        munmap((void *)(uintptr_t)m->data, m->size);
+    *m = (cm_map){0};
+}
+
+static ssize_t read_some(int fd, void *p, size_t n) {
+    ssize_t r;
+    do
+        r = read(fd, p, n);
+    while (r < 0 && errno == EINTR);
+    return r;
+}
+
+bool cm_read_file(const char *path, size_t max, char **out, size_t *n, cm_err *err) {
+    *out = NULL;
+    *n = 0;
+    int fd = open(path, O_RDONLY | O_CLOEXEC);
+    if (fd < 0)
+        return cm_fail_errno(err, CM_EXIT_FAIL, "%s: cannot open", path);
+    cm_buf b = {0};
+    cm_buf_add(&b, "", 0);
+    char *chunk = malloc(OUT_BUF);
+    CM_ASSERT(chunk, "out of memory: read buffer");
+    ssize_t r;
+    while (b.n <= max && (r = read_some(fd, chunk, OUT_BUF)) > 0)
+        cm_buf_add(&b, chunk, (size_t)r);
+    bool ok = true;
+    if (b.n > max)
+        ok = cm_fail(err, CM_EXIT_FAIL, "%s: larger than the %zu bytes allowed here",
+                     path, max);
+    else if (r < 0)
+        ok = cm_fail_errno(err, CM_EXIT_FAIL, "%s: cannot read", path);
+    free(chunk);
+    close(fd);
+    if (!ok) {
+        cm_buf_free(&b);
+        return false;
+    }
+    *out = b.s;
+    *n = b.n;
+    return true;
+}
+
+/* ---- output files ---------------------------------------------------------------- */
+
+/* The file that a path finally names, so that writing through a symbolic link keeps
+ * the link; the path itself where nothing exists yet. */
+static char *final_path(const char *path) {
+    char *real = realpath(path, NULL);
+    return real ? real : cm_strf("%s", path);
+}
+
+bool cm_out_open(cm_out *o, const char *path, cm_err *err) {
+    *o = (cm_out){.fd = -1, .path = final_path(path)};
+    struct stat st;
+    bool exists = stat(o->path, &st) == 0;
+    if (exists && S_ISDIR(st.st_mode)) {
+        cm_out_abort(o);
+        return cm_fail(err, CM_EXIT_FAIL, "%s: cannot write: it is a folder", path);
+    }
+    if (exists && !S_ISREG(st.st_mode)) {
+        o->fd = open(o->path, O_WRONLY | O_CLOEXEC);
+    } else {
+        o->tmp = cm_strf("%s.%ld.tmp", o->path, (long)getpid());
+        o->fd = open(o->tmp, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666);
+    }
+    if (o->fd < 0) {
+        cm_fail_errno(err, CM_EXIT_FAIL, "%s: cannot write", path);
+        free(o->tmp); /* nothing of ours to unlink */
+        o->tmp = NULL;
+        cm_out_abort(o);
+        return false;
+    }
+    o->buf = malloc(OUT_BUF);
+    CM_ASSERT(o->buf, "out of memory: write buffer");
+    return true;
+}
+
+/* write(2) until all is written: short writes and signals are normal. */
+static bool write_all(int fd, const unsigned char *p, size_t n) {
+    while (n) {
+        ssize_t w = write(fd, p, n);
+        if (w < 0 && errno == EINTR)
+            continue;
+        if (w <= 0) {
+            errno = w ? errno : EIO;
+            return false;
+        }
+        p += w;
+        n -= (size_t)w;
+    }
+    return true;
+}
+
+/* A failed write ends the file: the temporary is removed, later calls fail too. */
+static bool out_failed(cm_out *o, const char *what, cm_err *err) {
+    cm_fail_errno(err, CM_EXIT_FAIL, "%s: cannot %s", o->path, what);
+    cm_out_abort(o);
+    return false;
+}
+
+static bool out_flush(cm_out *o, cm_err *err) {
+    bool ok = write_all(o->fd, o->buf, o->nbuf);
+    o->nbuf = 0;
+    return ok || out_failed(o, "write", err);
+}
+
+bool cm_out_write(cm_out *o, const void *p, size_t n, cm_err *err) {
+    if (o->fd < 0)
+        return cm_fail(err, CM_EXIT_FAIL, "write to an output file that already failed");
+    o->pos += n;
+    if (n > OUT_BUF - o->nbuf && !out_flush(o, err))
+        return false;
+    if (n >= OUT_BUF)
+        return write_all(o->fd, p, n) || out_failed(o, "write", err);
+    if (n)
+        memcpy(o->buf + o->nbuf, p, n);
+    o->nbuf += n;
+    return true;
+}
+
+bool cm_out_printf(cm_out *o, cm_err *err, const char *fmt, ...) {
+    va_list ap;
+    va_start(ap, fmt);
+    char *s = NULL;
+    int n = vasprintf(&s, fmt, ap);
+    va_end(ap);
+    CM_ASSERT(n >= 0, "out of memory: formatting '%s'", fmt);
+    bool ok = cm_out_write(o, s, (size_t)n, err);
+    free(s);
+    return ok;
+}
+
+static bool fsync_parent(const char *path, cm_err *err) {
+    const char *slash = strrchr(path, '/');
+    char *dir = slash == path ? cm_strf("/")
+                : slash       ? cm_strf("%.*s", (int)(slash - path), path)
+                              : cm_strf(".");
+    bool ok = cm_fsync_dir(dir, err);
+    free(dir);
+    return ok;
+}
+
+bool cm_out_commit(cm_out *o, cm_err *err) {
+    if (o->fd < 0)
+        return cm_fail(err, CM_EXIT_FAIL, "commit of an output file that already failed");
+    if (!out_flush(o, err))
+        return false;
+    if (o->tmp && fsync(o->fd))
+        return out_failed(o, "fsync", err);
+    int fd = o->fd;
+    o->fd = -1;
+    if (close(fd))
+        return out_failed(o, "close", err);
+    if (o->tmp && rename(o->tmp, o->path))
+        return out_failed(o, "rename into place", err);
+    bool ok = !o->tmp || fsync_parent(o->path, err);
+    free(o->tmp); /* renamed: abort must not unlink it */
+    o->tmp = NULL;
+    cm_out_abort(o);
+    return ok;
+}
+
+void cm_out_abort(cm_out *o) {
+    int e = errno;
+    if (o->fd >= 0)
+        close(o->fd);
+    if (o->tmp)
+        unlink(o->tmp);
+    free(o->tmp);
+    free(o->path);
+    free(o->buf);
+    *o = (cm_out){.fd = -1};
+    errno = e;
+}
+
+bool cm_write_file(const char *path, const void *p, size_t n, cm_err *err) {
+    cm_out o;
+    return cm_out_open(&o, path, err) && cm_out_write(&o, p, n, err) &&
+           cm_out_commit(&o, err);
+}

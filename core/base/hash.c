@@ -1,0 +1,65 @@
+/* hash.c -- SHA-256 through libcrypto, the project's one hash. */
+#include "base/base.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <openssl/evp.h>
+#include <stdlib.h>
+#include <unistd.h>
+
+struct cm_sha {
+    EVP_MD_CTX *ctx;
+};
+
+cm_sha *cm_sha_open(void) {
+    cm_sha *h = malloc(sizeof *h);
+    CM_ASSERT(h, "out of memory: hash state");
+    h->ctx = EVP_MD_CTX_new();
+    CM_ASSERT(h->ctx && EVP_DigestInit_ex(h->ctx, EVP_sha256(), NULL) == 1,
+              "libcrypto offers no SHA-256");
+    return h;
+}
+
+void cm_sha_add(cm_sha *h, const void *p, size_t n) {
+    CM_ASSERT(EVP_DigestUpdate(h->ctx, p, n) == 1, "SHA-256 update failed");
+}
+
+void cm_sha_close(cm_sha *h, char hex[65]) {
+    unsigned char d[EVP_MAX_MD_SIZE];
+    unsigned n = 0;
+    CM_ASSERT(EVP_DigestFinal_ex(h->ctx, d, &n) == 1 && n == 32, "SHA-256 final failed");
+    for (unsigned i = 0; i < n; i++) {
+        hex[2 * i] = "0123456789abcdef"[d[i] >> 4];
+        hex[2 * i + 1] = "0123456789abcdef"[d[i] & 15];
+    }
+    hex[64] = 0;
+    EVP_MD_CTX_free(h->ctx);
+    free(h);
+}
+
+void cm_sha_bytes(const void *p, size_t n, char hex[65]) {
+    cm_sha *h = cm_sha_open();
+    cm_sha_add(h, p, n);
+    cm_sha_close(h, hex);
+}
+
+/* Read, not mapped: a file truncated under our feet gives an error, not a SIGBUS. */
+bool cm_sha_file(const char *path, char hex[65], cm_err *err) {
+    int fd = open(path, O_RDONLY | O_CLOEXEC);
+    if (fd < 0)
+        return cm_fail_errno(err, CM_EXIT_FAIL, "%s: cannot open", path);
+    enum { CHUNK = 1 << 18 };
+    unsigned char *buf = malloc(CHUNK);
+    CM_ASSERT(buf, "out of memory: read buffer");
+    cm_sha *h = cm_sha_open();
+    ssize_t n;
+    while ((n = read(fd, buf, CHUNK)) > 0 || (n < 0 && errno == EINTR))
+        if (n > 0)
+            cm_sha_add(h, buf, (size_t)n);
+    int e = errno;
+    cm_sha_close(h, hex);
+    free(buf);
+    close(fd);
+    errno = e;
+    return n == 0 || cm_fail_errno(err, CM_EXIT_FAIL, "%s: cannot read", path);
+}
