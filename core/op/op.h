@@ -11,7 +11,8 @@
  *
  * Gradients: bwd ADDS into in[i]->g, and skips inputs whose g is NULL.  The tape hands
  * over zeroed gradients, except for inputs in the op's `sets` mask when they are fresh:
- * then bwd must overwrite (see cm_node.fresh). */
+ * then bwd must overwrite (see cm_node.fresh).  An out[j]->g that is NULL means that no
+ * gradient arrives there (ops with several outputs must allow it). */
 #ifndef CM_OP_H
 #define CM_OP_H
 
@@ -54,7 +55,7 @@ typedef struct cm_op {
     uint32_t sets;        /* bit i: bwd can overwrite in[i]->g instead of adding */
     /* Fill out[i]->v.nd/dim from the inputs and attr; false with a reason when the shapes
      * do not fit. */
-    bool (*infer)(cm_node *n, const char **why);
+    bool (*infer)(cm_node *n, const char **why); /* may lower n->n_out: absent outputs */
     /* Bytes kept from forward to backward (called after infer; 0 when NULL). */
     size_t (*saved)(const cm_node *n);
     /* Bytes of temporary memory during fwd / bwd, all threads together (0 when NULL). */
@@ -101,12 +102,13 @@ cm_var *cm_var_const(cm_tape *t, cm_dtype dt, const int64_t *dim, int nd, void *
 cm_var *cm_var_new(cm_tape *t, const int64_t *dim, int nd, bool wants_grad);
 
 /* Activation recomputation.  Runs fn(ctx, tape, in, out) without recording, keeps only
- * its outputs, and replays it with recording during backward.  fn must be a pure function
- * of its inputs, parameters and ctx; ctx must outlive the backward.  Parameters used
- * inside need not be listed. */
+ * its outputs (whose shapes are those of like[0..n_out)), and replays it with recording
+ * during backward.  fn must be a pure function of its inputs, parameters and ctx, must not
+ * return an input as an output, and ctx must outlive the backward.  Parameters used inside
+ * need not be listed. */
 typedef void (*cm_block_fn)(void *ctx, cm_tape *t, cm_var *const *in, cm_var **out);
 void cm_recompute(cm_tape *t, cm_block_fn fn, void *ctx, cm_var *const *in, int n_in,
-                  cm_var **out, int n_out);
+                  const cm_tensor *like, cm_var **out, int n_out);
 
 /* Per-op accounting, filled when tape->prof is set. */
 typedef struct cm_prof_row {
@@ -242,6 +244,8 @@ typedef struct cm_sample cm_sample;
 cm_tape *cm_sample_tape(cm_sample *s);
 cm_var *cm_sample_in(cm_sample *s, const char *name, int nd, const int64_t *dim, double lo,
                      double hi);
+cm_var *cm_sample_param(cm_sample *s, const char *name, int nd, const int64_t *dim,
+                        double lo, double hi); /* as _in, but accumulating like a weight */
 void cm_sample_out(cm_sample *s, cm_var *v);
 void cm_sample_loss(cm_sample *s, cm_var *v);
 /* Case-owned memory for integer inputs, alive for the whole case, zeroed. */
@@ -251,5 +255,16 @@ void *cm_sample_mem(cm_sample *s, size_t bytes);
 void cm_sample_seq(cm_sample *s, cm_seq *seq, int B, int T, int docs);
 /* Seeded integer in [0,n) for the case; i counts draws. */
 int cm_sample_int(cm_sample *s, uint64_t i, int n);
+
+/* Run case i of a function with the signature of cm_op.sample and compare its gradients
+ * with central differences (meaningful in the double build).  Calls report for every
+ * input: err = ||g - fd|| / ||fd|| (or ||g|| when fd vanishes, ||fd|| < 1e-9 sqrt(n)).
+ * Returns false when there is no case i.  scale multiplies the gradient of input
+ * scale_input before the comparison (1 = honest; 1.01 tests the check). */
+typedef bool (*cm_sample_fn)(cm_sample *s, int i);
+typedef void (*cm_sample_report)(void *ctx, const char *input, int64_t n, double err,
+                                 double fd_norm);
+bool cm_sample_check(cm_sample_fn fn, int i, int scale_input, double scale,
+                     cm_sample_report report, void *ctx);
 
 #endif
