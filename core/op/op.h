@@ -259,12 +259,12 @@ int cm_sample_int(cm_sample *s, uint64_t i, int n);
 /* Run case i of a function with the signature of cm_op.sample and compare its gradients
  * with central differences (meaningful in the double build).  Calls report for every
  * input: err = ||g - fd|| / ||fd|| (or ||g|| when fd vanishes, ||fd|| < 1e-9 sqrt(n)).
- * Returns false when there is no case i.  scale multiplies the gradient of input
- * scale_input before the comparison (1 = honest; 1.01 tests the check). */
+ * Returns false when there is no case i.  The gradient of the input named `scaled`
+ * (NULL = none) is multiplied by scale before the comparison: a planted error. */
 typedef bool (*cm_sample_fn)(cm_sample *s, int i);
 typedef void (*cm_sample_report)(void *ctx, const char *input, int64_t n, double err,
                                  double fd_norm);
-bool cm_sample_check(cm_sample_fn fn, int i, int scale_input, double scale,
+bool cm_sample_check(cm_sample_fn fn, int i, const char *scaled, double scale,
                      cm_sample_report report, void *ctx);
 
 #endif
