@@ -1,0 +1,100 @@
+/* model.h -- layer pattern to stack of blocks; losses, logits, decoding; names and files.
+ *
+ * A model is: token embedding, n_layers of (norm, mixer, residual, norm, FFN, residual),
+ * final norm, head.  It is Hugging Face's GraniteMoeHybrid and GGUF's granitehybrid. */
+#ifndef CM_MODEL_H
+#define CM_MODEL_H
+
+#include "io/io.h"
+#include "nn/nn.h"
+#include "text/text.h"
+
+typedef struct cm_layer {
+    bool attention, experts; /* else Mamba-2, else dense */
+    cm_param *norm1, *norm2;
+    cm_attn attn;
+    cm_mamba2 mamba;
+    cm_mlp mlp;              /* dense FFN, or shared expert (mlp.in NULL: none) */
+    cm_moe_block moe;
+} cm_layer;
+
+typedef struct cm_model {
+    cm_model_conf conf; /* resolved: no zeros that mean "choose" */
+    cm_params params;
+    cm_param *embed, *norm, *head; /* head == embed when tied */
+    cm_layer *layer;
+    double rope_inv[256], rope_mscale;
+} cm_model;
+
+/* Fill defaults (head_dim, ...) and check every cross-field rule (d_model divisible by
+ * heads, groups divide heads, pattern letters, ...).  False: a sentence naming the key. */
+bool cm_model_resolve(cm_model_conf *c, cm_err *err);
+/* Can GGUF's granitehybrid / granite / granitemoe say this model?  False: a sentence that
+ * names the offending key (limits: docs/MODELS.md). */
+bool cm_model_exportable(const cm_model_conf *c, cm_err *err);
+
+/* Register and allocate all parameters on `arena` (a counting arena measures).  c must be
+ * resolved, vocab_size set.  trained: with gradients. */
+void cm_model_build(cm_model *m, const cm_model_conf *c, cm_arena *arena, bool trained);
+/* Parameters in all, and those a token uses (chosen and shared experts only). */
+int64_t cm_model_count(const cm_model_conf *c, bool active);
+/* Forward + backward flops per token by the formula of DESIGN 9: 6 x matmul parameters a
+ * token uses, causal half of attention, SSD at its chunk (Q = 64). */
+double cm_model_flops(const cm_model_conf *c, int64_t T);
+
+/* One micro-batch; all arrays [B*T]. */
+typedef struct cm_batch {
+    int B, T;
+    const int32_t *token;
+    const int32_t *target; /* -1 = not scored */
+    const int32_t *doc;    /* see cm_seq; NULL = one document a row */
+    const int32_t *pos;
+} cm_batch;
+
+/* What one forward pass leaves for metrics; zero it, then let it accumulate. */
+typedef struct cm_stats {
+    int64_t *load;        /* [L*E] assignments per layer and expert, or NULL */
+    cm_moe_stats *moe;    /* [L] or NULL */
+    cm_real *nll;         /* [B*T] row losses of the last batch, or NULL */
+} cm_stats;
+
+/* Loss of a batch: norm * sum of token nll (+ z-loss), plus the experts' auxiliary losses
+ * weighted by norm * (rows scored in this batch), so that micro-batches add up.
+ * recompute: keep only block inputs, run blocks again in backward. */
+cm_var *cm_model_loss(const cm_model *m, cm_tape *t, const cm_batch *b, cm_real norm,
+                      bool recompute, const cm_stats *st);
+
+/* Decoding state of B sequences with room for cap tokens each. */
+typedef struct cm_state {
+    int B, cap, n; /* n: tokens consumed so far */
+    cm_layer_state *layer;
+} cm_state;
+size_t cm_state_bytes(const cm_model_conf *c, int B, int cap);
+void cm_state_init(cm_state *s, const cm_model *m, int B, int cap, cm_arena *arena);
+void cm_state_clear(cm_state *s, const cm_model *m);
+
+/* Hidden states after the final norm, [B*T,D].  st NULL: whole documents from scratch;
+ * else the T new tokens continue the sequences in st (chunked scan for T > 1, recurrence
+ * for T = 1).  Not recorded. */
+cm_var *cm_model_hidden(const cm_model *m, cm_tape *t, const int32_t *token,
+                        const cm_seq *seq, cm_state *st);
+/* Logits of given rows of hidden states: out[n,V]. */
+void cm_model_logits(const cm_model *m, const cm_real *hidden, const int64_t *row,
+                     int64_t n, cm_real *out);
+
+/* ---- models as files ------------------------------------------------------------------ */
+
+/* A model ready to run, from a checkpoint folder (ours or Hugging Face's) or a GGUF file,
+ * with its tokenizer (NULL when the source has none). */
+typedef struct cm_loaded {
+    cm_model model;
+    cm_spm *spm;
+    cm_arena arena;
+    char *chat_template; /* Jinja, or NULL */
+    char source[16];     /* "checkpoint", "huggingface", "gguf" */
+    char id[65];         /* SHA-256 of the weights file */
+} cm_loaded;
+bool cm_load(cm_loaded *l, const char *path, bool trained, cm_err *err);
+void cm_loaded_close(cm_loaded *l);
+
+#endif
