@@ -143,6 +143,8 @@ bool cm_parse_f64(const char *s, double *out);
  * KiB MiB GiB TiB (2GiB) or kB MB GB TB. */
 bool cm_parse_count(const char *s, int64_t *out);
 bool cm_parse_bytes(const char *s, int64_t *out);
+/* The shortest decimal text that parses back to v; "nan", "inf", "-inf".  Returns buf. */
+const char *cm_f64_text(double v, char buf[32]);
 /* Human-readable "1.23 GiB" / "12.3M" into buf; returns buf. */
 const char *cm_human_bytes(double n, char *buf, size_t cap);
 const char *cm_human_count(double n, char *buf, size_t cap);

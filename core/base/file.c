@@ -59,7 +59,7 @@ bool cm_read_file(const char *path, size_t max, char **out, size_t *n, cm_err *e
     cm_buf_add(&b, "", 0);
     char *chunk = malloc(OUT_BUF);
     CM_ASSERT(chunk, "out of memory: read buffer");
-    ssize_t r;
+    ssize_t r = 0;
     while (b.n <= max && (r = read_some(fd, chunk, OUT_BUF)) > 0)
         cm_buf_add(&b, chunk, (size_t)r);
     bool ok = true;

@@ -98,18 +98,25 @@ static bool is_part(const char *part, const char *whole) {
     return false;
 }
 
+/* "optim" for "optimizer", either way round; three letters at least. */
+static bool is_prefix(const char *a, const char *b) {
+    size_t na = strlen(a), nb = strlen(b), n = na < nb ? na : nb;
+    return n >= 3 && !strncmp(a, b, n);
+}
+
+/* Words related by how they are made rather than by how they are spelt. */
+static bool related(const char *a, const char *b) {
+    return is_part(a, b) || is_part(b, a) || is_prefix(a, b) || is_initials(a, b) ||
+           is_initials(b, a);
+}
+
 const char *cm_nearest(const char *word, const char *const *cands, int n) {
     const char *best = NULL;
     int best_d = 1 << 20, limit = 1 + (int)strnlen(word, WORD_MAX) / 4;
     for (int i = 0; i < n; i++) {
         int d = cm_edit_distance(word, cands[i]);
-        if (d >= (int)strlen(cands[i]))
-            d = 1 << 20; /* nothing in common is no suggestion */
-        else if (d > limit)
-            d = 1 << 20;
-        if (d > limit && (is_part(word, cands[i]) || is_part(cands[i], word) ||
-                          is_initials(cands[i], word) || is_initials(word, cands[i])))
-            d = limit + 1; /* related, yet any close spelling beats it */
+        if (d > limit || d >= (int)strlen(cands[i])) /* as good as nothing in common */
+            d = related(word, cands[i]) ? limit + 1 : 1 << 20;
         if (d < best_d) {
             best_d = d;
             best = cands[i];
@@ -142,6 +149,23 @@ bool cm_parse_f64(const char *s, double *out) {
         return false;
     *out = v;
     return true;
+}
+
+const char *cm_f64_text(double v, char buf[32]) {
+    if (!isfinite(v)) {
+        strcpy(buf, isnan(v) ? "nan" : v > 0 ? "inf" : "-inf");
+        return buf;
+    }
+    if (fabs(v) < 1e15 && v == floor(v) && (v != 0 || !signbit(v))) {
+        snprintf(buf, 32, "%.0f", v); /* 10, where %g would write 1e+01 */
+        return buf;
+    }
+    for (int digits = 1; digits <= 17; digits++) {
+        snprintf(buf, 32, "%.*g", digits, v);
+        if (strtod(buf, NULL) == v)
+            break;
+    }
+    return buf;
 }
 
 typedef struct {

@@ -1,0 +1,152 @@
+/* conf.h -- one definition per configuration key: keys.def and the files it names.
+ *
+ * From each line come a typed field (c.optim.lr), parsing and range checks with places
+ * (file:line:col), "did you mean", --help=config, docs/config.md and the dump that goes
+ * into runs and checkpoints.  A cm_conf starts with defaults; files and then
+ * `section.key=value` words overlay it; every mistake is collected, and
+ * cm_conf_check reports whether there were any.  Strings belong to the cm_conf.
+ * Relative paths in values are meant from the current directory. */
+#ifndef CM_CONF_H
+#define CM_CONF_H
+
+#include "base/base.h"
+
+/* ---- choices of ENUM keys: constant, word ----------------------------------------- */
+
+/* In the order of kern.h's cm_numerics. */
+#define CM_NUMERICS_CHOICES(X)                                                          \
+    X(CM_CONF_STRICT, strict) X(CM_CONF_FAST, fast)
+#define CM_ROPE_CHOICES(X)                                                              \
+    X(CM_ROPE_NONE, none) X(CM_ROPE_PLAIN, plain) X(CM_ROPE_LINEAR, linear)             \
+    X(CM_ROPE_YARN, yarn)
+#define CM_EXPORT_CHOICES(X) X(CM_EXPORT_GGUF, gguf) X(CM_EXPORT_ANY, any)
+#define CM_OPTIM_CHOICES(X) X(CM_OPTIM_ADAMW, adamw) X(CM_OPTIM_MUON, muon)
+#define CM_SCHED_CHOICES(X)                                                             \
+    X(CM_SCHED_WSD, wsd) X(CM_SCHED_COSINE, cosine) X(CM_SCHED_LINEAR, linear)          \
+    X(CM_SCHED_CONSTANT, constant)
+#define CM_RECOMPUTE_CHOICES(X)                                                         \
+    X(CM_RECOMPUTE_NONE, none) X(CM_RECOMPUTE_BLOCK, block)
+#define CM_SPIKE_CHOICES(X)                                                             \
+    X(CM_SPIKE_LOG, log) X(CM_SPIKE_SKIP, skip) X(CM_SPIKE_REWIND, rewind)              \
+    X(CM_SPIKE_STOP, stop)
+#define CM_SPLIT_CHOICES(X)                                                             \
+    X(CM_SPLIT_FILE, file) X(CM_SPLIT_LINE, line) X(CM_SPLIT_BLANK, blank)
+
+#define X(id, word) id,
+enum { CM_NUMERICS_CHOICES(X) };
+enum { CM_ROPE_CHOICES(X) };
+enum { CM_EXPORT_CHOICES(X) };
+enum { CM_OPTIM_CHOICES(X) };
+enum { CM_SCHED_CHOICES(X) };
+enum { CM_RECOMPUTE_CHOICES(X) };
+enum { CM_SPIKE_CHOICES(X) };
+enum { CM_SPLIT_CHOICES(X) };
+#undef X
+
+/* ---- the structs ------------------------------------------------------------------ */
+
+typedef struct cm_list {
+    int n;
+    const char **v;
+} cm_list;
+
+/* Field type of each key type. */
+typedef int64_t cm_key_i64, cm_key_count, cm_key_bytes;
+typedef double cm_key_f64;
+typedef bool cm_key_bool;
+typedef const char *cm_key_str;
+typedef cm_list cm_key_list;
+
+/* One struct a section: cm_model_conf, cm_optim_conf, ... */
+#define SECTION(name, help) typedef struct cm_##name##_conf {
+#define KEY(type, name, def, lo, hi, unit, help) cm_key_##type name;
+#define ENUM(name, choices, def, help) int name;
+#define END(name)                                                                       \
+    }                                                                                   \
+    cm_##name##_conf;
+#include "conf/keys.def"
+
+typedef struct cm_conf {
+#define SECTION(name, help)
+#define KEY(type, name, def, lo, hi, unit, help)
+#define ENUM(name, choices, def, help)
+#define END(name) cm_##name##_conf name;
+#include "conf/keys.def"
+    struct cm_conf_state *st; /* places, strings, mistakes */
+} cm_conf;
+
+/* ---- the table -------------------------------------------------------------------- */
+
+typedef enum {
+    CM_T_i64,
+    CM_T_f64,
+    CM_T_bool,
+    CM_T_count,
+    CM_T_bytes,
+    CM_T_str,
+    CM_T_list,
+    CM_T_enum
+} cm_type;
+
+typedef struct cm_key {
+    const char *section, *name;
+    cm_type type;
+    size_t at; /* offset of the field in cm_conf */
+    const char *def, *unit, *help;
+    double lo, hi;
+    const char *words;          /* of an enum: "a\0b\0" */
+    const char *const *choices; /* the same, NULL-terminated */
+} cm_key;
+
+typedef struct cm_section {
+    const char *name, *help;
+    int first, n; /* its keys in the table */
+} cm_section;
+
+const cm_key *cm_conf_keys(int *n);
+const cm_section *cm_conf_sections(int *n);
+/* "optim.lr"; "seed" for keys of the top level.  Static or caller's buffer of 96. */
+const char *cm_key_name(const cm_key *k, char buf[96]);
+const cm_key *cm_conf_find(const char *name);
+/* The word of an enum key's value: cm_conf_word_of(&c, "optim.kind"). */
+const char *cm_conf_word_of(const cm_conf *c, const char *name);
+
+/* ---- loading ---------------------------------------------------------------------- */
+
+/* Defaults.  `sections`: those the tool uses, by name with spaces between; NULL: all.
+ * Other known sections of a shared run file are checked and otherwise ignored, and
+ * may not be set from the command line. */
+void cm_conf_open(cm_conf *c, const char *sections);
+void cm_conf_close(cm_conf *c);
+
+enum { CM_CONF_MAX_ERRORS = 20 };
+/* Overlay a YAML file, text, or one `key=value` word.  Mistakes are collected. */
+void cm_conf_file(cm_conf *c, const char *path);
+void cm_conf_text(cm_conf *c, const char *name, const char *text, size_t n);
+void cm_conf_set(cm_conf *c, const char *word);
+/* False where there were mistakes; then err has the first, CM_EXIT_USAGE, and
+ * cm_conf_errors all of them, one line each: "file:12:3: error: ...". */
+bool cm_conf_check(const cm_conf *c, cm_err *err);
+const char *cm_conf_errors(const cm_conf *c);
+
+/* For checks between keys, by those who know what they mean: fails with CM_EXIT_USAGE
+ * and the place where `key` was set: "run.yaml:7:12: error: model.n_heads: ...". */
+bool cm_conf_bad(const cm_conf *c, cm_err *err, const char *key, const char *fmt, ...)
+    CM_PRINTF(4, 5);
+/* Whether a file or the command line set the key. */
+bool cm_conf_given(const cm_conf *c, const char *key);
+bool cm_conf_uses(const cm_conf *c, const char *section);
+
+/* ---- writing ---------------------------------------------------------------------- */
+
+/* YAML of every key of the sections in use; parses back to the same values.  With
+ * `places` each line says where its value came from. */
+void cm_conf_dump(const cm_conf *c, bool places, cm_buf *out);
+/* Keys whose values differ, one line each: "optim.lr: 0.001 -> 0.002".  Their number. */
+int cm_conf_diff(const cm_conf *a, const cm_conf *b, cm_buf *out);
+/* The listing behind --help=config; section NULL: those in use.  False: no such one. */
+bool cm_conf_help(const cm_conf *c, const char *section, cm_buf *out);
+/* docs/config.md. */
+void cm_conf_markdown(cm_buf *out);
+
+#endif
