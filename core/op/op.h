@@ -69,6 +69,21 @@ typedef struct cm_op {
     bool (*sample)(struct cm_sample *s, int i);
 } cm_op;
 
+/* Lays out one block of memory piece by piece.  With base NULL it only measures, so an
+ * op's size function and the carving itself are the same few lines. */
+typedef struct cm_cut {
+    void *base;
+    size_t used; /* bytes so far, a multiple of CM_ALIGN */
+} cm_cut;
+static inline void *cm_cut_take(cm_cut *c, size_t bytes) {
+    void *p = c->base ? (unsigned char *)c->base + c->used : NULL;
+    c->used += cm_align_up(bytes);
+    return p;
+}
+static inline cm_real *cm_cut_reals(cm_cut *c, int64_t n) {
+    return cm_cut_take(c, (size_t)n * sizeof(cm_real));
+}
+
 /* ---- tape ------------------------------------------------------------------------- */
 
 typedef struct cm_tape {
@@ -178,6 +193,23 @@ void cm_rope_freqs(const cm_rope_conf *c, double *inv, double *mscale);
  * Saves the rotated q, k and the row log-sum-exp. */
 cm_var *cm_attention(cm_tape *t, cm_var *q, cm_var *k, cm_var *v, const cm_seq *seq,
                      int H, int G, cm_real scale, const double *inv, double mscale);
+
+/* Keys and values of B sequences, for inference.  The op appends the new rows at held[b];
+ * the caller then adds the number of rows to held[b] (after the last layer). */
+typedef struct cm_kv {
+    cm_real *k, *v;      /* [B,cap,G*P]; k rotated */
+    int64_t cap;         /* rows of room */
+    const int32_t *held; /* [B] rows held before the call */
+    bool exact;          /* the bits of cm_attention however few rows come at a time;
+                            else up to 3 rows take a faster path, equal to ~1e-6 */
+} cm_kv;
+
+/* Attention of T new rows in each of B sequences to the cache and themselves; R = B*T.
+ *   q[R,H*P] k[R,G*P] v[R,G*P] -> y[R,H*P]       rows at positions held[b] + 0..T-1
+ * Not differentiable.  Fed in any portions, gives what cm_attention gives at once. */
+cm_var *cm_attention_cached(cm_tape *t, cm_var *q, cm_var *k, cm_var *v, const cm_kv *kv,
+                            int B, int H, int G, cm_real scale, const double *inv,
+                            double mscale);
 
 /* Causal depthwise convolution and SiLU over columns [col, col+C) of x:
  *   y[r,c] = silu(b[c] + sum_m w[c,m] x[r-(K-1)+m, col+c])     x[R,W] w[C,K] b[C] -> y[R,C]

@@ -1,0 +1,62 @@
+/* op_linear.c -- y = x W^T, the op most of a step's time goes to.  Three gemms. */
+#include "op/op.h"
+
+static bool linear_infer(cm_node *n, const char **why) {
+    const cm_tensor *x = &n->in[0]->v, *w = &n->in[1]->v;
+    if (x->nd != 2 || w->nd != 2 || x->dim[1] != w->dim[1]) {
+        *why = "x and W must be matrices with the same number of columns";
+        return false;
+    }
+    n->out[0]->v.nd = 2;
+    n->out[0]->v.dim[0] = x->dim[0];
+    n->out[0]->v.dim[1] = w->dim[0];
+    return true;
+}
+
+static void linear_fwd(cm_node *n, void *scratch) {
+    (void)scratch;
+    const cm_tensor *x = &n->in[0]->v, *w = &n->in[1]->v;
+    int64_t R = x->dim[0], I = x->dim[1], O = w->dim[0];
+    cm_gemm(false, true, R, O, I, 1, cm_rdata(x), I, cm_rdata(w), I, 0,
+            cm_rdata(&n->out[0]->v), O);
+}
+
+static void linear_bwd(cm_node *n, void *scratch) {
+    (void)scratch;
+    const cm_tensor *x = &n->in[0]->v, *w = &n->in[1]->v;
+    int64_t R = x->dim[0], I = x->dim[1], O = w->dim[0];
+    const cm_real *gy = n->out[0]->g;
+    if (n->in[0]->g)
+        cm_gemm(false, false, R, I, O, 1, gy, O, cm_rdata(w), I, n->fresh[0] ? 0 : 1,
+                n->in[0]->g, I);
+    if (n->in[1]->g)
+        cm_gemm(true, false, O, I, R, 1, gy, O, cm_rdata(x), I, n->fresh[1] ? 0 : 1,
+                n->in[1]->g, I);
+}
+
+static double linear_flops(const cm_node *n) {
+    const cm_tensor *x = &n->in[0]->v;
+    return 2.0 * (double)x->dim[0] * (double)x->dim[1] * (double)n->in[1]->v.dim[0];
+}
+
+static bool linear_sample(cm_sample *s, int i) {
+    static const int64_t cases[][3] = { { 4, 3, 5 }, { 1, 7, 2 }, { 9, 1, 33 } };
+    if (i >= (int)(sizeof cases / sizeof *cases)) return false;
+    const int64_t *c = cases[i]; /* R, I, O */
+    cm_var *x = cm_sample_in(s, "x", 2, (int64_t[]){ c[0], c[1] }, -1, 1);
+    cm_var *w = cm_sample_in(s, "w", 2, (int64_t[]){ c[2], c[1] }, -1, 1);
+    cm_sample_out(s, cm_linear(cm_sample_tape(s), x, w));
+    return true;
+}
+
+const cm_op cm_op_linear = {
+    .name = "linear", .shapes = "x[R,I] W[O,I] -> y[R,O]", .n_in = 2, .n_out = 1,
+    .sets = 3, .infer = linear_infer, .fwd = linear_fwd, .bwd = linear_bwd,
+    .flops = linear_flops, .sample = linear_sample,
+};
+
+cm_var *cm_linear(cm_tape *t, cm_var *x, cm_var *w) {
+    cm_var *y;
+    cm_tape_apply(t, &cm_op_linear, (cm_var *[]){ x, w }, 2, NULL, &y);
+    return y;
+}
