@@ -50,6 +50,11 @@ $(BIN)/%: $(O)/tools/%.o $(O)/libchimera.a
 $(BIN)/%: $(O)/data/%.o $(O)/libchimera.a
 	@mkdir -p $(@D)
 	$(CC) $(LDFLAGS) $^ $(LDLIBS) -o $@
+build/bench/%: $(O)/bench/%.o $(O)/libchimera.a
+	@mkdir -p $(@D)
+	$(CC) $(LDFLAGS) $^ $(LDLIBS) -o $@
+# The kernel tests bring the AVX-512 sources along, compiled on an emulation.
+$(T)/unit/kern_test $(T)/unit/gemm_test: $(O)/tests/unit/emu512_avx2.o
 $(T)/%: $(O)/tests/%.o $(O)/tests/t.o $(O)/libchimera.a
 	@mkdir -p $(@D)
 	$(CC) $(LDFLAGS) $^ $(LDLIBS) -o $@

@@ -8,22 +8,28 @@
 #include <stdlib.h>
 
 static cm_numerics backend = CM_NUMERICS_STRICT;
+static cm_micro micro; /* mr = 0: the reference */
 
 const char *cm_gemm_blas_core(void) { return openblas_get_corename(); }
 
 bool cm_gemm_setup(cm_numerics numerics, cm_level_id level, int threads, cm_err *err) {
-    (void)level, (void)threads, (void)err;
+    if (!cm_gemm_buffers(threads, err)) return false;
+    const cm_micro *by_level[] = { NULL, &cm_micro_avx2, &cm_micro_avx512 };
+    micro = level == CM_LEVEL_REF ? (cm_micro){ 0 } : *by_level[level];
     openblas_set_num_threads(1); /* our threads each call it for their own tiles */
     backend = numerics;
     return true;
 }
 
+void cm_gemm_use(const cm_micro *m) { micro = *m; }
+
 static void blas(const cm_gemm_args *g) {
-    enum CBLAS_TRANSPOSE ta = g->acs == 1 ? CblasNoTrans : CblasTrans;
-    enum CBLAS_TRANSPOSE tb = g->bcs == 1 ? CblasNoTrans : CblasTrans;
+    bool na = g->acs == 1 && g->ars >= g->K, nb = g->bcs == 1 && g->brs >= g->N;
+    enum CBLAS_TRANSPOSE ta = na ? CblasNoTrans : CblasTrans;
+    enum CBLAS_TRANSPOSE tb = nb ? CblasNoTrans : CblasTrans;
     blasint m = (blasint)g->M, n = (blasint)g->N, k = (blasint)g->K;
-    blasint lda = (blasint)(g->acs == 1 ? g->ars : g->acs);
-    blasint ldb = (blasint)(g->bcs == 1 ? g->brs : g->bcs), ldc = (blasint)g->ldc;
+    blasint lda = (blasint)(na ? g->ars : g->acs), ldb = (blasint)(nb ? g->brs : g->bcs);
+    blasint ldc = (blasint)g->ldc;
 #ifdef CM_F64
     cblas_dgemm(CblasRowMajor, ta, tb, m, n, k, g->alpha, g->A, lda, g->B, ldb, g->beta,
                 g->C, ldc);
@@ -36,6 +42,8 @@ static void blas(const cm_gemm_args *g) {
 static void single(const cm_gemm_args *g) {
     if (backend == CM_NUMERICS_FAST && g->K > 0)
         blas(g);
+    else if (micro.mr && g->K > 0)
+        cm_gemm_strict(&micro, g, 1);
     else
         cm_gemm_ref(g);
 }
@@ -80,6 +88,8 @@ void cm_gemm(bool ta, bool tb, int64_t M, int64_t N, int64_t K, cm_real alpha,
     int threads = omp_in_parallel() ? 1 : cm_kern_threads();
     if (threads == 1 || (double)M * (double)N * (double)K < 64e3)
         single(&g);
+    else if (backend == CM_NUMERICS_STRICT && micro.mr && K > 0)
+        cm_gemm_strict(&micro, &g, threads);
     else
         tiles(&g, threads);
 }

@@ -15,12 +15,11 @@
 
 enum { CM_GEMM_KC = 256, CM_MAX_THREADS = 256 };
 
-/* One block of at most KC steps for a tile of mr rows and nr columns (both may be less
- * than the full tile: ragged edges):  A element (i,p) at a[i*ars + p*acs], B row p at
- * b[p*brs], dense.  `padded`: rows of b are readable to the full tile width. */
+/* One block of k <= KC steps for a tile of mr rows and nr columns, 1 or more each and at
+ * most the full tile:  A element (i,p) at a[i*ars + p*acs], B row p at b[p*brs], dense. */
 typedef void (*cm_micro_fn)(int64_t k, const cm_real *a, int64_t ars, int64_t acs,
-                            const cm_real *b, int64_t brs, bool padded, cm_real alpha,
-                            cm_real beta, cm_real *c, int64_t ldc, int mr, int nr);
+                            const cm_real *b, int64_t brs, cm_real alpha, cm_real beta,
+                            cm_real *c, int64_t ldc, int mr, int nr);
 typedef struct cm_micro {
     int mr, nr; /* full tile; no micro-kernel (reference) when 0 */
     cm_micro_fn run;
@@ -41,6 +40,19 @@ typedef struct cm_gemm_args {
 
 /* The reference product, single thread. */
 void cm_gemm_ref(const cm_gemm_args *g);
+
+/* Panels for the strict backend, see pack_avx2.c:  dst[p*w + i] = src[i*ld + p] and
+ * dst[p*w + i] = src[p*ld + i]  for p < k and i < rows (cols) <= w <= 32. */
+enum { CM_PACK_SLACK = 8 };
+void cm_pack_rows(cm_real *dst, int w, const cm_real *src, int64_t ld, int rows,
+                  int64_t k);
+void cm_pack_cols(cm_real *dst, int w, const cm_real *src, int64_t ld, int cols,
+                  int64_t k);
+
+/* The strict product on a vector level: on one thread with its own buffers, or opening a
+ * parallel region of `threads`. */
+void cm_gemm_strict(const cm_micro *mk, const cm_gemm_args *g, int threads);
+bool cm_gemm_buffers(int threads, cm_err *err);
 
 /* Allocate packing buffers for this many threads and take the level's micro-kernel. */
 bool cm_gemm_setup(cm_numerics numerics, cm_level_id level, int threads, cm_err *err);

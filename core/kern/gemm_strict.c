@@ -1,0 +1,186 @@
+/* gemm_strict.c -- packing, cutting and threading around the micro-kernel.
+ *
+ * A product runs in steps: a range of columns and of K whose B fits the panel buffer.  A
+ * step packs B into panels of nr columns (shared by the team), then computes tiles of C,
+ * each on one thread: for every KC block pack the tile's A strips, then run the
+ * micro-kernel over panels (B panel in L1) and strips (A block in L2).  Small products
+ * skip packing and read the operands in place.  None of this changes a bit: gemm.h. */
+#include "kern/gemm.h"
+
+#include <omp.h>
+#include <stdlib.h>
+
+enum {
+    TILE_ROWS = 96,          /* rows of an A block: 96 * KC floats = 96 KiB, half of L2 */
+    OWN_COLS = 512,          /* columns of the per-thread B buffer at one KC block */
+    TEAM_FLOATS = 4 << 20,   /* shared B buffer */
+    OWN_A = (TILE_ROWS + 32) * CM_GEMM_KC + CM_PACK_SLACK,
+    OWN_B = (OWN_COLS + 32) * CM_GEMM_KC + CM_PACK_SLACK,
+    OWN = (OWN_A + OWN_B + 15) / 16 * 16
+};
+
+static cm_real *own_buf, *team_buf;
+static int n_own;
+
+static int64_t min64(int64_t a, int64_t b) { return a < b ? a : b; }
+static int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
+static int64_t round_up(int64_t a, int64_t b) { return ceil_div(a, b) * b; }
+
+bool cm_gemm_buffers(int threads, cm_err *err) {
+    if (threads <= n_own) return true;
+    size_t own = (size_t)threads * OWN * sizeof(cm_real);
+    size_t team = (TEAM_FLOATS + CM_PACK_SLACK * 2) * sizeof(cm_real);
+    free(own_buf);
+    free(team_buf);
+    own_buf = aligned_alloc(CM_ALIGN, own);
+    team_buf = aligned_alloc(CM_ALIGN, cm_align_up(team));
+    n_own = own_buf && team_buf ? threads : 0;
+    if (n_own) return true;
+    return cm_fail(err, CM_EXIT_RESOURCE, "out of memory: %zu bytes of packing buffers",
+                   own + team);
+}
+
+/* Columns [j0, j0+nc) and K range [k0, k0+kc) of a product. */
+typedef struct step {
+    const cm_micro *mk;
+    const cm_gemm_args *g;
+    int64_t j0, nc, k0, kc;
+    int64_t width; /* nc rounded up to panels */
+    cm_real *b;    /* panels; NULL: B is read in place */
+    int64_t tile_m, tile_n, cols, tiles;
+} step;
+
+static cm_real *own_of_thread(void) {
+    int t = omp_get_thread_num();
+    CM_ASSERT(t < n_own && omp_get_active_level() <= 1,
+              "gemm on thread %d of level %d, buffers for %d", t, omp_get_active_level(),
+              n_own);
+    return own_buf + (int64_t)t * OWN;
+}
+
+/* Pack panel t of the step, counting panels of the first KC block first. */
+static void pack_b(const step *s, int64_t t) {
+    const cm_gemm_args *g = s->g;
+    int nr = s->mk->nr;
+    int64_t panels = s->width / nr, kb = t / panels * CM_GEMM_KC, j = t % panels * nr;
+    int64_t k = min64(CM_GEMM_KC, s->kc - kb);
+    int n = (int)min64(nr, s->nc - j);
+    const cm_real *src = g->B + (s->k0 + kb) * g->brs + (s->j0 + j) * g->bcs;
+    cm_real *dst = s->b + kb * s->width + j * k;
+    if (g->bcs == 1)
+        cm_pack_cols(dst, nr, src, g->brs, n, k);
+    else
+        cm_pack_rows(dst, nr, src, g->bcs, n, k);
+}
+
+/* Pack m rows from i0 and k steps from k0 of A into strips of mr rows. */
+static void pack_a(const step *s, cm_real *dst, int64_t i0, int64_t m, int64_t k0,
+                   int64_t k) {
+    const cm_gemm_args *g = s->g;
+    int mr = s->mk->mr;
+    for (int64_t i = 0; i < m; i += mr, dst += mr * k) {
+        const cm_real *src = g->A + (i0 + i) * g->ars + k0 * g->acs;
+        int rows = (int)min64(mr, m - i);
+        if (g->ars == 1)
+            cm_pack_cols(dst, mr, src, g->acs, rows, k);
+        else
+            cm_pack_rows(dst, mr, src, g->ars, rows, k);
+    }
+}
+
+/* One KC block of one tile: rows [i, i+m), columns [j, j+n) of the step. */
+static void tile_block(const step *s, cm_real *abuf, int64_t i, int64_t m, int64_t j,
+                       int64_t n, int64_t kb, int64_t k) {
+    const cm_gemm_args *g = s->g;
+    int mr = s->mk->mr, nr = s->mk->nr;
+    cm_real beta = s->k0 + kb == 0 ? g->beta : 1;
+    const cm_real *a = g->A + i * g->ars + (s->k0 + kb) * g->acs;
+    int64_t ars = g->ars, acs = g->acs, strip = mr * g->ars;
+    if (abuf) {
+        pack_a(s, abuf, i, m, s->k0 + kb, k);
+        a = abuf, ars = 1, acs = mr, strip = mr * k;
+    }
+    for (int64_t jj = j; jj < j + n; jj += nr) {
+        const cm_real *b = s->b ? s->b + kb * s->width + jj * k
+                                : g->B + (s->k0 + kb) * g->brs + s->j0 + jj;
+        int cols = (int)min64(nr, j + n - jj);
+        cm_real *c = g->C + i * g->ldc + s->j0 + jj;
+        for (int64_t ii = 0; ii < m; ii += mr)
+            s->mk->run(k, a + ii / mr * strip, ars, acs, b, s->b ? nr : g->brs, g->alpha,
+                       beta, c + ii * g->ldc, g->ldc, (int)min64(mr, m - ii), cols);
+    }
+}
+
+/* Tile t of the step, all its KC blocks in order. */
+static void tile(const step *s, int64_t t) {
+    int64_t i = t / s->cols * s->tile_m, j = t % s->cols * s->tile_n;
+    int64_t m = min64(s->tile_m, s->g->M - i), n = min64(s->tile_n, s->nc - j);
+    /* In-place A is read once per panel: worth copying when panels are many. */
+    bool pack = n > 4 * s->mk->nr && m > 1;
+    cm_real *abuf = pack ? own_of_thread() : NULL;
+    for (int64_t kb = 0; kb < s->kc; kb += CM_GEMM_KC)
+        tile_block(s, abuf, i, m, j, n, kb, min64(CM_GEMM_KC, s->kc - kb));
+}
+
+/* Cut the step's part of C into tiles: at least four per thread where the shape allows. */
+static void cut(step *s, int threads) {
+    int mr = s->mk->mr, nr = s->mk->nr;
+    int64_t M = s->g->M, want = threads == 1 ? 1 : 4 * threads;
+    int64_t rows = ceil_div(M, TILE_ROWS);
+    int64_t cols = min64(ceil_div(want, rows), ceil_div(s->nc, 4 * nr));
+    if (rows > 1) rows = round_up(rows, threads);
+    s->tile_m = round_up(ceil_div(M, rows), mr);
+    s->tile_n = round_up(ceil_div(s->nc, cols), nr);
+    s->cols = ceil_div(s->nc, s->tile_n);
+    s->tiles = ceil_div(M, s->tile_m) * s->cols;
+}
+
+/* The step's work, by the calling thread alone or shared by its team. */
+static void run_alone(const step *s) {
+    int64_t panels = s->b ? s->width / s->mk->nr * ceil_div(s->kc, CM_GEMM_KC) : 0;
+    for (int64_t t = 0; t < panels; t++) pack_b(s, t);
+    for (int64_t t = 0; t < s->tiles; t++) tile(s, t);
+}
+
+static void run_team(const step *s) {
+    int64_t panels = s->b ? s->width / s->mk->nr * ceil_div(s->kc, CM_GEMM_KC) : 0;
+#pragma omp for schedule(static)
+    for (int64_t t = 0; t < panels; t++) pack_b(s, t);
+#pragma omp for schedule(dynamic)
+    for (int64_t t = 0; t < s->tiles; t++) tile(s, t);
+}
+
+/* All steps; every thread of a team walks them together. */
+static void steps(const cm_micro *mk, const cm_gemm_args *g, int threads, cm_real *b,
+                  int64_t cap) {
+    int nr = mk->nr;
+    int64_t nc = b ? min64(round_up(g->N, nr), cap / CM_GEMM_KC / nr * nr) : g->N;
+    int64_t kc = b ? cap / nc / CM_GEMM_KC * CM_GEMM_KC : g->K;
+    for (int64_t j = 0; j < g->N; j += nc) {
+        for (int64_t k = 0; k < g->K; k += kc) {
+            step s = { mk, g, j, min64(nc, g->N - j), k, min64(kc, g->K - k), 0, b,
+                       0, 0, 0, 0 };
+            s.width = round_up(s.nc, nr);
+            cut(&s, threads);
+            if (threads == 1)
+                run_alone(&s);
+            else
+                run_team(&s);
+        }
+    }
+}
+
+/* Reading B in place saves the copy when few rows use it, or when it stays in cache. */
+static bool in_place(const cm_micro *mk, const cm_gemm_args *g) {
+    return g->bcs == 1 && (g->M <= 2 * mk->mr || g->K * g->N <= 128 * 128);
+}
+
+void cm_gemm_strict(const cm_micro *mk, const cm_gemm_args *g, int threads) {
+    bool pack = !in_place(mk, g);
+    if (threads == 1) {
+        steps(mk, g, 1, pack ? own_of_thread() + OWN_A : NULL, OWN_COLS * CM_GEMM_KC);
+        return;
+    }
+#pragma omp parallel num_threads(threads)
+    steps(mk, g, threads, pack ? team_buf : NULL, TEAM_FLOATS);
+}
