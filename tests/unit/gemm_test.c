@@ -1,0 +1,208 @@
+/* gemm_test.c -- the strict contract, bit by bit; the fast backend against doubles.
+ *
+ * The oracle spells the contract of kern/gemm.h out with fma(), one element at a time, so
+ * the vector levels must match it exactly, on any shape, stride, cut or thread count. */
+#include "kern/gemm.h"
+#include "tests/t.h"
+
+#include <math.h>
+#include <omp.h>
+#include <stdlib.h>
+#include <string.h>
+
+extern const cm_micro emu512_micro;
+
+typedef struct prob {
+    bool ta, tb;
+    int M, N, K, pad; /* pad: extra columns in every leading dimension */
+    cm_real alpha, beta;
+} prob;
+
+static cm_real *fill(size_t n, uint64_t seed) {
+    cm_real *x = malloc((n + 1) * sizeof *x);
+    cm_rng r = cm_rng_make(seed, CM_RNG_TEST, 7);
+    for (size_t i = 0; i < n; i++) x[i] = (cm_real)(cm_rng_uniform(r, i) * 2 - 1);
+    return x;
+}
+
+static int64_t lda_of(const prob *p) { return (p->ta ? p->M : p->K) + p->pad; }
+static int64_t ldb_of(const prob *p) { return (p->tb ? p->K : p->N) + p->pad; }
+static cm_real a_at(const prob *p, const cm_real *a, int i, int k) {
+    return p->ta ? a[k * lda_of(p) + i] : a[i * lda_of(p) + k];
+}
+static cm_real b_at(const prob *p, const cm_real *b, int k, int j) {
+    return p->tb ? b[j * ldb_of(p) + k] : b[k * ldb_of(p) + j];
+}
+static size_t a_size(const prob *p) {
+    return (size_t)(lda_of(p) * (p->ta ? p->K : p->M));
+}
+static size_t b_size(const prob *p) {
+    return (size_t)(ldb_of(p) * (p->tb ? p->N : p->K));
+}
+
+static cm_real fmar(cm_real a, cm_real b, cm_real c) {
+#ifdef CM_F64
+    return fma(a, b, c);
+#else
+    return fmaf(a, b, c);
+#endif
+}
+
+/* The contract, literally. */
+static cm_real chain(const prob *p, const cm_real *a, const cm_real *b, cm_real c, int i,
+                     int j) {
+    for (int k0 = 0; k0 == 0 || k0 < p->K; k0 += CM_GEMM_KC) {
+        cm_real t = 0, beta = k0 ? 1 : p->beta;
+        for (int k = k0; k < p->K && k < k0 + CM_GEMM_KC; k++)
+            t = fmar(a_at(p, a, i, k), b_at(p, b, k, j), t);
+        c = beta == 0 ? p->alpha * t : fmar(p->alpha, t, beta * c);
+    }
+    return c;
+}
+
+static double exact(const prob *p, const cm_real *a, const cm_real *b, cm_real c, int i,
+                    int j) {
+    double t = 0;
+    for (int k = 0; k < p->K; k++)
+        t += (double)a_at(p, a, i, k) * (double)b_at(p, b, k, j);
+    return (double)p->alpha * t + (p->beta == 0 ? 0 : (double)p->beta * (double)c);
+}
+
+/* Run p and check every element: bits against `chain` when strict, else within a rounding
+ * bound of the sum in double.  Columns past N must stay as they were. */
+static void check(const prob *p, bool alone, bool strict) {
+    cm_real *a = fill(a_size(p), 1), *b = fill(b_size(p), 2);
+    int64_t ldc = p->N + p->pad;
+    cm_real *c = fill((size_t)(p->M * ldc), 3), *c0 = fill((size_t)(p->M * ldc), 3);
+    if (p->beta == 0) /* C must not be read */
+        for (int i = 0; i < p->M; i++)
+            for (int j = 0; j < p->N; j++) c[i * ldc + j] = (cm_real)NAN;
+    (alone ? cm_gemm1 : cm_gemm)(p->ta, p->tb, p->M, p->N, p->K, p->alpha, a, lda_of(p), b,
+                                 ldb_of(p), p->beta, c, ldc);
+    int bad = 0;
+    for (int i = 0; i < p->M; i++)
+        for (int j = 0; j < ldc; j++) {
+            cm_real was = c0[i * ldc + j], is = c[i * ldc + j];
+            bool ok;
+            if (j >= p->N) {
+                ok = !memcmp(&is, &was, sizeof is);
+            } else if (strict) {
+                cm_real want = chain(p, a, b, was, i, j);
+                ok = !memcmp(&is, &want, sizeof is);
+            } else {
+                double tol = (sizeof(cm_real) == 4 ? 1e-7 : 2e-16) * (p->K + 4);
+                ok = fabs((double)is - exact(p, a, b, was, i, j)) <= tol;
+            }
+            bad += !ok;
+        }
+    CHECKF(!bad, "%d wrong of %s%s M %d N %d K %d pad %d alpha %g beta %g%s", bad,
+           p->ta ? "T" : "N", p->tb ? "T" : "N", p->M, p->N, p->K, p->pad,
+           (double)p->alpha, (double)p->beta, alone ? " alone" : "");
+    free(a), free(b), free(c), free(c0);
+}
+
+/* Shapes around every boundary, four transposes, strides, alpha and beta. */
+static void sweep(bool strict) {
+    static const int dims[][3] = {
+        { 1, 1, 1 }, { 1, 16, 1 }, { 1, 33, 300 }, { 2, 15, 7 }, { 3, 17, 64 },
+        { 4, 40, 513 }, { 5, 8, 9 }, { 6, 16, 256 }, { 7, 31, 257 }, { 13, 47, 33 },
+        { 14, 32, 5 }, { 15, 64, 65 }, { 29, 65, 100 }, { 64, 64, 64 }, { 65, 20, 130 },
+        { 97, 100, 31 }, { 64, 700, 33 }, { 200, 90, 700 }, { 3, 5, 0 }, { 130, 1, 19 },
+    };
+    static const double ab[][2] = { { 1, 0 }, { 1, 1 }, { 0.7, 0 }, { -1.3, 0.5 } };
+    int n_dims = sizeof dims / sizeof *dims;
+    for (int i = 0; i < n_dims; i++)
+        for (int v = 0; v < 16; v++) {
+            prob p = { v & 1, v & 2, dims[i][0], dims[i][1], dims[i][2], (i + v) % 3 * 5,
+                       (cm_real)ab[v / 4][0], (cm_real)ab[v / 4][1] };
+            check(&p, v % 3 == 0, strict);
+        }
+}
+
+static bool begin_at(cm_numerics n, const char *level, int threads) {
+    cm_err err;
+    setenv("CHIMERA_KERNELS", level, 1);
+    bool ok = cm_kern_init(n, threads, &err);
+    unsetenv("CHIMERA_KERNELS");
+    CHECKF(ok, "%s", err.msg);
+    return ok;
+}
+
+static bool have_avx2(void) {
+    if (cm_kern_best_level() >= CM_LEVEL_AVX2) return true;
+    t_skip("no vector level in this build or CPU");
+    return false;
+}
+
+TEST(reference_is_right) {
+    if (begin_at(CM_NUMERICS_STRICT, "ref", 2)) sweep(false);
+}
+
+TEST(strict_levels_keep_the_contract) {
+    if (!have_avx2()) return;
+    for (int level = CM_LEVEL_AVX2; level <= (int)cm_kern_best_level(); level++)
+        for (int threads = 1; threads <= 3; threads++)
+            if (begin_at(CM_NUMERICS_STRICT, cm_level_name((cm_level_id)level), threads))
+                sweep(true);
+}
+
+TEST(emulated_avx512_keeps_the_contract) {
+    if (!have_avx2()) return;
+    if (!begin_at(CM_NUMERICS_STRICT, "avx2", 2)) return;
+    cm_gemm_use(&emu512_micro);
+    sweep(true);
+    begin_at(CM_NUMERICS_STRICT, "avx2", 2);
+}
+
+TEST(fast_backend_is_right) {
+    if (begin_at(CM_NUMERICS_FAST, cm_level_name(cm_kern_best_level()), 2)) sweep(false);
+}
+
+/* A product wider and deeper than the shared panel buffer, on 1, 2 and 3 threads. */
+TEST(steps_and_threads_do_not_show) {
+    if (!have_avx2()) return;
+    prob p = { false, true, 40, 17000, 300, 0, 1, 0 };
+    cm_real *a = fill(a_size(&p), 1), *b = fill(b_size(&p), 2);
+    size_t n = (size_t)p.M * (size_t)p.N;
+    cm_real *c[3];
+    for (int t = 0; t < 3; t++) {
+        c[t] = fill(n, 4);
+        begin_at(CM_NUMERICS_STRICT, "avx2", t + 1);
+        cm_gemm(p.ta, p.tb, p.M, p.N, p.K, 1, a, p.K, b, p.K, 0, c[t], p.N);
+        CHECK(!memcmp(c[t], c[0], n * sizeof *a));
+    }
+    for (int j = 0; j < p.N; j += 97) {
+        cm_real want = chain(&p, a, b, 0, 39, j);
+        CHECK(want == c[1][39 * p.N + j]);
+    }
+    for (int t = 0; t < 3; t++) free(c[t]);
+    free(a), free(b);
+}
+
+/* The row of a batch is the row alone: what evaluation at any batch size rests on. */
+TEST(rows_do_not_depend_on_company) {
+    if (!begin_at(CM_NUMERICS_STRICT, cm_level_name(cm_kern_best_level()), 2)) return;
+    prob p = { false, true, 130, 96, 300, 0, 1, 0 };
+    cm_real *a = fill(a_size(&p), 1), *b = fill(b_size(&p), 2), one[96];
+    cm_real *c = fill((size_t)(p.M * p.N), 3);
+    cm_gemm(false, true, p.M, p.N, p.K, 1, a, p.K, b, p.K, 0, c, p.N);
+    for (int i = 0; i < p.M; i++) {
+        cm_gemm(false, true, 1, p.N, p.K, 1, a + i * p.K, p.K, b, p.K, 0, one, p.N);
+        CHECK(!memcmp(one, c + i * p.N, sizeof one));
+    }
+    free(a), free(b), free(c);
+}
+
+/* cm_gemm1 and cm_gemm called from a parallel loop, every thread its own product. */
+TEST(inside_a_parallel_loop) {
+    if (!begin_at(CM_NUMERICS_STRICT, cm_level_name(cm_kern_best_level()), 3)) return;
+    enum { JOBS = 24, D = 70 };
+    cm_real *a = fill(D * D, 1), *b = fill(D * D, 2), *c = fill(JOBS * D * D, 3);
+#pragma omp parallel for schedule(dynamic) num_threads(3)
+    for (int t = 0; t < JOBS; t++)
+        (t % 2 ? cm_gemm : cm_gemm1)(false, true, D, D, D, 1, a, D, b, D, 0, c + t * D * D,
+                                     D);
+    for (int t = 1; t < JOBS; t++)
+        CHECK(!memcmp(c, c + t * D * D, D * D * sizeof *c));
+    free(a), free(b), free(c);
+}
