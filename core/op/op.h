@@ -213,9 +213,12 @@ cm_var *cm_attention_cached(cm_tape *t, cm_var *q, cm_var *k, cm_var *v, const c
 
 /* Causal depthwise convolution and SiLU over columns [col, col+C) of x:
  *   y[r,c] = silu(b[c] + sum_m w[c,m] x[r-(K-1)+m, col+c])     x[R,W] w[C,K] b[C] -> y[R,C]
- * Taps never reach into another document. */
+ * Taps never reach into another document.
+ * For inference in pieces: w0[B,K-1,C], the K-1 raw rows before each first token (NULL:
+ * none), and w1, which gets the last K-1 rows in the end (zeros where another document
+ * or nothing was; NULL: not wanted; may be w0).  Neither is differentiable. */
 cm_var *cm_conv_silu(cm_tape *t, cm_var *x, cm_var *w, cm_var *b, const cm_seq *seq,
-                     int64_t col);
+                     int64_t col, const cm_real *w0, cm_real *w1);
 
 /* Chunked state-space dual scan of Mamba-2 (arXiv 2405.21060; formulas in docs/math/ssd.md)
  *   xbc[R, H*P + 2*G*N]: columns x | B | C       dtx[R,W]: raw dt in columns [dcol,dcol+H)
@@ -223,10 +226,17 @@ cm_var *cm_conv_silu(cm_tape *t, cm_var *x, cm_var *w, cm_var *b, const cm_seq *
  *   s1[B,H,N,P] (else NULL).
  * dt = softplus(raw + dt_bias); state_t = exp(-exp(A_log) dt) state + dt B_t x_t^T;
  * y_t = C_t^T state_t + D x_t.  States are stored transposed, [N,P].  Document changes reset
- * the state; s0 belongs to the first token's document of each row. */
+ * the state; s0 belongs to the first token's document of each row.  Chunks start where
+ * documents do, so a document's results do not depend on its place in the row, and one
+ * cut at multiples of Q tokens and continued from s1 gives the same bits as uncut.
+ * A single token without gradients (decoding) takes the plain recurrence. */
 typedef struct cm_ssd_conf {
     int H, P, N, G, Q; /* heads, head width, state, groups, chunk */
     int64_t dcol;
+    /* Inference, where the state lives outside the tape: read from `from` instead of s0,
+     * written to `to` at the end; [B,H,N,P], NULL: not used; may be the same memory. */
+    const cm_real *from;
+    cm_real *to;
 } cm_ssd_conf;
 void cm_ssd(cm_tape *t, cm_var *xbc, cm_var *dtx, cm_var *A_log, cm_var *D,
             cm_var *dt_bias, cm_var *s0, const cm_seq *seq, const cm_ssd_conf *c,

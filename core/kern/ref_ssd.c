@@ -1,0 +1,129 @@
+/* ref_ssd.c -- reference kernels of the Mamba-2 mixer: scan, convolution, gated norm. */
+#include "kern/ref.h"
+
+/* exp(min(a, 0)): a decay; the bound keeps rounding of the running sum from exceeding 1. */
+static cm_real decay(cm_real a) { return cm_rexp(a < 0 ? a : 0); }
+
+void CM_REF(ssd_mask)(int64_t q, const cm_real *cs, const cm_real *dt, cm_real D,
+                      const cm_real *cb, cm_real *m, int64_t ld) {
+    for (int64_t j = 0; j < q; j++, cb += ld, m += ld) {
+        for (int64_t i = 0; i < j; i++) m[i] = 0;
+        for (int64_t i = j; i < q; i++) m[i] = cb[i] * decay(cs[i] - cs[j]) * dt[j];
+        m[j] += D;
+    }
+}
+
+void CM_REF(ssd_mask_back)(int64_t q, const cm_real *cs, const cm_real *dt, cm_real D,
+                           const cm_real *cb, const cm_real *e, cm_real *m, cm_real *dcb,
+                           int64_t ld, cm_real *ddt, cm_real *rect, cm_real *tmp) {
+    for (int64_t i = 0; i < q; i++) tmp[i] = 0;
+    if (q > 0) rect[0] = 0;
+    for (int64_t j = 0; j < q; j++, cb += ld, e += ld, m += ld, dcb += ld) {
+        cm_real z = 0, r = 0;
+        for (int64_t i = 0; i < j; i++) m[i] = 0;
+        for (int64_t i = j; i < q; i++) {
+            cm_real l = decay(cs[i] - cs[j]);
+            m[i] = cb[i] * l * dt[j];
+            dcb[i] += l * dt[j] * e[i];
+            z += cb[i] * l * e[i];
+            /* tmp[i] is the sum of w over the rows so far; row j counts for k > j. */
+            tmp[i] += m[i] * e[i];
+            if (i > j) r += tmp[i];
+        }
+        m[j] += D;
+        ddt[j] = z;
+        if (j + 1 < q) rect[j + 1] = r;
+    }
+}
+
+void CM_REF(scale_rows)(int64_t q, int64_t n, const cm_real *s, const cm_real *x,
+                        int64_t ldx, cm_real *y, int64_t ldy) {
+    for (int64_t i = 0; i < q; i++, x += ldx, y += ldy)
+        for (int64_t k = 0; k < n; k++) y[k] = s[i] * x[k];
+}
+
+void CM_REF(fold_rows)(int64_t q, int64_t n, const cm_real *s, const cm_real *x,
+                       int64_t ldx, const cm_real *v, int64_t ldv, cm_real *y,
+                       int64_t ldy, cm_real *dots) {
+    for (int64_t i = 0; i < q; i++, x += ldx, v += ldv, y += ldy) {
+        cm_real sum = 0;
+        for (int64_t k = 0; k < n; k++) {
+            y[k] += s[i] * x[k];
+            sum += x[k] * v[k];
+        }
+        dots[i] = sum;
+    }
+}
+
+void CM_REF(ssd_step)(int64_t N, int64_t P, cm_real decay_, cm_real w, cm_real m,
+                      const cm_real *x, const cm_real *b, const cm_real *c,
+                      const cm_real *in, cm_real *next, cm_real *y) {
+    for (int64_t p = 0; p < P; p++) y[p] = 0;
+    for (int64_t n = 0; n < N; n++, in += P, next += P)
+        for (int64_t p = 0; p < P; p++) {
+            y[p] += c[n] * in[p];
+            next[p] = decay_ * in[p] + b[n] * (w * x[p]);
+        }
+    for (int64_t p = 0; p < P; p++) y[p] += m * x[p];
+}
+
+static cm_real conv_at(int64_t c, int64_t n, int taps, const cm_real *const *x,
+                       const cm_real *w, const cm_real *b) {
+    cm_real pre = b[c];
+    for (int m = 0; m < taps; m++) pre += w[m * n + c] * x[m][c];
+    return pre;
+}
+
+void CM_REF(conv_silu)(int64_t n, int taps, const cm_real *const *x, const cm_real *w,
+                       const cm_real *b, cm_real *y) {
+    for (int64_t c = 0; c < n; c++) y[c] = cm_rsilu(conv_at(c, n, taps, x, w, b));
+}
+
+void CM_REF(conv_silu_back)(int64_t n, int taps, const cm_real *const *x, const cm_real *w,
+                            const cm_real *b, const cm_real *dy, cm_real *d, cm_real *gw,
+                            cm_real *gb) {
+    for (int64_t c = 0; c < n; c++) {
+        cm_real pre = conv_at(c, n, taps, x, w, b), sig = cm_rsigmoid(pre);
+        d[c] = dy[c] * sig * (1 + pre * (1 - sig));
+        if (!gw) continue;
+        for (int m = 0; m < taps; m++) gw[m * n + c] += d[c] * x[m][c];
+        gb[c] += d[c];
+    }
+}
+
+void CM_REF(conv_add)(int64_t n, int taps, const cm_real *const *x, const cm_real *w,
+                      int64_t ldw, cm_real *y) {
+    for (int64_t c = 0; c < n; c++)
+        for (int m = 0; m < taps; m++) y[c] += w[m * ldw + c] * x[m][c];
+}
+
+cm_real CM_REF(gated_norm)(int64_t n, const cm_real *y, const cm_real *z, const cm_real *w,
+                           cm_real eps, cm_real *out) {
+    cm_real sum = 0;
+    for (int64_t i = 0; i < n; i++) {
+        out[i] = y[i] * cm_rsilu(z[i]);
+        sum += out[i] * out[i];
+    }
+    cm_real rstd = 1 / cm_rsqrt(sum / (cm_real)n + eps);
+    for (int64_t i = 0; i < n; i++) out[i] = out[i] * rstd * w[i];
+    return rstd;
+}
+
+void CM_REF(gated_norm_back)(int64_t n, const cm_real *y, const cm_real *z,
+                             const cm_real *w, cm_real rstd, const cm_real *dout,
+                             bool fresh, cm_real *gy, cm_real *gz, cm_real *gw,
+                             cm_real *tmp) {
+    cm_real *sig = tmp, *xhat = tmp + n, c = 0;
+    for (int64_t i = 0; i < n; i++) {
+        sig[i] = cm_rsigmoid(z[i]);
+        xhat[i] = y[i] * z[i] * sig[i] * rstd;
+        c += w[i] * dout[i] * xhat[i];
+    }
+    c /= (cm_real)n;
+    for (int64_t i = 0; i < n; i++) {
+        cm_real du = rstd * (w[i] * dout[i] - xhat[i] * c);
+        if (gy) gy[i] = (fresh ? 0 : gy[i]) + du * z[i] * sig[i];
+        if (gz) gz[i] += du * y[i] * sig[i] * (1 + z[i] * (1 - sig[i]));
+        if (gw) gw[i] += dout[i] * xhat[i];
+    }
+}

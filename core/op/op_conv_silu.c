@@ -1,0 +1,214 @@
+/* op_conv_silu.c -- the Mamba-2 mixer's causal depthwise convolution with SiLU.
+ *
+ * Works on rows: a row of the output is a few rows of the input times rows of taps, all
+ * dense over channels.  The backward computes the gradient before SiLU once per row, into
+ * a ring of K rows, from which the input gradient of the row K-1 back is complete. */
+#include "op/op.h"
+
+#include <omp.h>
+#include <string.h>
+
+enum { ROWS = 64, MAX_TAPS = 16 };
+
+typedef struct {
+    cm_seq seq;
+    int64_t col;
+    const cm_real *w0;
+    cm_real *w1;
+} conv_attr;
+
+static bool infer(cm_node *n, const char **why) {
+    const conv_attr *a = n->attr;
+    const cm_tensor *x = &n->in[0]->v, *w = &n->in[1]->v, *b = &n->in[2]->v;
+    if (w->nd != 2 || w->dim[1] < 1 || w->dim[1] > MAX_TAPS)
+        return *why = "w must be [C,K] with K from 1 to 16", false;
+    if (b->nd != 1 || b->dim[0] != w->dim[0]) return *why = "b must be [C]", false;
+    if (x->nd != 2 || x->dim[0] != (int64_t)a->seq.B * a->seq.T)
+        return *why = "x must have B*T rows", false;
+    if (a->col < 0 || a->col + w->dim[0] > x->dim[1])
+        return *why = "columns [col,col+C) must lie in x", false;
+    n->out[0]->v.nd = 2;
+    n->out[0]->v.dim[0] = x->dim[0];
+    n->out[0]->v.dim[1] = w->dim[0];
+    return true;
+}
+
+typedef struct {
+    int B, T, K, blocks;  /* blocks of ROWS tokens in a row */
+    int64_t W, C;
+    const cm_seq *seq;
+    const cm_real *x;     /* at column col of row 0 */
+    const cm_real *b, *w0;
+    cm_real *w;           /* [K,C]: taps transposed */
+    cm_real *ring;        /* [threads][K,C] */
+    cm_real *part;        /* [B*blocks][K+1,C]: parts of gw and, last, gb */
+} conv_run;
+
+static size_t reals(int64_t n) { return cm_align_up((size_t)n * sizeof(cm_real)); }
+
+static size_t setup(conv_run *r, const cm_node *n, bool backward, unsigned char *p) {
+    const conv_attr *a = n->attr;
+    *r = (conv_run){
+        .B = a->seq.B, .T = a->seq.T, .K = (int)n->in[1]->v.dim[1],
+        .blocks = (a->seq.T + ROWS - 1) / ROWS, .W = n->in[0]->v.dim[1],
+        .C = n->in[1]->v.dim[0], .seq = &a->seq, .b = cm_rdata(&n->in[2]->v), .w0 = a->w0,
+    };
+    size_t w = reals(r->K * r->C), ring = w * (size_t)cm_kern_threads();
+    size_t part = reals((int64_t)r->B * r->blocks * (r->K + 1) * r->C);
+    if (p) {
+        r->x = cm_rdata(&n->in[0]->v) + a->col;
+        r->w = (cm_real *)p;
+        r->ring = (cm_real *)(p + w);
+        r->part = (cm_real *)(p + w + ring);
+        const cm_real *taps = cm_rdata(&n->in[1]->v);
+        for (int64_t c = 0; c < r->C; c++)
+            for (int m = 0; m < r->K; m++) r->w[m * r->C + c] = taps[c * r->K + m];
+    }
+    return backward ? w + ring + part : w;
+}
+
+static size_t scratch_bytes(const cm_node *n, bool backward) {
+    conv_run r;
+    return setup(&r, n, backward, NULL);
+}
+
+static bool same_doc(const conv_run *r, int b, int t) { /* of tokens t-1 and t */
+    const int32_t *doc = r->seq->doc ? r->seq->doc + (int64_t)b * r->T : NULL;
+    return !doc || doc[t - 1] == doc[t];
+}
+
+/* The rows that token t sees, oldest first; returns how many of the K there are. */
+static int rows_seen(const conv_run *r, int b, int t, const cm_real **row) {
+    int taps = 1;
+    while (taps < r->K && t - taps >= 0 && same_doc(r, b, t - taps + 1)) taps++;
+    if (taps < r->K && t - taps < 0 && r->w0) taps = r->K;
+    for (int m = 0; m < taps; m++) {
+        int s = t - (taps - 1) + m;
+        row[m] = s >= 0 ? r->x + ((int64_t)b * r->T + s) * r->W
+                        : r->w0 + ((int64_t)b * (r->K - 1) + s + r->K - 1) * r->C;
+    }
+    return taps;
+}
+
+/* The window after the row, oldest first, so that w1 may be w0. */
+static void next_window(const conv_run *r, int b, cm_real *w1) {
+    const cm_real *row[MAX_TAPS];
+    int keep = r->K - 1, taps = 0;
+    if (keep == 0) return;
+    if (r->T > 0) taps = rows_seen(r, b, r->T - 1, row);
+    size_t bytes = (size_t)r->C * sizeof *w1;
+    cm_real *out = w1 + (int64_t)b * keep * r->C;
+    for (int m = 0; m < keep; m++, out += r->C) {
+        int from = taps - keep + m;
+        if (from >= 0)
+            memmove(out, row[from], bytes);
+        else
+            memset(out, 0, bytes);
+    }
+}
+
+static void fwd(cm_node *n, void *scratch) {
+    const conv_attr *a = n->attr;
+    conv_run r;
+    setup(&r, n, false, scratch);
+    cm_real *y = cm_rdata(&n->out[0]->v);
+    int64_t R = (int64_t)r.B * r.T;
+#pragma omp parallel for num_threads(cm_kern_threads()) if (R > 4)
+    for (int64_t i = 0; i < R; i++) {
+        const cm_real *row[MAX_TAPS];
+        int taps = rows_seen(&r, (int)(i / r.T), (int)(i % r.T), row);
+        cm_k.conv_silu(r.C, taps, row, r.w + (r.K - taps) * r.C, r.b, y + i * r.C);
+    }
+    for (int b = 0; a->w1 && b < r.B; b++) next_window(&r, b, a->w1);
+}
+
+/* gx of token s: taps times the ring's rows s .. s+K-1, as far as its document goes. */
+static void input_grad(const conv_run *r, int b, int s, const cm_real *ring, cm_real *gx) {
+    const cm_real *row[MAX_TAPS];
+    int later = 1;
+    row[0] = ring + (s % r->K) * r->C;
+    while (later < r->K && s + later < r->T && same_doc(r, b, s + later)) {
+        row[later] = ring + ((s + later) % r->K) * r->C;
+        later++;
+    }
+    cm_k.conv_add(r->C, later, row, r->w + (r->K - 1) * r->C, -r->C,
+                  gx + ((int64_t)b * r->T + s) * r->W);
+}
+
+/* Tokens [t0, t0+ROWS) of a row.  The K-1 tokens after them are computed here and in the
+ * next block: they finish our input gradients, and only there count for the taps. */
+static void block_back(const conv_run *r, int b, int t0, const cm_real *gy, cm_real *gx,
+                       cm_real *part) {
+    int t1 = t0 + ROWS < r->T ? t0 + ROWS : r->T, back = r->K - 1;
+    int end = t1 + back < r->T ? t1 + back : r->T;
+    cm_real *ring = r->ring + (int64_t)omp_get_thread_num() * (int64_t)(reals(r->K * r->C) / sizeof *ring);
+    cm_real *gb = part + r->K * r->C;
+    memset(part, 0, (size_t)((r->K + 1) * r->C) * sizeof *part);
+    for (int t = t0; t < t1 + back; t++) {
+        if (t < end) {
+            const cm_real *row[MAX_TAPS];
+            int taps = rows_seen(r, b, t, row);
+            int64_t skip = (r->K - taps) * r->C;
+            cm_k.conv_silu_back(r->C, taps, row, r->w + skip, r->b,
+                                gy + ((int64_t)b * r->T + t) * r->C,
+                                ring + (t % r->K) * r->C, t < t1 ? part + skip : NULL, gb);
+        }
+        if (gx && t - back >= t0) input_grad(r, b, t - back, ring, gx);
+    }
+}
+
+static void bwd(cm_node *n, void *scratch) {
+    const conv_attr *a = n->attr;
+    conv_run r;
+    setup(&r, n, true, scratch);
+    const cm_real *gy = n->out[0]->g;
+    cm_real *gx = n->in[0]->g ? n->in[0]->g + a->col : NULL;
+    int items = r.B * r.blocks;
+    int64_t size = (r.K + 1) * r.C;
+#pragma omp parallel for schedule(dynamic) num_threads(cm_kern_threads())
+    for (int i = 0; i < items; i++)
+        block_back(&r, i / r.blocks, i % r.blocks * ROWS, gy, gx, r.part + i * size);
+    for (int i = 1; i < items; i++) cm_k.add_scaled(size, 1, r.part + i * size, r.part);
+    cm_real *gw = n->in[1]->g, *gb = n->in[2]->g;
+    for (int64_t c = 0; gw && items && c < r.C; c++)
+        for (int m = 0; m < r.K; m++) gw[c * r.K + m] += r.part[m * r.C + c];
+    if (gb && items) cm_k.add_scaled(r.C, 1, r.part + r.K * r.C, gb);
+}
+
+/* Cases: one document, several, a window before the row, fewer tokens than taps, and a
+ * row longer than a block of the backward. */
+static bool sample(cm_sample *s, int i) {
+    static const struct { int B, T, C, K, docs; bool window; } cases[] = {
+        { 2, 9, 3, 4, 1, false }, { 2, 12, 3, 4, 4, false }, { 2, 7, 2, 4, 2, true },
+        { 1, 2, 3, 4, 1, true },  { 1, 3, 2, 1, 1, false },  { 1, 70, 1, 3, 3, false },
+    };
+    if (i >= (int)(sizeof cases / sizeof *cases)) return false;
+    int B = cases[i].B, T = cases[i].T, C = cases[i].C, K = cases[i].K;
+    cm_seq seq;
+    cm_sample_seq(s, &seq, B, T, cases[i].docs);
+    cm_var *x = cm_sample_in(s, "x", 2, (int64_t[]){ B * T, C + 3 }, -1, 1);
+    cm_var *w = cm_sample_param(s, "w", 2, (int64_t[]){ C, K }, -1, 1);
+    cm_var *b = cm_sample_param(s, "b", 1, (int64_t[]){ C }, -1, 1);
+    cm_real *w0 = NULL;
+    if (cases[i].window) {
+        w0 = cm_sample_mem(s, (size_t)(B * (K - 1) * C) * sizeof *w0);
+        for (int k = 0; k < B * (K - 1) * C; k++)
+            w0[k] = (cm_real)(cm_sample_int(s, (uint64_t)(5000 + k), 200) - 100) / 100;
+    }
+    cm_sample_out(s, cm_conv_silu(cm_sample_tape(s), x, w, b, &seq, 2, w0, NULL));
+    return true;
+}
+
+const cm_op cm_op_conv_silu = {
+    .name = "conv_silu", .shapes = "x[R,W] w[C,K] b[C] -> y[R,C]", .n_in = 3, .n_out = 1,
+    .attr_bytes = sizeof(conv_attr), .infer = infer, .scratch = scratch_bytes, .fwd = fwd,
+    .bwd = bwd, .sample = sample,
+};
+
+cm_var *cm_conv_silu(cm_tape *t, cm_var *x, cm_var *w, cm_var *b, const cm_seq *seq,
+                     int64_t col, const cm_real *w0, cm_real *w1) {
+    conv_attr a = { *seq, col, w0, w1 };
+    cm_var *y;
+    cm_tape_apply(t, &cm_op_conv_silu, (cm_var *[]){ x, w, b }, 3, &a, &y);
+    return y;
+}

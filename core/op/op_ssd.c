@@ -1,0 +1,247 @@
+/* op_ssd.c -- the chunked state-space scan of Mamba-2: descriptor, forward, decoding.
+ *
+ * Formulas: docs/math/ssd.md.  First the states between chunks, one (row, head) after
+ * another in time; then every chunk on its own.  All products are small and run on one
+ * thread; the parallel loops are over (row, head) and over (chunk, heads). */
+#include "op/ssd.h"
+
+#include <omp.h>
+#include <string.h>
+
+/* HEADS: heads that share one C B^T (a chunk of a group with more is cut).
+ * TRI: rows of a triangular product taken at a time. */
+enum { HEADS = 8, TRI = 16, SERIAL = 1 << 14 };
+
+static bool has_dims(const cm_var *x, int nd, int64_t d0, int64_t d1) {
+    return x->v.nd == nd && x->v.dim[0] == d0 && (nd < 2 || x->v.dim[1] == d1);
+}
+
+static bool infer(cm_node *n, const char **why) {
+    const cm_ssd_attr *a = n->attr;
+    const cm_ssd_conf *c = &a->c;
+    int64_t R = (int64_t)a->seq.B * a->seq.T, DI = (int64_t)c->H * c->P;
+    bool sane = c->H > 0 && c->P > 0 && c->N > 0 && c->G > 0 && c->Q > 0;
+    if (!sane || c->H % c->G)
+        return *why = "H, P, N, G, Q must be positive, H a multiple of G", false;
+    if (!has_dims(n->in[0], 2, R, DI + 2 * (int64_t)c->G * c->N))
+        return *why = "xbc must be [B*T, H*P + 2*G*N]", false;
+    const cm_tensor *dtx = &n->in[1]->v;
+    if (dtx->nd != 2 || dtx->dim[0] != R || c->dcol < 0 || c->dcol + c->H > dtx->dim[1])
+        return *why = "dtx must be [B*T, W] with H columns from dcol", false;
+    for (int i = 2; i < 5; i++)
+        if (!has_dims(n->in[i], 1, c->H, 0))
+            return *why = "A_log, D and dt_bias must be [H]", false;
+    cm_tensor state = { .nd = 4, .dim = { a->seq.B, c->H, c->N, c->P } };
+    if (n->in[5] && (c->from || !cm_tensor_same_shape(&n->in[5]->v, &state)))
+        return *why = "s0 must be [B,H,N,P], and not given twice", false;
+    n->out[0]->v.nd = 2;
+    n->out[0]->v.dim[0] = R;
+    n->out[0]->v.dim[1] = DI;
+    n->n_out = a->want_state ? 2 : 1;
+    if (a->want_state) n->out[1]->v = state;
+    return true;
+}
+
+static size_t scratch_bytes(const cm_node *n, bool backward) {
+    cm_ssd_run r;
+    return cm_ssd_setup(&r, n, backward, NULL);
+}
+
+/* Causal half of the two Q x Q products, and the two with the state. */
+static double flops(const cm_node *n) {
+    const cm_ssd_conf *c = &((const cm_ssd_attr *)n->attr)->c;
+    double R = (double)n->out[0]->v.dim[0], DI = (double)c->H * c->P;
+    return R * (c->Q * ((double)c->G * c->N + DI) + 4.0 * c->N * DI);
+}
+
+/* ---- forward -------------------------------------------------------------------------- */
+
+static const cm_real *state_in(const cm_ssd_run *r, const cm_ssd_chunk *k, int h) {
+    if (k->in == CM_SSD_NONE) return NULL;
+    if (k->in == CM_SSD_S0) return r->s0 + ((int64_t)k->b * r->H + h) * r->N * r->P;
+    return cm_ssd_slot(r, r->S, k->b, k->in, h);
+}
+
+/* S_out = exp(cs_last) S_in + B^T (r dt X), for each chunk of a row that passes it on. */
+static void pass_states(const cm_ssd_run *r, int b, int h, cm_real *buf) {
+    int64_t size = (int64_t)r->N * r->P;
+    for (int32_t i = r->first[b]; i < r->first[b + 1]; i++) {
+        const cm_ssd_chunk *k = &r->chunk[i];
+        if (k->out == CM_SSD_NONE) continue;
+        const cm_real *in = state_in(r, k, h);
+        cm_real *out = cm_ssd_slot(r, r->S, b, k->out, h);
+        int64_t at = cm_ssd_at(r, b, h, k->t0);
+        if (in) cm_k.scale_rows(1, size, &r->ec[at + k->q - 1], in, size, out, size);
+        cm_k.scale_rows(k->q, r->P, r->rd + at, r->xbc + cm_ssd_x(r, k, h), r->W, buf, r->P);
+        cm_gemm1(true, false, r->N, r->P, k->q, 1, r->xbc + cm_ssd_b(r, k, h / r->HG), r->W,
+                 buf, r->P, in ? 1 : 0, out, r->P);
+    }
+}
+
+/* y[i,:] = beta y[i,:] + sum over j <= i of m[j,i] x[j,:], by blocks of rows. */
+static void triangle(const cm_ssd_run *r, int q, const cm_real *m, const cm_real *x,
+                     cm_real beta, cm_real *y, int64_t ldy) {
+    for (int i = 0; i < q; i += TRI) {
+        int rows = q - i < TRI ? q - i : TRI;
+        cm_gemm1(true, false, rows, r->P, i + rows, 1, m + i, r->ld, x, r->W, beta,
+                 y + i * ldy, ldy);
+    }
+}
+
+/* Outputs of heads [h0,h1) of one group in one chunk. */
+static void chunk_out(const cm_ssd_run *r, const cm_ssd_chunk *k, int g, int h0, int h1,
+                      cm_real *buf, cm_real *y) {
+    cm_real *cb = buf, *m = cb + r->Q * r->ld, *cs = m + r->Q * r->ld;
+    int64_t ldy = (int64_t)r->H * r->P, row = (int64_t)k->b * r->T + k->t0;
+    const cm_real *B = r->xbc + cm_ssd_b(r, k, g), *C = r->xbc + cm_ssd_c(r, k, g);
+    cm_gemm1(false, true, k->q, k->q, r->N, 1, B, r->W, C, r->W, 0, cb, r->ld);
+    for (int h = h0; h < h1; h++) {
+        const cm_real *in = state_in(r, k, h);
+        cm_real *yh = y + row * ldy + (int64_t)h * r->P;
+        int64_t at = cm_ssd_at(r, k->b, h, k->t0);
+        if (in) {
+            cm_k.scale_rows(k->q, r->N, r->ec + at, C, r->W, cs, r->N);
+            cm_gemm1(false, false, k->q, r->P, r->N, 1, cs, r->N, in, r->P, 0, yh, ldy);
+        }
+        cm_k.ssd_mask(k->q, r->cs + at, r->dt + at, r->D[h], cb, m, r->ld);
+        triangle(r, k->q, m, r->xbc + cm_ssd_x(r, k, h), in ? 1 : 0, yh, ldy);
+    }
+}
+
+static cm_real *my_buffer(const cm_ssd_run *r) {
+    return r->thread + r->thread_reals * omp_get_thread_num();
+}
+
+static void rows_out(const cm_ssd_run *r, int b0, int b1, cm_real *y) {
+    int blocks = (r->HG + HEADS - 1) / HEADS, parts = r->G * blocks;
+    int64_t items = (int64_t)(r->first[b1] - r->first[b0]) * parts;
+#pragma omp parallel for schedule(dynamic) num_threads(cm_kern_threads())
+    for (int64_t i = 0; i < items; i++) {
+        const cm_ssd_chunk *k = &r->chunk[r->first[b0] + i / parts];
+        int g = (int)(i % parts) / blocks, h0 = (int)(i % parts) % blocks * HEADS;
+        int h1 = h0 + HEADS < r->HG ? h0 + HEADS : r->HG;
+        chunk_out(r, k, g, g * r->HG + h0, g * r->HG + h1, my_buffer(r), y);
+    }
+}
+
+/* One token: the recurrence itself, with the roundings of a chunk of one token. */
+static void step(const cm_ssd_run *r, int b, int h, cm_real *buf, cm_real *next,
+                 cm_real *y) {
+    const cm_ssd_chunk *k = &r->chunk[b];
+    int64_t at = cm_ssd_at(r, b, h, 0), size = (int64_t)r->N * r->P, bh = b * r->H + h;
+    const cm_real *B = r->xbc + cm_ssd_b(r, k, h / r->HG);
+    const cm_real *C = r->xbc + cm_ssd_c(r, k, h / r->HG);
+    cm_real cb, m;
+    cm_gemm1(false, true, 1, 1, r->N, 1, B, r->W, C, r->W, 0, &cb, 1);
+    cm_k.ssd_mask(1, r->cs + at, r->dt + at, r->D[h], &cb, &m, 1);
+    cm_k.scale_rows(1, r->N, r->ec + at, C, r->N, buf, r->N);
+    cm_k.ssd_step(r->N, r->P, r->ec[at], r->rd[at], m, r->xbc + cm_ssd_x(r, k, h), B, buf,
+                  r->s0 + bh * size, next + bh * size, y + bh * r->P);
+}
+
+static void fwd(cm_node *n, void *scratch) {
+    const cm_ssd_attr *a = n->attr;
+    cm_ssd_run r;
+    cm_ssd_setup(&r, n, false, scratch);
+    cm_ssd_plan(&r);
+    cm_real *y = cm_rdata(&n->out[0]->v);
+    cm_real *s1 = a->want_state ? cm_rdata(&n->out[1]->v) : a->c.to;
+    int64_t size = (int64_t)r.N * r.P;
+    bool stepwise = r.T == 1 && r.s0 && s1 && !n->grad;
+    for (int b0 = 0; b0 < r.B; b0 += r.rows) {
+        int b1 = b0 + r.rows < r.B ? b0 + r.rows : r.B, items = (b1 - b0) * r.H;
+        bool many = items * size * r.T > SERIAL;
+#pragma omp parallel for schedule(dynamic) num_threads(cm_kern_threads()) if (many)
+        for (int i = 0; i < items; i++) {
+            int b = b0 + i / r.H, h = i % r.H;
+            cm_ssd_steps(&r, b, h);
+            if (stepwise)
+                step(&r, b, h, my_buffer(&r), s1, y);
+            else
+                pass_states(&r, b, h, my_buffer(&r));
+        }
+        if (stepwise) continue;
+        rows_out(&r, b0, b1, y);
+        /* Only now, since the new state may go where the initial one was. */
+        for (int b = b0; b < b1 && s1; b++)
+            memcpy(s1 + b * r.H * size, cm_ssd_slot(&r, r.S, b, r.slots - 1, 0),
+                   (size_t)(r.H * size) * sizeof *s1);
+    }
+    if (a->want_state && a->c.to)
+        memcpy(a->c.to, s1, cm_tensor_bytes(&n->out[1]->v));
+}
+
+/* ---- gradient-check cases --------------------------------------------------------------- */
+
+typedef struct {
+    int B, T, H, P, N, G, Q;
+    int start[3];      /* document starts besides token 0; 0 = none */
+    bool s0, s1, y;    /* initial state; outputs that are differentiated */
+    double bias;       /* centre of dt_bias */
+} sample_case;
+
+/* The first two are those of the derivation; a carry over several chunks shows only
+ * without resets, resets only with them.  The last has softplus in its linear part. */
+static const sample_case cases[] = {
+    { 1, 14, 4, 3, 5, 2, 4, { 0 }, false, false, true, 0 },
+    { 1, 14, 4, 3, 5, 2, 4, { 3, 8, 9 }, false, false, true, 0 },
+    { 2, 11, 2, 2, 3, 1, 3, { 0 }, true, true, true, 0 },
+    { 2, 11, 3, 2, 3, 3, 3, { 4, 10 }, true, true, true, 0 },
+    { 1, 7, 2, 3, 2, 1, 16, { 0 }, true, true, false, 0 },
+    { 1, 6, 2, 2, 3, 1, 1, { 2 }, false, true, true, 0 },
+    { 1, 9, 2, 2, 2, 1, 4, { 6 }, true, false, true, 21.5 },
+};
+
+static void sample_docs(cm_sample *s, const sample_case *k, cm_seq *seq) {
+    *seq = (cm_seq){ .B = k->B, .T = k->T };
+    if (!k->start[0]) return;
+    int32_t *doc = cm_sample_mem(s, (size_t)(k->B * k->T) * sizeof *doc);
+    for (int i = 0; i < k->B * k->T; i++)
+        for (int j = 0; j < 3; j++) doc[i] += k->start[j] && i % k->T >= k->start[j];
+    seq->doc = doc;
+}
+
+static bool sample(cm_sample *s, int i) {
+    if (i >= (int)(sizeof cases / sizeof *cases)) return false;
+    const sample_case *k = &cases[i];
+    int64_t R = (int64_t)k->B * k->T;
+    cm_seq seq;
+    sample_docs(s, k, &seq);
+    cm_ssd_conf c = { k->H, k->P, k->N, k->G, k->Q, .dcol = 2 };
+    cm_var *xbc = cm_sample_in(
+        s, "xbc", 2, (int64_t[]){ R, k->H * k->P + 2 * k->G * k->N }, -1, 1);
+    cm_var *dtx = cm_sample_in(s, "dtx", 2, (int64_t[]){ R, k->H + 3 }, -1, 1);
+    /* A large step needs a slow decay for anything to be left. */
+    double slow = k->bias > 0 ? -5 : 0;
+    int64_t H[1] = { k->H };
+    cm_var *A_log = cm_sample_param(s, "A_log", 1, H, slow - 1, slow + 1);
+    cm_var *D = cm_sample_param(s, "D", 1, H, -1, 1);
+    cm_var *bias = cm_sample_param(s, "dt_bias", 1, H, k->bias - 0.5, k->bias + 0.5);
+    cm_var *s0 = NULL, *y, *s1 = NULL;
+    if (k->s0)
+        s0 = cm_sample_in(s, "s0", 4, (int64_t[]){ k->B, k->H, k->N, k->P }, -1, 1);
+    cm_ssd(cm_sample_tape(s), xbc, dtx, A_log, D, bias, s0, &seq, &c, &y,
+           k->s1 ? &s1 : NULL);
+    if (k->y) cm_sample_out(s, y);
+    if (k->s1) cm_sample_out(s, s1);
+    return true;
+}
+
+const cm_op cm_op_ssd = {
+    .name = "ssd",
+    .shapes = "xbc[R,H*P+2*G*N] dtx[R,W] A_log[H] D[H] dt_bias[H] s0[B,H,N,P]? -> "
+              "y[R,H*P] s1[B,H,N,P]?",
+    .n_in = 6, .n_out = 2, .attr_bytes = sizeof(cm_ssd_attr), .sets = 1 << 0,
+    .infer = infer, .scratch = scratch_bytes, .fwd = fwd, .bwd = cm_ssd_bwd,
+    .flops = flops, .sample = sample,
+};
+
+void cm_ssd(cm_tape *t, cm_var *xbc, cm_var *dtx, cm_var *A_log, cm_var *D,
+            cm_var *dt_bias, cm_var *s0, const cm_seq *seq, const cm_ssd_conf *c,
+            cm_var **y, cm_var **s1) {
+    cm_ssd_attr a = { .c = *c, .seq = *seq, .want_state = s1 != NULL };
+    cm_var *in[6] = { xbc, dtx, A_log, D, dt_bias, s0 }, *out[2] = { 0 };
+    cm_tape_apply(t, &cm_op_ssd, in, 6, &a, out);
+    *y = out[0];
+    if (s1) *s1 = out[1];
+}

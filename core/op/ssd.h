@@ -1,0 +1,78 @@
+/* ssd.h -- what the forward (op_ssd.c) and backward (ssd_back.c) of the scan share.
+ *
+ * Private to op/.  A row of T tokens is cut into chunks of at most Q tokens that start at
+ * document starts and every Q tokens after them: no chunk holds two documents, so nothing
+ * is masked, and only chunks in the middle of a document take over a state.  There are at
+ * most (T-1)/Q of these in a row, whatever the documents: one state slot for each. */
+#ifndef CM_OP_SSD_H
+#define CM_OP_SSD_H
+
+#include "op/op.h"
+
+enum { CM_SSD_NONE = -1, CM_SSD_S0 = -2 };
+
+typedef struct cm_ssd_chunk {
+    int32_t b, t0, q; /* row, first token, tokens */
+    int32_t in, out;  /* slot of the state before and after; NONE: zero, or not passed on;
+                         in = S0: the row's initial state */
+} cm_ssd_chunk;
+
+typedef struct cm_ssd_attr {
+    cm_ssd_conf c;
+    cm_seq seq;
+    bool want_state;
+} cm_ssd_attr;
+
+/* One call's shapes, inputs and scratch.  Arrays [B,H,T] are indexed by cm_ssd_at. */
+typedef struct cm_ssd_run {
+    int B, T, H, P, N, G, Q;
+    int HG;                 /* heads of a group */
+    int64_t W, wd, dcol;    /* columns of xbc and of dtx; first dt column */
+    int64_t ld;             /* row length of [q,q] matrices */
+    const int32_t *doc;
+    const cm_real *xbc, *dtx, *D, *bias, *s0;
+    bool want_state;
+    int rows;               /* batch rows that hold state slots at a time */
+    int slots;              /* of a row; the last is for the state after it, and in the
+                               backward the one before for the initial state, if any */
+    cm_ssd_chunk *chunk;
+    int32_t *first;         /* [B+1] first chunk of each row */
+    cm_real *A;             /* [H] -exp(A_log) */
+    cm_real *dt, *cs, *ec;  /* [B,H,T] step, running sum of dt A in the chunk, its exp */
+    cm_real *r, *rd;        /* [B,H,T] exp(cs_last - cs), and that times dt */
+    cm_real *sig;           /* [B,H,T] derivative of softplus; backward only */
+    cm_real *S, *dS;        /* [rows,slots,H,N*P]; backward: [P,N] inside, with dS */
+    cm_real *zero;          /* [Q,P] stands in for an absent gradient of y */
+    double *part;           /* [chunks,H,3] parts of dA_log, dD, ddt_bias */
+    cm_real *thread;        /* per-thread buffers of thread_reals each */
+    int64_t thread_reals;
+} cm_ssd_run;
+
+static inline int64_t cm_ssd_at(const cm_ssd_run *r, int b, int h, int t) {
+    return ((int64_t)b * r->H + h) * r->T + t;
+}
+static inline cm_real *cm_ssd_slot(const cm_ssd_run *r, cm_real *S, int b, int slot,
+                                   int h) {
+    int64_t row = (int64_t)(b % r->rows) * r->slots + slot;
+    return S + (row * r->H + h) * r->N * r->P;
+}
+/* Columns of x of head h, and of B and C of group g, at the first token of a chunk. */
+static inline int64_t cm_ssd_x(const cm_ssd_run *r, const cm_ssd_chunk *k, int h) {
+    return ((int64_t)k->b * r->T + k->t0) * r->W + (int64_t)h * r->P;
+}
+static inline int64_t cm_ssd_b(const cm_ssd_run *r, const cm_ssd_chunk *k, int g) {
+    return cm_ssd_x(r, k, r->H) + (int64_t)g * r->N;
+}
+static inline int64_t cm_ssd_c(const cm_ssd_run *r, const cm_ssd_chunk *k, int g) {
+    return cm_ssd_b(r, k, g) + (int64_t)r->G * r->N;
+}
+
+/* Fill a run from a node; with scratch NULL only sizes: returns the bytes needed. */
+size_t cm_ssd_setup(cm_ssd_run *r, const cm_node *n, bool backward, void *scratch);
+/* Cut the rows into chunks. */
+void cm_ssd_plan(cm_ssd_run *r);
+/* dt, cs, ec, r, rd (and sig where wanted) of one head of one row. */
+void cm_ssd_steps(const cm_ssd_run *r, int b, int h);
+void cm_ssd_bwd(cm_node *n, void *scratch);
+
+#endif

@@ -1,0 +1,249 @@
+/* ssd_back.c -- backward of the scan: the chain rule of docs/math/ssd.md, chunk by chunk.
+ *
+ * States are computed again, transposed to [P,N], since that is how the products of the
+ * backward read them.  Then the state gradients run through each row backwards in time,
+ * and after that every (chunk, group) stands alone: it adds the gradients of B and C over
+ * its heads in order, so no thread count changes them. */
+#include "op/ssd.h"
+
+#include <omp.h>
+#include <string.h>
+
+/* Rows of a triangular product taken at a time. */
+enum { TRI = 16 };
+
+typedef struct {
+    cm_ssd_run r;
+    const cm_real *gy; /* NULL: no gradient arrives at y */
+    int64_t ldy;
+    cm_real *gx, *gdt; /* NULL: not wanted */
+    bool fresh;        /* gx is to be overwritten */
+    const cm_real *gs1;
+    cm_real *gs0;
+} back;
+
+/* One chunk's working memory, all from the thread's buffer. */
+typedef struct {
+    cm_real *cb, *dcb, *e, *m;       /* [q,ld], row j is the earlier token */
+    cm_real *dB, *dC;                /* [q,N], sums over the heads so far */
+    cm_real *wide;                   /* [q,max(N,P)] */
+    cm_real *ddt, *rect, *u, *v, *da, *tmp; /* [q] */
+} bufs;
+
+static bufs bufs_of(const cm_ssd_run *r) {
+    int64_t sq = r->Q * r->ld, qn = (int64_t)r->Q * r->N;
+    int64_t wide = r->N > r->P ? r->N : r->P;
+    cm_real *p = r->thread + r->thread_reals * omp_get_thread_num();
+    cm_real *vec = p + 4 * sq + 2 * qn + r->Q * wide;
+    return (bufs){ p,           p + sq,         p + 2 * sq,     p + 3 * sq,
+                   p + 4 * sq,  p + 4 * sq + qn, p + 4 * sq + 2 * qn,
+                   vec,         vec + r->ld,    vec + 2 * r->ld, vec + 3 * r->ld,
+                   vec + 4 * r->ld, vec + 5 * r->ld };
+}
+
+static const cm_real *grad_y(const back *k, const cm_ssd_chunk *c, int h) {
+    if (!k->gy) return k->r.zero;
+    return k->gy + ((int64_t)c->b * k->r.T + c->t0) * k->ldy + (int64_t)h * k->r.P;
+}
+
+/* y[j,i] = x[i,j], or += where add; x[n,m].  Only at the ends of a row. */
+static void transpose(int n, int m, const cm_real *x, bool add, cm_real *y) {
+    for (int64_t j = 0; j < m; j++)
+        for (int64_t i = 0; i < n; i++)
+            y[j * n + i] = (add ? y[j * n + i] : 0) + x[i * m + j];
+}
+
+/* The state entering a chunk, [P,N]; states() puts s0 into its slot. */
+static const cm_real *state_in(const cm_ssd_run *r, const cm_ssd_chunk *c, int h) {
+    return c->in == CM_SSD_NONE ? NULL : cm_ssd_slot(r, r->S, c->b, c->in, h);
+}
+
+/* Gradient of the state leaving a chunk, [P,N]; that of s1 is in dS slot `slots-1`. */
+static const cm_real *grad_out(const back *k, const cm_ssd_chunk *c, int h) {
+    const cm_ssd_run *r = &k->r;
+    if (c->out == CM_SSD_NONE || (c->out == r->slots - 1 && !k->gs1)) return NULL;
+    return cm_ssd_slot(r, r->dS, c->b, c->out, h);
+}
+
+static void states(const back *k, int b, int h, cm_real *buf) {
+    const cm_ssd_run *r = &k->r;
+    int64_t size = (int64_t)r->N * r->P, bh = ((int64_t)b * r->H + h) * size;
+    if (r->s0)
+        transpose(r->N, r->P, r->s0 + bh, false, cm_ssd_slot(r, r->S, b, r->slots - 2, h));
+    for (int32_t i = r->first[b]; i < r->first[b + 1]; i++) {
+        const cm_ssd_chunk *c = &r->chunk[i];
+        if (c->out == CM_SSD_NONE || c->out == r->slots - 1) continue;
+        const cm_real *in = state_in(r, c, h);
+        cm_real *out = cm_ssd_slot(r, r->S, b, c->out, h);
+        int64_t at = cm_ssd_at(r, b, h, c->t0);
+        if (in) cm_k.scale_rows(1, size, &r->ec[at + c->q - 1], in, size, out, size);
+        cm_k.scale_rows(c->q, r->N, r->rd + at, r->xbc + cm_ssd_b(r, c, h / r->HG), r->W,
+                        buf, r->N);
+        cm_gemm1(true, false, r->P, r->N, c->q, 1, r->xbc + cm_ssd_x(r, c, h), r->W, buf,
+                 r->N, in ? 1 : 0, out, r->N);
+    }
+}
+
+/* dS_in = exp(cs_last) dS_out + dY^T (exp(cs) C), latest chunk first. */
+static void state_grads(const back *k, int b, int h, cm_real *buf) {
+    const cm_ssd_run *r = &k->r;
+    int64_t size = (int64_t)r->N * r->P, bh = ((int64_t)b * r->H + h) * size;
+    if (k->gs1)
+        transpose(r->N, r->P, k->gs1 + bh, false, cm_ssd_slot(r, r->dS, b, r->slots - 1, h));
+    for (int32_t i = r->first[b + 1] - 1; i >= r->first[b]; i--) {
+        const cm_ssd_chunk *c = &r->chunk[i];
+        if (c->in == CM_SSD_NONE) continue;
+        const cm_real *from = grad_out(k, c, h);
+        cm_real *to = cm_ssd_slot(r, r->dS, b, c->in, h);
+        int64_t at = cm_ssd_at(r, b, h, c->t0);
+        if (from) cm_k.scale_rows(1, size, &r->ec[at + c->q - 1], from, size, to, size);
+        cm_k.scale_rows(c->q, r->N, r->ec + at, r->xbc + cm_ssd_c(r, c, h / r->HG), r->W,
+                        buf, r->N);
+        cm_gemm1(true, false, r->P, r->N, c->q, 1, grad_y(k, c, h), k->ldy, buf, r->N,
+                 from ? 1 : 0, to, r->N);
+    }
+    if (k->gs0)
+        transpose(r->P, r->N, cm_ssd_slot(r, r->dS, b, r->slots - 2, h), true, k->gs0 + bh);
+}
+
+/* What passes through the states: dx_j += r dt_j dS B_j, dB_j += r dt_j dS^T x_j,
+ * dC_i += exp(cs_i) S^T dy_i, and their shares v_j of ddt and u_i of da. */
+static void through_states(const back *k, const cm_ssd_chunk *c, int h, const bufs *w,
+                           const cm_real *in, const cm_real *out) {
+    const cm_ssd_run *r = &k->r;
+    int q = c->q, N = r->N, P = r->P, g = h / r->HG;
+    int64_t at = cm_ssd_at(r, c->b, h, c->t0), x = cm_ssd_x(r, c, h);
+    const cm_real *B = r->xbc + cm_ssd_b(r, c, g), *C = r->xbc + cm_ssd_c(r, c, g);
+    memset(w->u, 0, (size_t)q * sizeof *w->u);
+    memset(w->v, 0, (size_t)q * sizeof *w->v);
+    if (out) {
+        if (k->gx) {
+            cm_k.scale_rows(q, N, r->rd + at, B, r->W, w->wide, N);
+            cm_gemm1(false, true, q, P, N, 1, w->wide, N, out, N, 1, k->gx + x, r->W);
+        }
+        cm_gemm1(false, false, q, N, P, 1, r->xbc + x, r->W, out, N, 0, w->wide, N);
+        cm_k.fold_rows(q, N, r->rd + at, w->wide, N, B, r->W, w->dB, N, w->v);
+        for (int j = 0; j < q; j++) w->v[j] *= r->r[at + j];
+    }
+    if (in) {
+        cm_gemm1(false, false, q, N, P, 1, grad_y(k, c, h), k->ldy, in, N, 0, w->wide, N);
+        cm_k.fold_rows(q, N, r->ec + at, w->wide, N, C, r->W, w->dC, N, w->u);
+        for (int i = 0; i < q; i++) w->u[i] *= r->ec[at + i];
+    }
+}
+
+/* da_k = sum over i >= k of u_i + sum over j < k of dt_j v_j + rect_k + all; from it and
+ * the direct part the gradient of the raw step, and the chunk's share of the parameters. */
+static void step_grads(const back *k, const cm_ssd_chunk *c, int h, const bufs *w,
+                       cm_real all, double *part) {
+    const cm_ssd_run *r = &k->r;
+    int64_t at = cm_ssd_at(r, c->b, h, c->t0), row = (int64_t)c->b * r->T + c->t0;
+    const cm_real *dt = r->dt + at, *sig = r->sig + at;
+    cm_real after = 0, before = 0;
+    for (int i = c->q - 1; i >= 0; i--) {
+        after += w->u[i];
+        w->da[i] = w->rect[i] + after + all;
+    }
+    part[0] = part[1] = part[2] = 0;
+    for (int j = 0; j < c->q; j++) {
+        cm_real da = w->da[j] + before;
+        before += dt[j] * w->v[j];
+        cm_real raw = (w->ddt[j] + w->v[j] + r->A[h] * da) * sig[j];
+        if (k->gdt) k->gdt[(row + j) * r->wd + r->dcol + h] += raw;
+        part[0] += (double)dt[j] * (double)da;
+        part[1] += (double)w->e[j * r->ld + j];
+        part[2] += (double)raw;
+    }
+}
+
+static void head_back(const back *k, const cm_ssd_chunk *c, int h, const bufs *w,
+                      double *part) {
+    const cm_ssd_run *r = &k->r;
+    int q = c->q;
+    int64_t at = cm_ssd_at(r, c->b, h, c->t0), size = (int64_t)r->N * r->P;
+    int64_t x = cm_ssd_x(r, c, h);
+    const cm_real *dy = grad_y(k, c, h), *in = state_in(r, c, h), *out = grad_out(k, c, h);
+    cm_gemm1(false, true, q, q, r->P, 1, r->xbc + x, r->W, dy, k->ldy, 0, w->e, r->ld);
+    cm_k.ssd_mask_back(q, r->cs + at, r->dt + at, r->D[h], w->cb, w->e, w->m, w->dcb, r->ld,
+                       w->ddt, w->rect, w->tmp);
+    for (int j = 0; k->gx && j < q; j += TRI) {
+        int rows = q - j < TRI ? q - j : TRI;
+        cm_gemm1(false, false, rows, r->P, q - j, 1, w->m + j * (r->ld + 1), r->ld,
+                 dy + j * k->ldy, k->ldy, k->fresh ? 0 : 1, k->gx + x + j * r->W, r->W);
+    }
+    through_states(k, c, h, w, in, out);
+    cm_real last = r->ec[at + q - 1];
+    cm_real all = in && out ? last * (cm_real)cm_k.dot(size, in, out) : 0;
+    step_grads(k, c, h, w, all, part);
+}
+
+static void put_rows(const back *k, int q, const cm_real *from, cm_real *to) {
+    const cm_ssd_run *r = &k->r;
+    for (int i = 0; i < q; i++, from += r->N, to += r->W) {
+        if (k->fresh)
+            memcpy(to, from, (size_t)r->N * sizeof *to);
+        else
+            cm_k.add_scaled(r->N, 1, from, to);
+    }
+}
+
+/* Everything of one group in one chunk; part[H][3] of this chunk. */
+static void chunk_back(const back *k, const cm_ssd_chunk *c, int g, double *part) {
+    const cm_ssd_run *r = &k->r;
+    bufs w = bufs_of(r);
+    int q = c->q, N = r->N;
+    const cm_real *B = r->xbc + cm_ssd_b(r, c, g), *C = r->xbc + cm_ssd_c(r, c, g);
+    cm_gemm1(false, true, q, q, N, 1, B, r->W, C, r->W, 0, w.cb, r->ld);
+    memset(w.dcb, 0, (size_t)(q * r->ld) * sizeof *w.dcb);
+    memset(w.dB, 0, (size_t)(q * N) * sizeof *w.dB);
+    memset(w.dC, 0, (size_t)(q * N) * sizeof *w.dC);
+    for (int h = g * r->HG; h < (g + 1) * r->HG; h++) head_back(k, c, h, &w, part + 3 * h);
+    if (!k->gx) return;
+    cm_gemm1(false, false, q, N, q, 1, w.dcb, r->ld, C, r->W, 1, w.dB, N);
+    cm_gemm1(true, false, q, N, q, 1, w.dcb, r->ld, B, r->W, 1, w.dC, N);
+    put_rows(k, q, w.dB, k->gx + cm_ssd_b(r, c, g));
+    put_rows(k, q, w.dC, k->gx + cm_ssd_c(r, c, g));
+}
+
+static void rows_back(const back *k, int b0, int b1) {
+    const cm_ssd_run *r = &k->r;
+    int c0 = r->first[b0], items = (b1 - b0) * r->H, chunks = r->first[b1] - c0;
+#pragma omp parallel for schedule(dynamic) num_threads(cm_kern_threads())
+    for (int i = 0; i < items; i++) {
+        int b = b0 + i / r->H, h = i % r->H;
+        cm_real *buf = bufs_of(r).wide;
+        cm_ssd_steps(r, b, h);
+        states(k, b, h, buf);
+        state_grads(k, b, h, buf);
+    }
+#pragma omp parallel for schedule(dynamic) num_threads(cm_kern_threads())
+    for (int i = 0; i < chunks * r->G; i++) {
+        int c = c0 + i / r->G;
+        chunk_back(k, &r->chunk[c], i % r->G, r->part + (int64_t)c * r->H * 3);
+    }
+}
+
+static void param_grads(const back *k, cm_real *gA_log, cm_real *gD, cm_real *gbias) {
+    const cm_ssd_run *r = &k->r;
+    for (int h = 0; h < r->H; h++) {
+        double sum[3] = { 0 };
+        for (int c = 0; c < r->first[r->B]; c++)
+            for (int i = 0; i < 3; i++) sum[i] += r->part[((int64_t)c * r->H + h) * 3 + i];
+        if (gA_log) gA_log[h] += (cm_real)(sum[0] * (double)r->A[h]);
+        if (gD) gD[h] += (cm_real)sum[1];
+        if (gbias) gbias[h] += (cm_real)sum[2];
+    }
+}
+
+void cm_ssd_bwd(cm_node *n, void *scratch) {
+    back k = { .gy = n->out[0]->g, .gx = n->in[0]->g, .gdt = n->in[1]->g,
+               .fresh = n->fresh[0], .gs1 = n->n_out > 1 ? n->out[1]->g : NULL,
+               .gs0 = n->in[5] ? n->in[5]->g : NULL };
+    cm_ssd_setup(&k.r, n, true, scratch);
+    cm_ssd_plan(&k.r);
+    k.ldy = k.gy ? (int64_t)k.r.H * k.r.P : k.r.P;
+    memset(k.r.zero, 0, (size_t)(k.r.Q * k.r.P) * sizeof *k.r.zero);
+    for (int b = 0; b < k.r.B; b += k.r.rows)
+        rows_back(&k, b, b + k.r.rows < k.r.B ? b + k.r.rows : k.r.B);
+    param_grads(&k, n->in[2]->g, n->in[3]->g, n->in[4]->g);
+}

@@ -1,0 +1,132 @@
+/* ssd_plan.c -- the scan's scratch, its cut into chunks, and its step sizes. */
+#include "op/ssd.h"
+
+enum { ROW_ITEMS = 32 }; /* batch rows at a time: enough for this many (row, head) pairs */
+
+typedef struct {
+    unsigned char *base;
+    size_t used;
+} carve;
+
+/* The next n bytes of the scratch, or only their count when there is none yet. */
+static void *take(carve *c, size_t n) {
+    void *p = c->base ? c->base + c->used : NULL;
+    c->used += cm_align_up(n);
+    return p;
+}
+
+static cm_real *take_reals(carve *c, int64_t n) {
+    return take(c, (size_t)n * sizeof(cm_real));
+}
+
+static void set_shape(cm_ssd_run *r, const cm_node *n, bool backward) {
+    const cm_ssd_attr *a = n->attr;
+    const cm_ssd_conf *c = &a->c;
+    *r = (cm_ssd_run){
+        .B = a->seq.B, .T = a->seq.T, .H = c->H, .P = c->P, .N = c->N, .G = c->G,
+        .Q = c->Q < a->seq.T ? c->Q : a->seq.T, .HG = c->H / c->G, .dcol = c->dcol,
+        .W = n->in[0]->v.dim[1], .wd = n->in[1]->v.dim[1], .doc = a->seq.doc,
+        .xbc = cm_rdata(&n->in[0]->v), .dtx = cm_rdata(&n->in[1]->v),
+        .D = cm_rdata(&n->in[3]->v), .bias = cm_rdata(&n->in[4]->v),
+        .s0 = n->in[5] ? cm_rdata(&n->in[5]->v) : c->from,
+        .want_state = a->want_state || c->to,
+    };
+    if (r->Q < 1) r->Q = 1;
+    r->ld = (r->Q + 15) / 16 * 16;
+    r->slots = (r->T > 0 ? (r->T - 1) / r->Q : 0) + 1 + (backward && r->s0);
+    r->rows = (ROW_ITEMS + r->H - 1) / r->H;
+    if (r->rows > r->B) r->rows = r->B;
+    if (r->rows < 1) r->rows = 1;
+}
+
+/* Buffers of one thread: matrices [Q,ld], blocks [Q,N], one block [Q,max(N,P)], vectors. */
+static int64_t thread_reals(const cm_ssd_run *r, bool backward) {
+    int64_t wide = r->N > r->P ? r->N : r->P;
+    int64_t square = (backward ? 4 : 2) * r->ld, blocks = wide + (backward ? 2 * r->N : 0);
+    return (r->Q * (square + blocks) + (backward ? 6 * r->ld : 0) + 15) / 16 * 16;
+}
+
+size_t cm_ssd_setup(cm_ssd_run *r, const cm_node *n, bool backward, void *scratch) {
+    set_shape(r, n, backward);
+    carve c = { scratch, 0 };
+    int64_t R = (int64_t)r->B * r->T, all = R * r->H;
+    int64_t states = (int64_t)r->rows * r->slots * r->H * r->N * r->P;
+    r->chunk = take(&c, (size_t)R * sizeof *r->chunk);
+    r->first = take(&c, ((size_t)r->B + 1) * sizeof *r->first);
+    r->A = take_reals(&c, r->H);
+    r->dt = take_reals(&c, all);
+    r->cs = take_reals(&c, all);
+    r->ec = take_reals(&c, all);
+    r->r = take_reals(&c, all);
+    r->rd = take_reals(&c, all);
+    r->S = take_reals(&c, states);
+    if (backward) {
+        r->sig = take_reals(&c, all);
+        r->dS = take_reals(&c, states);
+        r->zero = take_reals(&c, (int64_t)r->Q * r->P);
+        r->part = take(&c, (size_t)all * 3 * sizeof *r->part);
+    }
+    r->thread_reals = thread_reals(r, backward);
+    r->thread = take_reals(&c, r->thread_reals * cm_kern_threads());
+    if (scratch) {
+        cm_k.vexp(r->H, cm_rdata(&n->in[2]->v), r->A);
+        cm_k.scale(r->H, -1, r->A);
+    }
+    return c.used;
+}
+
+static bool starts(const cm_ssd_run *r, int b, int t) {
+    const int32_t *doc = r->doc ? r->doc + (int64_t)b * r->T : NULL;
+    return t > 0 && doc && doc[t] != doc[t - 1];
+}
+
+void cm_ssd_plan(cm_ssd_run *r) {
+    int32_t n = 0;
+    for (int b = 0; b < r->B; b++) {
+        r->first[b] = n;
+        int32_t state = !r->s0 ? CM_SSD_NONE : r->dS ? r->slots - 2 : CM_SSD_S0;
+        int32_t slot = 0;
+        for (int t = 0; t < r->T;) {
+            int end = t + 1;
+            while (end < r->T && end - t < r->Q && !starts(r, b, end)) end++;
+            bool last = end == r->T, passes = !last && !starts(r, b, end);
+            int32_t out = passes                  ? slot++
+                          : last && r->want_state ? r->slots - 1
+                                                  : CM_SSD_NONE;
+            r->chunk[n++] = (cm_ssd_chunk){ b, t, end - t, state, out };
+            state = passes ? out : CM_SSD_NONE;
+            t = end;
+        }
+    }
+    r->first[r->B] = n;
+}
+
+/* softplus is the identity above 20, where it differs by less than 2.1e-9. */
+static void softplus(int64_t n, const cm_real *v, cm_real *dt, cm_real *sig) {
+    cm_k.vsoftplus(n, v, dt);
+    if (sig) cm_k.vsigmoid(n, v, sig);
+    for (int64_t t = 0; t < n; t++) {
+        if (!(v[t] > 20)) continue;
+        dt[t] = v[t];
+        if (sig) sig[t] = 1;
+    }
+}
+
+void cm_ssd_steps(const cm_ssd_run *r, int b, int h) {
+    int64_t at = cm_ssd_at(r, b, h, 0);
+    cm_real *dt = r->dt + at, *cs = r->cs + at, *ec = r->ec + at, *re = r->r + at;
+    cm_real *rd = r->rd + at;
+    const cm_real *raw = r->dtx + (int64_t)b * r->T * r->wd + r->dcol + h;
+    for (int64_t t = 0; t < r->T; t++) cs[t] = raw[t * r->wd] + r->bias[h];
+    softplus(r->T, cs, dt, r->sig ? r->sig + at : NULL);
+    for (int32_t i = r->first[b]; i < r->first[b + 1]; i++) {
+        const cm_ssd_chunk *k = &r->chunk[i];
+        cm_real sum = 0;
+        for (int t = k->t0; t < k->t0 + k->q; t++) cs[t] = sum += dt[t] * r->A[h];
+        /* The sum never rises, so no difference is positive and no exp above 1. */
+        for (int t = k->t0; t < k->t0 + k->q; t++) re[t] = sum - cs[t];
+    }
+    cm_k.vexp(r->T, cs, ec);
+    cm_k.vexp(r->T, re, re);
+    for (int64_t t = 0; t < r->T; t++) rd[t] = re[t] * dt[t];
+}
