@@ -1,7 +1,7 @@
 /* ref_ssd.c -- reference kernels of the Mamba-2 mixer: scan, convolution, gated norm. */
 #include "kern/ref.h"
 
-/* exp(min(a, 0)): a decay; the bound keeps rounding of the running sum from exceeding 1. */
+/* A decay never exceeds 1; the bound only matters to callers with increasing sums. */
 static cm_real decay(cm_real a) { return cm_rexp(a < 0 ? a : 0); }
 
 void CM_REF(ssd_mask)(int64_t q, const cm_real *cs, const cm_real *dt, cm_real D,
@@ -79,9 +79,9 @@ void CM_REF(conv_silu)(int64_t n, int taps, const cm_real *const *x, const cm_re
     for (int64_t c = 0; c < n; c++) y[c] = cm_rsilu(conv_at(c, n, taps, x, w, b));
 }
 
-void CM_REF(conv_silu_back)(int64_t n, int taps, const cm_real *const *x, const cm_real *w,
-                            const cm_real *b, const cm_real *dy, cm_real *d, cm_real *gw,
-                            cm_real *gb) {
+void CM_REF(conv_silu_back)(int64_t n, int taps, const cm_real *const *x,
+                            const cm_real *w, const cm_real *b, const cm_real *dy,
+                            cm_real *d, cm_real *gw, cm_real *gb) {
     for (int64_t c = 0; c < n; c++) {
         cm_real pre = conv_at(c, n, taps, x, w, b), sig = cm_rsigmoid(pre);
         d[c] = dy[c] * sig * (1 + pre * (1 - sig));
@@ -97,8 +97,8 @@ void CM_REF(conv_add)(int64_t n, int taps, const cm_real *const *x, const cm_rea
         for (int m = 0; m < taps; m++) y[c] += w[m * ldw + c] * x[m][c];
 }
 
-cm_real CM_REF(gated_norm)(int64_t n, const cm_real *y, const cm_real *z, const cm_real *w,
-                           cm_real eps, cm_real *out) {
+cm_real CM_REF(gated_norm)(int64_t n, const cm_real *y, const cm_real *z,
+                           const cm_real *w, cm_real eps, cm_real *out) {
     cm_real sum = 0;
     for (int64_t i = 0; i < n; i++) {
         out[i] = y[i] * cm_rsilu(z[i]);

@@ -8,7 +8,8 @@
 #include <omp.h>
 #include <string.h>
 
-enum { ROWS = 64, MAX_TAPS = 16 };
+/* ROWS: tokens of a block of the backward.  SERIAL: values one thread does alone. */
+enum { ROWS = 64, MAX_TAPS = 16, SERIAL = 1 << 13 };
 
 typedef struct {
     cm_seq seq;
@@ -113,7 +114,7 @@ static void fwd(cm_node *n, void *scratch) {
     setup(&r, n, false, scratch);
     cm_real *y = cm_rdata(&n->out[0]->v);
     int64_t R = (int64_t)r.B * r.T;
-#pragma omp parallel for num_threads(cm_kern_threads()) if (R > 4)
+#pragma omp parallel for num_threads(cm_kern_threads()) if (R * r.C > SERIAL)
     for (int64_t i = 0; i < R; i++) {
         const cm_real *row[MAX_TAPS];
         int taps = rows_seen(&r, (int)(i / r.T), (int)(i % r.T), row);
@@ -123,7 +124,8 @@ static void fwd(cm_node *n, void *scratch) {
 }
 
 /* gx of token s: taps times the ring's rows s .. s+K-1, as far as its document goes. */
-static void input_grad(const conv_run *r, int b, int s, const cm_real *ring, cm_real *gx) {
+static void input_grad(const conv_run *r, int b, int s, const cm_real *ring,
+                       cm_real *gx) {
     const cm_real *row[MAX_TAPS];
     int later = 1;
     row[0] = ring + (s % r->K) * r->C;
@@ -141,17 +143,18 @@ static void block_back(const conv_run *r, int b, int t0, const cm_real *gy, cm_r
                        cm_real *part) {
     int t1 = t0 + ROWS < r->T ? t0 + ROWS : r->T, back = r->K - 1;
     int end = t1 + back < r->T ? t1 + back : r->T;
-    cm_real *ring = r->ring + (int64_t)omp_get_thread_num() * (int64_t)(reals(r->K * r->C) / sizeof *ring);
-    cm_real *gb = part + r->K * r->C;
+    size_t mine = (size_t)omp_get_thread_num() * reals(r->K * r->C) / sizeof(cm_real);
+    cm_real *ring = r->ring + mine, *gb = part + r->K * r->C;
     memset(part, 0, (size_t)((r->K + 1) * r->C) * sizeof *part);
     for (int t = t0; t < t1 + back; t++) {
         if (t < end) {
             const cm_real *row[MAX_TAPS];
             int taps = rows_seen(r, b, t, row);
             int64_t skip = (r->K - taps) * r->C;
-            cm_k.conv_silu_back(r->C, taps, row, r->w + skip, r->b,
-                                gy + ((int64_t)b * r->T + t) * r->C,
-                                ring + (t % r->K) * r->C, t < t1 ? part + skip : NULL, gb);
+            const cm_real *dy = gy + ((int64_t)b * r->T + t) * r->C;
+            cm_k.conv_silu_back(r->C, taps, row, r->w + skip, r->b, dy,
+                                ring + (t % r->K) * r->C, t < t1 ? part + skip : NULL,
+                                gb);
         }
         if (gx && t - back >= t0) input_grad(r, b, t - back, ring, gx);
     }
@@ -165,7 +168,8 @@ static void bwd(cm_node *n, void *scratch) {
     cm_real *gx = n->in[0]->g ? n->in[0]->g + a->col : NULL;
     int items = r.B * r.blocks;
     int64_t size = (r.K + 1) * r.C;
-#pragma omp parallel for schedule(dynamic) num_threads(cm_kern_threads())
+    bool many = (int64_t)r.B * r.T * r.C > SERIAL;
+#pragma omp parallel for schedule(dynamic) num_threads(cm_kern_threads()) if (many)
     for (int i = 0; i < items; i++)
         block_back(&r, i / r.blocks, i % r.blocks * ROWS, gy, gx, r.part + i * size);
     for (int i = 1; i < items; i++) cm_k.add_scaled(size, 1, r.part + i * size, r.part);

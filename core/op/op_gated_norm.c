@@ -7,7 +7,8 @@
 #include <omp.h>
 #include <string.h>
 
-enum { ROWS = 64 };
+/* ROWS: rows of a block of the backward.  SERIAL: values one thread does alone. */
+enum { ROWS = 64, SERIAL = 1 << 13 };
 
 typedef struct {
     int64_t zcol;
@@ -53,7 +54,7 @@ static void fwd(cm_node *n, void *scratch) {
     const cm_real *y = cm_rdata(&n->in[0]->v), *z = cm_rdata(&n->in[1]->v) + a->zcol;
     const cm_real *w = cm_rdata(&n->in[2]->v);
     cm_real *out = cm_rdata(&n->out[0]->v), *keep = n->grad ? n->saved : NULL;
-#pragma omp parallel for num_threads(cm_kern_threads()) if (R > 4)
+#pragma omp parallel for num_threads(cm_kern_threads()) if (R * DI > SERIAL)
     for (int64_t r = 0; r < R; r++)
         for (int g = 0; g < a->G; g++) {
             int64_t c = g * wide;
@@ -84,7 +85,8 @@ static void bwd(cm_node *n, void *scratch) {
     const gated_attr *a = n->attr;
     int64_t DI = n->in[0]->v.dim[1], blocks = blocks_of(n), wide = DI / a->G;
     cm_real *part = scratch, *tmp = part + blocks * DI;
-#pragma omp parallel for schedule(dynamic) num_threads(cm_kern_threads())
+    bool many = blocks * ROWS * DI > SERIAL;
+#pragma omp parallel for schedule(dynamic) num_threads(cm_kern_threads()) if (many)
     for (int64_t i = 0; i < blocks; i++)
         block_back(n, i * ROWS, part + i * DI, tmp + omp_get_thread_num() * 2 * wide);
     cm_real *gw = n->in[2]->g;
@@ -92,7 +94,9 @@ static void bwd(cm_node *n, void *scratch) {
 }
 
 static bool sample(cm_sample *s, int i) {
-    static const struct { int R, DI, G; } cases[] = { { 5, 6, 1 }, { 3, 12, 3 }, { 66, 2, 1 } };
+    static const struct { int R, DI, G; } cases[] = {
+        { 5, 6, 1 }, { 3, 12, 3 }, { 66, 2, 1 },
+    };
     if (i >= (int)(sizeof cases / sizeof *cases)) return false;
     int64_t R = cases[i].R, DI = cases[i].DI;
     cm_var *y = cm_sample_in(s, "y", 2, (int64_t[]){ R, DI }, -1, 1);

@@ -10,7 +10,7 @@
 
 /* HEADS: heads that share one C B^T (a chunk of a group with more is cut).
  * TRI: rows of a triangular product taken at a time. */
-enum { HEADS = 8, TRI = 16, SERIAL = 1 << 14 };
+enum { HEADS = 8, TRI = 16 };
 
 static bool has_dims(const cm_var *x, int nd, int64_t d0, int64_t d1) {
     return x->v.nd == nd && x->v.dim[0] == d0 && (nd < 2 || x->v.dim[1] == d1);
@@ -54,7 +54,7 @@ static double flops(const cm_node *n) {
     return R * (c->Q * ((double)c->G * c->N + DI) + 4.0 * c->N * DI);
 }
 
-/* ---- forward -------------------------------------------------------------------------- */
+/* ---- forward ------------------------------------------------------------------------ */
 
 static const cm_real *state_in(const cm_ssd_run *r, const cm_ssd_chunk *k, int h) {
     if (k->in == CM_SSD_NONE) return NULL;
@@ -72,9 +72,11 @@ static void pass_states(const cm_ssd_run *r, int b, int h, cm_real *buf) {
         cm_real *out = cm_ssd_slot(r, r->S, b, k->out, h);
         int64_t at = cm_ssd_at(r, b, h, k->t0);
         if (in) cm_k.scale_rows(1, size, &r->ec[at + k->q - 1], in, size, out, size);
-        cm_k.scale_rows(k->q, r->P, r->rd + at, r->xbc + cm_ssd_x(r, k, h), r->W, buf, r->P);
-        cm_gemm1(true, false, r->N, r->P, k->q, 1, r->xbc + cm_ssd_b(r, k, h / r->HG), r->W,
-                 buf, r->P, in ? 1 : 0, out, r->P);
+        const cm_real *x = r->xbc + cm_ssd_x(r, k, h);
+        const cm_real *B = r->xbc + cm_ssd_b(r, k, h / r->HG);
+        cm_k.scale_rows(k->q, r->P, r->rd + at, x, r->W, buf, r->P);
+        cm_gemm1(true, false, r->N, r->P, k->q, 1, B, r->W, buf, r->P, in ? 1 : 0, out,
+                 r->P);
     }
 }
 
@@ -115,7 +117,8 @@ static cm_real *my_buffer(const cm_ssd_run *r) {
 static void rows_out(const cm_ssd_run *r, int b0, int b1, cm_real *y) {
     int blocks = (r->HG + HEADS - 1) / HEADS, parts = r->G * blocks;
     int64_t items = (int64_t)(r->first[b1] - r->first[b0]) * parts;
-#pragma omp parallel for schedule(dynamic) num_threads(cm_kern_threads())
+    bool many = cm_ssd_many(r);
+#pragma omp parallel for schedule(dynamic) num_threads(cm_kern_threads()) if (many)
     for (int64_t i = 0; i < items; i++) {
         const cm_ssd_chunk *k = &r->chunk[r->first[b0] + i / parts];
         int g = (int)(i % parts) / blocks, h0 = (int)(i % parts) % blocks * HEADS;
@@ -147,10 +150,10 @@ static void fwd(cm_node *n, void *scratch) {
     cm_real *y = cm_rdata(&n->out[0]->v);
     cm_real *s1 = a->want_state ? cm_rdata(&n->out[1]->v) : a->c.to;
     int64_t size = (int64_t)r.N * r.P;
+    bool many = cm_ssd_many(&r);
     bool stepwise = r.T == 1 && r.s0 && s1 && !n->grad;
     for (int b0 = 0; b0 < r.B; b0 += r.rows) {
         int b1 = b0 + r.rows < r.B ? b0 + r.rows : r.B, items = (b1 - b0) * r.H;
-        bool many = items * size * r.T > SERIAL;
 #pragma omp parallel for schedule(dynamic) num_threads(cm_kern_threads()) if (many)
         for (int i = 0; i < items; i++) {
             int b = b0 + i / r.H, h = i % r.H;
@@ -171,7 +174,7 @@ static void fwd(cm_node *n, void *scratch) {
         memcpy(a->c.to, s1, cm_tensor_bytes(&n->out[1]->v));
 }
 
-/* ---- gradient-check cases --------------------------------------------------------------- */
+/* ---- gradient-check cases ------------------------------------------------------------ */
 
 typedef struct {
     int B, T, H, P, N, G, Q;

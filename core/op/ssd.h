@@ -48,6 +48,10 @@ typedef struct cm_ssd_run {
     int64_t thread_reals;
 } cm_ssd_run;
 
+/* Enough work for more than one thread? */
+static inline bool cm_ssd_many(const cm_ssd_run *r) {
+    return (int64_t)r->rows * r->T * r->H * r->P * r->N > 1 << 15;
+}
 static inline int64_t cm_ssd_at(const cm_ssd_run *r, int b, int h, int t) {
     return ((int64_t)b * r->H + h) * r->T + t;
 }

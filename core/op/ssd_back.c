@@ -68,8 +68,10 @@ static const cm_real *grad_out(const back *k, const cm_ssd_chunk *c, int h) {
 static void states(const back *k, int b, int h, cm_real *buf) {
     const cm_ssd_run *r = &k->r;
     int64_t size = (int64_t)r->N * r->P, bh = ((int64_t)b * r->H + h) * size;
-    if (r->s0)
-        transpose(r->N, r->P, r->s0 + bh, false, cm_ssd_slot(r, r->S, b, r->slots - 2, h));
+    if (r->s0) {
+        cm_real *start = cm_ssd_slot(r, r->S, b, r->slots - 2, h);
+        transpose(r->N, r->P, r->s0 + bh, false, start);
+    }
     for (int32_t i = r->first[b]; i < r->first[b + 1]; i++) {
         const cm_ssd_chunk *c = &r->chunk[i];
         if (c->out == CM_SSD_NONE || c->out == r->slots - 1) continue;
@@ -88,8 +90,8 @@ static void states(const back *k, int b, int h, cm_real *buf) {
 static void state_grads(const back *k, int b, int h, cm_real *buf) {
     const cm_ssd_run *r = &k->r;
     int64_t size = (int64_t)r->N * r->P, bh = ((int64_t)b * r->H + h) * size;
-    if (k->gs1)
-        transpose(r->N, r->P, k->gs1 + bh, false, cm_ssd_slot(r, r->dS, b, r->slots - 1, h));
+    cm_real *end = cm_ssd_slot(r, r->dS, b, r->slots - 1, h);
+    if (k->gs1) transpose(r->N, r->P, k->gs1 + bh, false, end);
     for (int32_t i = r->first[b + 1] - 1; i >= r->first[b]; i--) {
         const cm_ssd_chunk *c = &r->chunk[i];
         if (c->in == CM_SSD_NONE) continue;
@@ -102,8 +104,7 @@ static void state_grads(const back *k, int b, int h, cm_real *buf) {
         cm_gemm1(true, false, r->P, r->N, c->q, 1, grad_y(k, c, h), k->ldy, buf, r->N,
                  from ? 1 : 0, to, r->N);
     }
-    if (k->gs0)
-        transpose(r->P, r->N, cm_ssd_slot(r, r->dS, b, r->slots - 2, h), true, k->gs0 + bh);
+    if (k->gs0) transpose(r->P, r->N, end - r->H * size, true, k->gs0 + bh);
 }
 
 /* What passes through the states: dx_j += r dt_j dS B_j, dB_j += r dt_j dS^T x_j,
@@ -133,7 +134,8 @@ static void through_states(const back *k, const cm_ssd_chunk *c, int h, const bu
 }
 
 /* da_k = sum over i >= k of u_i + sum over j < k of dt_j v_j + rect_k + all; from it and
- * the direct part the gradient of the raw step, and the chunk's share of the parameters. */
+ * the direct part the gradient of the raw step, and the chunk's share of the parameters'
+ * gradients. */
 static void step_grads(const back *k, const cm_ssd_chunk *c, int h, const bufs *w,
                        cm_real all, double *part) {
     const cm_ssd_run *r = &k->r;
@@ -162,10 +164,11 @@ static void head_back(const back *k, const cm_ssd_chunk *c, int h, const bufs *w
     int q = c->q;
     int64_t at = cm_ssd_at(r, c->b, h, c->t0), size = (int64_t)r->N * r->P;
     int64_t x = cm_ssd_x(r, c, h);
-    const cm_real *dy = grad_y(k, c, h), *in = state_in(r, c, h), *out = grad_out(k, c, h);
+    const cm_real *dy = grad_y(k, c, h);
+    const cm_real *in = state_in(r, c, h), *out = grad_out(k, c, h);
     cm_gemm1(false, true, q, q, r->P, 1, r->xbc + x, r->W, dy, k->ldy, 0, w->e, r->ld);
-    cm_k.ssd_mask_back(q, r->cs + at, r->dt + at, r->D[h], w->cb, w->e, w->m, w->dcb, r->ld,
-                       w->ddt, w->rect, w->tmp);
+    cm_k.ssd_mask_back(q, r->cs + at, r->dt + at, r->D[h], w->cb, w->e, w->m, w->dcb,
+                       r->ld, w->ddt, w->rect, w->tmp);
     for (int j = 0; k->gx && j < q; j += TRI) {
         int rows = q - j < TRI ? q - j : TRI;
         cm_gemm1(false, false, rows, r->P, q - j, 1, w->m + j * (r->ld + 1), r->ld,
@@ -197,7 +200,8 @@ static void chunk_back(const back *k, const cm_ssd_chunk *c, int g, double *part
     memset(w.dcb, 0, (size_t)(q * r->ld) * sizeof *w.dcb);
     memset(w.dB, 0, (size_t)(q * N) * sizeof *w.dB);
     memset(w.dC, 0, (size_t)(q * N) * sizeof *w.dC);
-    for (int h = g * r->HG; h < (g + 1) * r->HG; h++) head_back(k, c, h, &w, part + 3 * h);
+    for (int h = g * r->HG; h < (g + 1) * r->HG; h++)
+        head_back(k, c, h, &w, part + 3 * h);
     if (!k->gx) return;
     cm_gemm1(false, false, q, N, q, 1, w.dcb, r->ld, C, r->W, 1, w.dB, N);
     cm_gemm1(true, false, q, N, q, 1, w.dcb, r->ld, B, r->W, 1, w.dC, N);
@@ -208,7 +212,8 @@ static void chunk_back(const back *k, const cm_ssd_chunk *c, int g, double *part
 static void rows_back(const back *k, int b0, int b1) {
     const cm_ssd_run *r = &k->r;
     int c0 = r->first[b0], items = (b1 - b0) * r->H, chunks = r->first[b1] - c0;
-#pragma omp parallel for schedule(dynamic) num_threads(cm_kern_threads())
+    bool many = cm_ssd_many(r);
+#pragma omp parallel for schedule(dynamic) num_threads(cm_kern_threads()) if (many)
     for (int i = 0; i < items; i++) {
         int b = b0 + i / r->H, h = i % r->H;
         cm_real *buf = bufs_of(r).wide;
@@ -216,7 +221,7 @@ static void rows_back(const back *k, int b0, int b1) {
         states(k, b, h, buf);
         state_grads(k, b, h, buf);
     }
-#pragma omp parallel for schedule(dynamic) num_threads(cm_kern_threads())
+#pragma omp parallel for schedule(dynamic) num_threads(cm_kern_threads()) if (many)
     for (int i = 0; i < chunks * r->G; i++) {
         int c = c0 + i / r->G;
         chunk_back(k, &r->chunk[c], i % r->G, r->part + (int64_t)c * r->H * 3);
@@ -227,8 +232,8 @@ static void param_grads(const back *k, cm_real *gA_log, cm_real *gD, cm_real *gb
     const cm_ssd_run *r = &k->r;
     for (int h = 0; h < r->H; h++) {
         double sum[3] = { 0 };
-        for (int c = 0; c < r->first[r->B]; c++)
-            for (int i = 0; i < 3; i++) sum[i] += r->part[((int64_t)c * r->H + h) * 3 + i];
+        for (int64_t c = 0; c < r->first[r->B]; c++)
+            for (int i = 0; i < 3; i++) sum[i] += r->part[(c * r->H + h) * 3 + i];
         if (gA_log) gA_log[h] += (cm_real)(sum[0] * (double)r->A[h]);
         if (gD) gD[h] += (cm_real)sum[1];
         if (gbias) gbias[h] += (cm_real)sum[2];

@@ -1,7 +1,8 @@
 /* ssd_plan.c -- the scan's scratch, its cut into chunks, and its step sizes. */
 #include "op/ssd.h"
 
-enum { ROW_ITEMS = 32 }; /* batch rows at a time: enough for this many (row, head) pairs */
+/* Batch rows are taken together until there are this many (row, head) pairs. */
+enum { ROW_ITEMS = 32 };
 
 typedef struct {
     unsigned char *base;
@@ -39,11 +40,11 @@ static void set_shape(cm_ssd_run *r, const cm_node *n, bool backward) {
     if (r->rows < 1) r->rows = 1;
 }
 
-/* Buffers of one thread: matrices [Q,ld], blocks [Q,N], one block [Q,max(N,P)], vectors. */
+/* A thread's buffers: matrices [Q,ld], blocks [Q,N], one block [Q,max(N,P)], vectors. */
 static int64_t thread_reals(const cm_ssd_run *r, bool backward) {
     int64_t wide = r->N > r->P ? r->N : r->P;
-    int64_t square = (backward ? 4 : 2) * r->ld, blocks = wide + (backward ? 2 * r->N : 0);
-    return (r->Q * (square + blocks) + (backward ? 6 * r->ld : 0) + 15) / 16 * 16;
+    int64_t row = backward ? 4 * r->ld + 2 * r->N + wide : 2 * r->ld + wide;
+    return (r->Q * row + (backward ? 6 * r->ld : 0) + 15) / 16 * 16;
 }
 
 size_t cm_ssd_setup(cm_ssd_run *r, const cm_node *n, bool backward, void *scratch) {
