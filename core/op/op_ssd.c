@@ -54,7 +54,7 @@ static double flops(const cm_node *n) {
     return R * (c->Q * ((double)c->G * c->N + DI) + 4.0 * c->N * DI);
 }
 
-/* ---- forward ------------------------------------------------------------------------ */
+/* ---- forward ---------------------------------------------------------------------- */
 
 static const cm_real *state_in(const cm_ssd_run *r, const cm_ssd_chunk *k, int h) {
     if (k->in == CM_SSD_NONE) return NULL;
@@ -174,7 +174,7 @@ static void fwd(cm_node *n, void *scratch) {
         memcpy(a->c.to, s1, cm_tensor_bytes(&n->out[1]->v));
 }
 
-/* ---- gradient-check cases ------------------------------------------------------------ */
+/* ---- gradient-check cases ---------------------------------------------------------- */
 
 typedef struct {
     int B, T, H, P, N, G, Q;

@@ -71,7 +71,7 @@ static void free_world(world *w) {
     free(w->y), free(w->s1), free(w->gy), free(w->gs1);
 }
 
-/* ---- the oracle ----------------------------------------------------------------------- */
+/* ---- the oracle -------------------------------------------------------------------- */
 
 static double softplus(double v) { return v > 20 ? v : log1p(exp(v)); }
 
@@ -84,8 +84,8 @@ static void naive_head(const shape *s, world *w, int b, int h) {
     if (s->s0) memcpy(state, w->v[5] + bh, (size_t)size * sizeof *state);
     for (int t = 0; t < s->T; t++) {
         int64_t r = (int64_t)b * s->T + t;
-        const double *x = w->v[0] + r * W + h * P, *B = w->v[0] + r * W + s->H * P + g * N;
-        const double *C = B + s->G * N;
+        const double *x = w->v[0] + r * W + h * P;
+        const double *B = w->v[0] + r * W + s->H * P + g * N, *C = B + s->G * N;
         double *in = state + t * size, *out = in + size, *y = w->y + (r * s->H + h) * P;
         double dt = softplus(w->v[1][r * (s->H + EXTRA) + DCOL + h] + w->v[4][h]);
         if (t && s->doc && s->doc[r] != s->doc[r - 1]) memset(in, 0, (size_t)size * 8);
@@ -138,7 +138,7 @@ static void naive_ssd(const shape *s, world *w) {
         for (int h = 0; h < s->H; h++) naive_head(s, w, b, h);
 }
 
-/* ---- running ops ------------------------------------------------------------------------ */
+/* ---- running ops --------------------------------------------------------------------- */
 
 /* loss = sum <x_k, w_k>: sends given gradients into a graph. */
 typedef struct {
@@ -162,9 +162,10 @@ static void dot_bwd(cm_node *n, void *scratch) {
         for (int64_t i = 0; i < cm_tensor_count(&n->in[k]->v); i++)
             n->in[k]->g[i] += (cm_real)a->w[k % 2][i];
 }
-static const cm_op op_dot = { .name = "dot", .shapes = "x.. -> y[1]", .n_in = 1, .n_out = 1,
-                              .attr_bytes = sizeof(dot_attr), .infer = dot_infer,
-                              .fwd = dot_fwd, .bwd = dot_bwd };
+static const cm_op op_dot = {
+    .name = "dot", .shapes = "x.. -> y[1]", .n_in = 1, .n_out = 1,
+    .attr_bytes = sizeof(dot_attr), .infer = dot_infer, .fwd = dot_fwd, .bwd = dot_bwd,
+};
 
 static cm_arena mem, meta;
 
@@ -186,7 +187,8 @@ static void threads(int n) {
 
 static cm_var *var_of(cm_tape *t, const double *v, int nd, const int64_t *dim, bool grad) {
     cm_var *x = cm_var_new(t, dim, nd, grad);
-    for (int64_t i = 0; i < cm_tensor_count(&x->v); i++) cm_rdata(&x->v)[i] = (cm_real)v[i];
+    int64_t n = cm_tensor_count(&x->v);
+    for (int64_t i = 0; i < n; i++) cm_rdata(&x->v)[i] = (cm_real)v[i];
     return x;
 }
 
@@ -247,11 +249,11 @@ static void compare(const shape *s, const world *got, const world *want, double 
     }
 }
 
-/* ---- scan ------------------------------------------------------------------------------- */
+/* ---- scan ---------------------------------------------------------------------------- */
 
 enum { LAYOUTS = 4 };
 
-/* 0: one document; 1: at multiples of 16 and of 3; 2: single tokens in a row; 3: random. */
+/* 0: one document; 1: at multiples of 16, of 3; 2: single tokens in a row; 3: random. */
 static const int32_t *layout(int kind, int B, int T, int32_t *doc) {
     if (kind == 0) return NULL;
     cm_rng r = cm_rng_make(1, CM_RNG_TEST, 77);
@@ -383,7 +385,7 @@ TEST(place_in_the_row_does_not_matter) {
     free_world(&a), free_world(&b);
 }
 
-/* ---- pieces: convolution and scan together, as in generation ------------------------------- */
+/* ---- pieces: convolution and scan together, as in generation ------------------------- */
 
 enum { PB = 2, PT = 50, PH = 4, PP = 16, PN = 8, PG = 2, PK = 4, PQ = 8 };
 enum { PW = PH * PP + 2 * PG * PN, PCOL = 3, PX = PW + PCOL + PH };
@@ -410,8 +412,9 @@ static void piece(const double *zx, int t0, int t1, carried *c, double *y) {
         hv[i] = var_of(&t, head + i * PH, 1, (int64_t[]){ PH }, false);
     cm_var *xbc = cm_conv_silu(&t, x, cw, cb, &seq, PCOL, c->window, c->window);
     cm_ssd(&t, xbc, x, hv[0], hv[1], hv[2], NULL, &seq, &conf, &out, NULL);
+    const int DI = PH * PP;
     for (int r = 0; r < PB; r++)
-        get(cm_rdata(&out->v) + r * n * PH * PP, n * PH * PP, y + (r * PT + t0) * PH * PP);
+        get(cm_rdata(&out->v) + r * n * DI, n * DI, y + (r * PT + t0) * DI);
     free(part), free(w), free(b), free(head);
 }
 
@@ -433,8 +436,8 @@ TEST(pieces_equal_the_whole) {
     get(steps.state, PB * PH * PN * PP, ss);
     double e2 = apart(y[2], y[0], n), e3 = apart(y[3], y[0], n);
     double es = apart(ss, sw, PB * PH * PN * PP);
-    CHECKF(e2 <= tol && e3 <= tol && es <= tol, "ragged %.1e steps %.1e state %.1e", e2, e3,
-           es);
+    CHECKF(e2 <= tol && e3 <= tol && es <= tol, "ragged %.1e steps %.1e state %.1e", e2,
+           e3, es);
     CHECK(!memcmp(whole.window, steps.window, sizeof whole.window));
     for (int i = 0; i < 4; i++) free(y[i]);
     free(zx);
@@ -456,6 +459,7 @@ TEST(step_equals_chunk_of_one) {
     cm_ssd_conf c = { 4, 16, 8, 2, 8, .dcol = DCOL };
     cm_ssd(&t, in[0], in[1], in[2], in[3], in[4], in[5], &seq, &c, &y, &s1);
     for (int i = 0; i < 3 * 4 * 16; i++) CHECK((double)cm_rdata(&y->v)[i] == w.y[i]);
-    for (int i = 0; i < 3 * 4 * 8 * 16; i++) CHECK((double)cm_rdata(&s1->v)[i] == w.s1[i]);
+    for (int i = 0; i < 3 * 4 * 8 * 16; i++)
+        CHECK((double)cm_rdata(&s1->v)[i] == w.s1[i]);
     free_world(&w);
 }
