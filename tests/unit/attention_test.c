@@ -1,0 +1,267 @@
+/* attention_test.c -- tiled attention against the plain O(T^2) loops, and what must not
+ * change a bit: threads, packing, the content of other documents, how a cache is fed. */
+#include "tests/unit/op_fixture.h"
+
+#include <stdlib.h>
+
+typedef struct shape {
+    int B, T, H, G, P, docs; /* docs: a new one about every T/docs rows */
+    bool rope;
+} shape;
+
+static const shape SHAPES[] = {
+    { 1, 1, 1, 1, 2, 1, true },     { 2, 7, 4, 2, 6, 3, true },
+    { 1, 64, 2, 1, 8, 1, false },   { 1, 65, 3, 3, 5, 1, false },
+    { 2, 130, 6, 2, 16, 4, true },  { 1, 200, 2, 2, 64, 1, true },
+    { 3, 33, 8, 1, 10, 33, true },  { 1, 259, 1, 1, 32, 2, true },
+};
+enum { N_SHAPES = sizeof SHAPES / sizeof *SHAPES };
+
+/* Everything one run leaves behind. */
+typedef struct result {
+    int64_t nq, nk;
+    cm_real *y, *gq, *gk, *gv;
+} result;
+
+static void result_free(result *r) { free(r->y), free(r->gq), free(r->gk), free(r->gv); }
+
+static cm_real *keep(const cm_real *x, int64_t n) {
+    cm_real *p = malloc((size_t)n * sizeof *p);
+    memcpy(p, x, (size_t)n * sizeof *p);
+    return p;
+}
+
+static void layout(const shape *s, int32_t *doc, int32_t *pos) {
+    int every = s->T / s->docs ? s->T / s->docs : 1, d = 0;
+    for (int r = 0; r < s->B * s->T; r++) {
+        bool starts = r % s->T == 0 || (r % s->T) % every == 0;
+        d += starts;
+        doc[r] = d;
+        pos[r] = starts ? 0 : pos[r - 1] + 1;
+    }
+}
+
+static void freqs(int P, double *inv, double *mscale) {
+    cm_rope_conf c = { .kind = CM_ROPE_YARN, .P = P, .base = 10000, .factor = 4,
+                       .orig_ctx = 64, .beta_fast = 32, .beta_slow = 1 };
+    cm_rope_freqs(&c, inv, mscale);
+}
+
+/* Run forward and backward; bump != 0 changes the inputs of rows [from,to). */
+static result run(const shape *s, double bump, int from, int to) {
+    op_fix f;
+    fix_open(&f, true);
+    int64_t R = (int64_t)s->B * s->T, HP = s->H * s->P, GP = s->G * s->P;
+    int32_t *doc = malloc((size_t)R * 2 * sizeof *doc), *pos = doc + R;
+    double inv[64], mscale = 1;
+    freqs(s->P, inv, &mscale);
+    layout(s, doc, pos);
+    cm_var *q = fix_var(&f, 1, 2, (int64_t[]){ R, HP });
+    cm_var *k = fix_var(&f, 2, 2, (int64_t[]){ R, GP });
+    cm_var *v = fix_var(&f, 3, 2, (int64_t[]){ R, GP });
+    for (int64_t i = from * HP; i < to * HP; i++) cm_rdata(&q->v)[i] += (cm_real)bump;
+    for (int64_t i = from * GP; i < to * GP; i++) {
+        cm_rdata(&k->v)[i] -= (cm_real)bump * (cm_real)(i % 3);
+        cm_rdata(&v->v)[i] *= (cm_real)(1 + bump);
+    }
+    cm_seq seq = { .B = s->B, .T = s->T, .doc = doc, .pos = pos };
+    cm_var *y = cm_attention(&f.t, q, k, v, &seq, s->H, s->G, (cm_real)0.4,
+                             s->rope ? inv : NULL, mscale);
+    fix_backward(&f, y, 4);
+    result r = { R * HP, R * GP, keep(cm_rdata(&y->v), R * HP), keep(q->g, R * HP),
+                 keep(k->g, R * GP), keep(v->g, R * GP) };
+    free(doc);
+    fix_close(&f);
+    return r;
+}
+
+/* ---- the plain loops, in double ------------------------------------------------------ */
+
+static void turn(double *x, int P, int sign, int32_t pos, const double *inv, double m) {
+    for (int i = 0; inv && i < P / 2; i++) {
+        double c = m * cos(pos * inv[i]), n = sign * m * sin(pos * inv[i]);
+        double a = x[i], b = x[i + P / 2];
+        x[i] = c * a - n * b;
+        x[i + P / 2] = c * b + n * a;
+    }
+}
+
+typedef struct plain {
+    double *q, *k, *v, *y, *gy, *gq, *gk, *gv; /* q, k rotated; gradients of those */
+} plain;
+
+/* One query row r of head h: output and gradients.  Keys are rows first..r. */
+static void plain_row(const shape *s, plain *p, int64_t r, int64_t first, int h) {
+    int P = s->P, g = h / (s->H / s->G);
+    double *w = calloc((size_t)(r - first + 1), sizeof *w), sum = 0, max = -1e300, dot = 0;
+    double *q = p->q + (r * s->H + h) * P, *gy = p->gy + (r * s->H + h) * P;
+    double *y = p->y + (r * s->H + h) * P, *gq = p->gq + (r * s->H + h) * P;
+    for (int64_t j = first; j <= r; j++) {
+        for (int i = 0; i < P; i++) w[j - first] += q[i] * p->k[(j * s->G + g) * P + i];
+        w[j - first] *= (double)(cm_real)0.4;
+        max = fmax(max, w[j - first]);
+    }
+    for (int64_t j = 0; j <= r - first; j++) sum += w[j] = exp(w[j] - max);
+    for (int64_t j = first; j <= r; j++)
+        for (int i = 0; i < P; i++)
+            y[i] += w[j - first] / sum * p->v[(j * s->G + g) * P + i];
+    for (int i = 0; i < P; i++) dot += gy[i] * y[i];
+    for (int64_t j = first; j <= r; j++) {
+        double *k = p->k + (j * s->G + g) * P, *v = p->v + (j * s->G + g) * P, gp = 0;
+        for (int i = 0; i < P; i++) gp += gy[i] * v[i];
+        double a = w[j - first] / sum, ds = a * (gp - dot) * (double)(cm_real)0.4;
+        for (int i = 0; i < P; i++) {
+            p->gv[(j * s->G + g) * P + i] += a * gy[i];
+            gq[i] += ds * k[i];
+            p->gk[(j * s->G + g) * P + i] += ds * q[i];
+        }
+    }
+    free(w);
+}
+
+static plain plain_run(const shape *s) {
+    int64_t R = (int64_t)s->B * s->T, HP = s->H * s->P, GP = s->G * s->P;
+    int32_t *doc = malloc((size_t)R * 2 * sizeof *doc), *pos = doc + R;
+    double inv[64], mscale = 1;
+    freqs(s->P, inv, &mscale);
+    layout(s, doc, pos);
+    plain p;
+    double **all[] = { &p.q, &p.y, &p.gy, &p.gq, &p.k, &p.v, &p.gk, &p.gv };
+    for (int i = 0; i < 8; i++)
+        *all[i] = calloc((size_t)(R * (i < 4 ? HP : GP)), sizeof(double));
+    for (int64_t i = 0; i < R * HP; i++) {
+        p.q[i] = (double)(cm_real)fix_value(1, i);
+        p.gy[i] = (double)(cm_real)fix_value(4, i);
+    }
+    for (int64_t i = 0; i < R * GP; i++) {
+        p.k[i] = (double)(cm_real)fix_value(2, i);
+        p.v[i] = (double)(cm_real)fix_value(3, i);
+    }
+    const double *f = s->rope ? inv : NULL;
+    for (int64_t r = 0; r < R; r++) {
+        for (int h = 0; h < s->H; h++)
+            turn(p.q + (r * s->H + h) * s->P, s->P, 1, pos[r], f, mscale);
+        for (int g = 0; g < s->G; g++)
+            turn(p.k + (r * s->G + g) * s->P, s->P, 1, pos[r], f, mscale);
+    }
+    for (int64_t r = 0; r < R; r++)
+        for (int h = 0; h < s->H; h++) plain_row(s, &p, r, r - pos[r], h);
+    for (int64_t r = 0; r < R; r++) {
+        for (int h = 0; h < s->H; h++)
+            turn(p.gq + (r * s->H + h) * s->P, s->P, -1, pos[r], f, mscale);
+        for (int g = 0; g < s->G; g++)
+            turn(p.gk + (r * s->G + g) * s->P, s->P, -1, pos[r], f, mscale);
+    }
+    free(doc);
+    return p;
+}
+
+static void plain_free(plain *p) {
+    free(p->q), free(p->k), free(p->v), free(p->y);
+    free(p->gy), free(p->gq), free(p->gk), free(p->gv);
+}
+
+TEST(attention_equals_plain_loops) {
+    fix_threads(2);
+    double tol_y = TOL(1e-12, 2e-6), tol_g = TOL(1e-12, 1e-5);
+    for (int i = 0; i < N_SHAPES; i++) {
+        result a = run(&SHAPES[i], 0, 0, 0);
+        plain b = plain_run(&SHAPES[i]);
+        double y = fix_diff(a.nq, a.y, b.y), gq = fix_diff(a.nq, a.gq, b.gq);
+        double gk = fix_diff(a.nk, a.gk, b.gk), gv = fix_diff(a.nk, a.gv, b.gv);
+        CHECKF(y <= tol_y, "shape %d: y is off by %.3g", i, y);
+        CHECKF(gq <= tol_g, "shape %d: dq is off by %.3g", i, gq);
+        CHECKF(gk <= tol_g, "shape %d: dk is off by %.3g", i, gk);
+        CHECKF(gv <= tol_g, "shape %d: dv is off by %.3g", i, gv);
+        result_free(&a);
+        plain_free(&b);
+    }
+}
+
+static bool same(const result *a, const result *b) {
+    return fix_same(a->nq, a->y, b->y) && fix_same(a->nq, a->gq, b->gq) &&
+           fix_same(a->nk, a->gk, b->gk) && fix_same(a->nk, a->gv, b->gv);
+}
+
+TEST(attention_same_bits_for_any_threads) {
+    for (int i = 0; i < N_SHAPES; i++) {
+        fix_threads(1);
+        result a = run(&SHAPES[i], 0, 0, 0);
+        fix_threads(3);
+        result b = run(&SHAPES[i], 0, 0, 0);
+        CHECKF(same(&a, &b), "shape %d differs between 1 and 3 threads", i);
+        result_free(&a), result_free(&b);
+    }
+}
+
+/* Change rows [65,130) of a row of documents 0-64, 65-129, 130-194: only they change. */
+TEST(attention_documents_are_alone) {
+    fix_threads(2);
+    const shape s = { 1, 195, 4, 2, 6, 3, true };
+    const int64_t lo = 65, hi = 130;
+    result a = run(&s, 0, 0, 0), b = run(&s, 0.3, (int)lo, (int)hi);
+    const cm_real *x[] = { a.y, a.gq, a.gk, a.gv }, *y[] = { b.y, b.gq, b.gk, b.gv };
+    static const char *const name[] = { "y", "dq", "dk", "dv" };
+    for (int i = 0; i < 4; i++) {
+        int64_t w = (i < 2 ? s.H : s.G) * s.P;
+        CHECKF(fix_same(lo * w, x[i], y[i]), "%s before the change moved", name[i]);
+        CHECKF(fix_same((s.T - hi) * w, x[i] + hi * w, y[i] + hi * w),
+               "%s after the change moved", name[i]);
+        CHECKF(!fix_same((hi - lo) * w, x[i] + lo * w, y[i] + lo * w),
+               "%s of the changed document did not", name[i]);
+    }
+    result_free(&a), result_free(&b);
+}
+
+/* ---- cache ---------------------------------------------------------------------------- */
+
+static cm_var *rows_of(op_fix *f, cm_var *x, int B, int T, int from, int n) {
+    int64_t w = x->v.dim[1];
+    cm_var *y = cm_var_new(&f->t, (int64_t[]){ (int64_t)B * n, w }, 2, false);
+    for (int b = 0; b < B; b++)
+        memcpy(cm_rdata(&y->v) + (int64_t)b * n * w,
+               cm_rdata(&x->v) + ((int64_t)b * T + from) * w,
+               sizeof(cm_real) * (size_t)(n * w));
+    return y;
+}
+
+/* Largest difference between all rows at once and rows fed through a cache. */
+static double cache_diff(const int *portion, bool exact) {
+    enum { B = 2, T = 150, H = 6, G = 2, P = 16, CAP = 160 };
+    op_fix f;
+    fix_open(&f, false);
+    double inv[P / 2], mscale = 1, worst = 0;
+    freqs(P, inv, &mscale);
+    cm_var *q = fix_var(&f, 1, 2, (int64_t[]){ B * T, H * P });
+    cm_var *k = fix_var(&f, 2, 2, (int64_t[]){ B * T, G * P });
+    cm_var *v = fix_var(&f, 3, 2, (int64_t[]){ B * T, G * P });
+    cm_seq seq = { .B = B, .T = T };
+    cm_var *all = cm_attention(&f.t, q, k, v, &seq, H, G, (cm_real)0.4, inv, mscale);
+    int32_t held[B] = { 0, 0 };
+    size_t bytes = sizeof(cm_real) * B * CAP * G * P;
+    cm_kv kv = { cm_arena_alloc(&f.arena, bytes), cm_arena_alloc(&f.arena, bytes), CAP,
+                 held, exact };
+    for (int at = 0, i = 0; at < T; i++) {
+        int n = portion[i] < T - at ? portion[i] : T - at;
+        cm_var *y = cm_attention_cached(&f.t, rows_of(&f, q, B, T, at, n),
+                                        rows_of(&f, k, B, T, at, n),
+                                        rows_of(&f, v, B, T, at, n), &kv, B, H, G,
+                                        (cm_real)0.4, inv, mscale);
+        cm_var *want = rows_of(&f, all, B, T, at, n);
+        for (int64_t j = 0; j < cm_tensor_count(&y->v); j++)
+            worst = fmax(worst, fabs((double)(cm_rdata(&y->v)[j] - cm_rdata(&want->v)[j])));
+        at += n;
+        for (int b = 0; b < B; b++) held[b] = at;
+    }
+    fix_close(&f);
+    return worst;
+}
+
+TEST(attention_cache_equals_full) {
+    static const int once[] = { 150 }, bits[] = { 1, 5, 64, 2, 61, 1, 3, 13 };
+    fix_threads(2);
+    CHECK(cache_diff(once, true) == 0);
+    CHECK(cache_diff(bits, true) == 0);
+    double d = cache_diff(bits, false);
+    CHECKF(d <= TOL(1e-14, 1e-6), "decode is off by %.3g", d);
+}
