@@ -81,6 +81,10 @@ bool cm_gguf_open(cm_gguf *g, const char *path, cm_err *err);
 void cm_gguf_close(cm_gguf *g);
 const cm_gguf_kv *cm_gguf_find(const cm_gguf *g, const char *key); /* NULL if absent */
 const cm_tensor *cm_gguf_tensor(const cm_gguf *g, const char *name);
+/* Element i of a numeric array, or a numeric value itself (i = 0), as a whole number or a
+ * real.  False when it is no number of that kind, does not fit, or i lies outside. */
+bool cm_gguf_i64(const cm_gguf_kv *kv, uint64_t i, int64_t *out);
+bool cm_gguf_f64(const cm_gguf_kv *kv, uint64_t i, double *out);
 
 /* Writer: collect keys and tensors (data as in cm_st_write), then write atomically. */
 typedef struct cm_gguf_out cm_gguf_out;
