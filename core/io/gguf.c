@@ -75,8 +75,8 @@ static bool take_name(cursor *c, const char **out, uint64_t max, const char *wha
     if (!take_str(c, &s, what)) return false;
     if (s.n < 1 || s.n > max || memchr(s.s, 0, s.n))
         return cm_fail(c->err, CM_EXIT_DATA,
-                       "%s: %s before byte %llu has %llu bytes or a NUL; 1 to %llu without "
-                       "are allowed", c->g->path, what, (unsigned long long)c->at,
+                       "%s: %s before byte %llu has %llu bytes or a NUL; 1 to %llu "
+                       "without are allowed", c->g->path, what, (unsigned long long)c->at,
                        (unsigned long long)s.n, (unsigned long long)max);
     *out = c->mem->text[c->mem->n_text++] = cm_strf("%.*s", (int)s.n, s.s);
     return true;
@@ -138,8 +138,8 @@ static bool check_unique(const cursor *c, size_t from, const char *what) {
     bool ok = true;
     for (size_t i = 1; ok && i < n; i++)
         if (!strcmp(p[i - 1], p[i]))
-            ok = cm_fail(c->err, CM_EXIT_DATA, "%s: %s '%.200s' appears twice", c->g->path,
-                         what, p[i]);
+            ok = cm_fail(c->err, CM_EXIT_DATA, "%s: %s '%.200s' appears twice",
+                         c->g->path, what, p[i]);
     free(p);
     return ok;
 }
@@ -184,8 +184,9 @@ static bool take_info(cursor *c, cm_st_entry *e, uint64_t align, uint64_t *end) 
         return false;
     const char *path = c->g->path;
     if (nd > CM_MAX_DIMS)
-        return cm_fail(c->err, CM_EXIT_DATA, "%s: tensor '%s' has %u dimensions; at most %d",
-                       path, e->name, nd, CM_MAX_DIMS);
+        return cm_fail(c->err, CM_EXIT_DATA,
+                       "%s: tensor '%s' has %u dimensions; at most %d", path,
+                       e->name, nd, CM_MAX_DIMS);
     if (!take(c, dim, 8ull * nd, "a tensor's shape") || !take(c, &type, 4, "a tensor") ||
         !take(c, &off, 8, "a tensor") || !tensor_type(c, e->name, type, &e->t.dtype))
         return false;
@@ -197,8 +198,9 @@ static bool take_info(cursor *c, cm_st_entry *e, uint64_t align, uint64_t *end) 
     }
     char shape[128];
     if (!fits || !cm_read_bytes(&e->t, &bytes))
-        return cm_fail(c->err, CM_EXIT_DATA, "%s: tensor '%s': %s of shape %s is impossible",
-                       path, e->name, cm_dtypes[e->t.dtype].name,
+        return cm_fail(c->err, CM_EXIT_DATA,
+                       "%s: tensor '%s': %s of shape %s is impossible", path,
+                       e->name, cm_dtypes[e->t.dtype].name,
                        cm_tensor_shape_str(&e->t, shape, sizeof shape));
     if (off != *end)
         return cm_fail(c->err, CM_EXIT_DATA,

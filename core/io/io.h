@@ -43,8 +43,10 @@ bool cm_st_write(const char *path, const cm_st_entry *item, int n, const cm_st_m
 /* ---- GGUF v3 ------------------------------------------------------------------------- */
 
 typedef enum {
-    CM_GGUF_U8, CM_GGUF_I8, CM_GGUF_U16, CM_GGUF_I16, CM_GGUF_U32, CM_GGUF_I32, CM_GGUF_F32,
-    CM_GGUF_BOOL, CM_GGUF_STR, CM_GGUF_ARR, CM_GGUF_U64, CM_GGUF_I64, CM_GGUF_F64
+    CM_GGUF_U8, CM_GGUF_I8, CM_GGUF_U16, CM_GGUF_I16, CM_GGUF_U32, CM_GGUF_I32,
+    CM_GGUF_F32,
+    CM_GGUF_BOOL, CM_GGUF_STR, CM_GGUF_ARR, CM_GGUF_U64, CM_GGUF_I64,
+    CM_GGUF_F64
 } cm_gguf_type;
 
 typedef struct cm_gguf_str {

@@ -31,8 +31,9 @@ static bool parse_dtype(const cm_st *s, const cJSON *e, cm_dtype *out, cm_err *e
             return true;
         }
     }
-    return cm_fail(err, CM_EXIT_DATA, "%s: tensor '%.200s': dtype '%.40s' is not supported",
-                   s->path, e->string, name ? name : "(none)");
+    return cm_fail(err, CM_EXIT_DATA,
+                   "%s: tensor '%.200s': dtype '%.40s' is not supported", s->path,
+                   e->string, name ? name : "(none)");
 }
 
 /* A whole number that a double holds exactly. */
@@ -135,8 +136,8 @@ static bool check_whole(const cm_st *s, uint64_t header, cm_err *err) {
     for (int i = 0; ok && i < s->n; i++) {
         if (p[i]->t.data != at)
             ok = cm_fail(err, CM_EXIT_DATA,
-                         "%s: tensor '%.200s' does not start where the one before it ends",
-                         s->path, p[i]->name);
+                         "%s: tensor '%.200s' does not start where the one before it "
+                         "ends", s->path, p[i]->name);
         at += cm_tensor_bytes(&p[i]->t);
     }
     if (ok && at != s->map.data + s->map.size)
@@ -152,12 +153,14 @@ static bool parse_header(cm_st *s, const char *json, uint64_t n, cm_err *err) {
     const char *end = NULL;
     mem->root = cJSON_ParseWithLengthOpts(json, (size_t)n, &end, false);
     if (!cJSON_IsObject(mem->root))
-        return cm_fail(err, CM_EXIT_DATA, "%s: header is not a JSON object (near byte %lld)",
-                       s->path, end ? (long long)(8 + (end - json)) : 8LL);
+        return cm_fail(err, CM_EXIT_DATA,
+                       "%s: header is not a JSON object (near byte %lld)", s->path,
+                       end ? (long long)(8 + (end - json)) : 8LL);
     for (; end < json + n; end++)
         if (*end != ' ' && *end != 0)
-            return cm_fail(err, CM_EXIT_DATA, "%s: text after the JSON header at byte %lld",
-                           s->path, (long long)(8 + (end - json)));
+            return cm_fail(err, CM_EXIT_DATA,
+                           "%s: text after the JSON header at byte %lld", s->path,
+                           (long long)(8 + (end - json)));
     s->entry = calloc((size_t)cJSON_GetArraySize(mem->root) + 1, sizeof *s->entry);
     CM_ASSERT(s->entry, "out of memory: safetensors header");
     const cJSON *e;
@@ -189,8 +192,9 @@ bool cm_st_open(cm_st *s, const char *path, cm_err *err) {
                      "%s: %zu bytes are too few for a safetensors header of %llu", path,
                      s->map.size, (unsigned long long)n);
     else if (n > MAX_HEADER)
-        ok = cm_fail(err, CM_EXIT_DATA, "%s: a header of %llu bytes; at most %d are allowed",
-                     path, (unsigned long long)n, MAX_HEADER);
+        ok = cm_fail(err, CM_EXIT_DATA,
+                     "%s: a header of %llu bytes; at most %d are allowed", path,
+                     (unsigned long long)n, MAX_HEADER);
     else
         ok = parse_header(s, (const char *)s->map.data + 8, n, err);
     for (int i = 0; ok && i < s->n; i++) cm_copies_align(&mem->copies, &s->entry[i].t);
@@ -276,8 +280,8 @@ static void build_header(cm_buf *b, const cm_st_entry *item, const int *order, i
         char shape[128];
         if (i) cm_buf_add(b, ",", 1);
         add_json_string(b, item[i].name);
-        cm_buf_addf(b, ":{\"dtype\":\"%s\",\"shape\":%s,\"data_offsets\":[%llu,%llu]}", dtype,
-                    cm_tensor_shape_str(t, shape, sizeof shape),
+        cm_buf_addf(b, ":{\"dtype\":\"%s\",\"shape\":%s,\"data_offsets\":[%llu,%llu]}",
+                    dtype, cm_tensor_shape_str(t, shape, sizeof shape),
                     (unsigned long long)from[i],
                     (unsigned long long)(from[i] + cm_tensor_bytes(t)));
     }

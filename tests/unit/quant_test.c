@@ -43,8 +43,9 @@ TEST(q8_0_is_llama_cpps) {
     }
     char hex[65];
     cm_sha_close(h, hex);
-    CHECKF(!strcmp(hex, "7c7f787d41fe1b10b730d475083067c5f38587e26152b18980450c91d7e3e663"),
-           "%s", hex);
+    static const char want[] =
+        "7c7f787d41fe1b10b730d475083067c5f38587e26152b18980450c91d7e3e663";
+    CHECKF(!strcmp(hex, want), "%s", hex);
     cm_gguf_close(&g);
 }
 
