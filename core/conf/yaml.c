@@ -244,11 +244,12 @@ static void read_document(reader *r) {
                                         "configuration");
 }
 
-static bool reader_open(reader *r, cm_conf *c, const char *file, const char *text,
-                        size_t n) {
+static bool reader_open(reader *r, cm_conf *c, const char *file, bool word,
+                        const char *text, size_t n) {
     memset(r, 0, sizeof *r);
     r->c = c;
     r->file = file;
+    r->word = word;
     CM_ASSERT(yaml_parser_initialize(&r->p), "out of memory: YAML parser");
     yaml_parser_set_input_string(&r->p, (const unsigned char *)text, n);
     yaml_parser_set_encoding(&r->p, YAML_UTF8_ENCODING);
@@ -294,7 +295,8 @@ void cm_conf_text(cm_conf *c, const char *name, const char *text, size_t n) {
     if (!clean_text(c, file, text, n))
         return;
     reader r;
-    if (reader_open(&r, c, file, text, n) && r.ev.type == YAML_DOCUMENT_START_EVENT)
+    bool ok = reader_open(&r, c, file, false, text, n);
+    if (ok && r.ev.type == YAML_DOCUMENT_START_EVENT)
         read_document(&r);
     reader_close(&r);
 }
@@ -315,9 +317,7 @@ void cm_conf_file(cm_conf *c, const char *path) {
 void cm_conf_put_flow(cm_conf *c, const cm_key *k, cm_place at, const char *text) {
     reader r;
     char name[96];
-    bool ok = reader_open(&r, c, at.file, text, strlen(text));
-    r.word = true;
-    if (ok && next(&r)) {
+    if (reader_open(&r, c, at.file, !at.line, text, strlen(text)) && next(&r)) {
         if (r.ev.type == YAML_SEQUENCE_START_EVENT)
             read_list(&r, k, at);
         else

@@ -1,0 +1,52 @@
+/* signal.c -- stop and save requests as flags that loops poll. */
+#include "run/run.h"
+
+#include <signal.h>
+#include <unistd.h>
+
+static volatile sig_atomic_t stop_sig, save_asked;
+
+static void on_stop(int sig) {
+    if (stop_sig) { /* asked twice: the user means now */
+        signal(sig, SIG_DFL);
+        raise(sig);
+        return;
+    }
+    stop_sig = sig;
+    static const char note[] = "\nstopping after saving; once more to quit at once\n";
+    if (write(STDERR_FILENO, note, sizeof note - 1) < 0)
+        return; /* nothing left to tell it to */
+}
+
+static void on_save(int sig) {
+    (void)sig;
+    save_asked = 1;
+}
+
+void cm_signals_install(void) {
+    stop_sig = save_asked = 0;
+    struct sigaction sa = {.sa_handler = on_stop, .sa_flags = SA_RESTART};
+    sigemptyset(&sa.sa_mask);
+    sigaction(SIGINT, &sa, NULL);
+    sigaction(SIGTERM, &sa, NULL);
+    sa.sa_handler = on_save;
+    sigaction(SIGUSR1, &sa, NULL);
+}
+
+int cm_signal_stop(void) { return stop_sig; }
+
+bool cm_signal_save(void) {
+    if (!save_asked)
+        return false;
+    save_asked = 0;
+    return true;
+}
+
+void cm_signal_reraise(int sig) {
+    sigset_t one;
+    signal(sig, SIG_DFL);
+    sigemptyset(&one);
+    sigaddset(&one, sig);
+    sigprocmask(SIG_UNBLOCK, &one, NULL);
+    raise(sig);
+}
