@@ -1,4 +1,4 @@
-/* io.h -- the containers: safetensors, GGUF, token shards, JSON lines.
+/* io.h -- the containers: safetensors, GGUF, text inputs, token shards.
  *
  * io knows names, shapes and bytes; it never knows what a model is.  Byte layouts are
  * drawn in docs/FORMATS.md.  All readers treat their input as hostile: every length is
@@ -103,10 +103,104 @@ void cm_gguf_put_tensor(cm_gguf_out *g, const char *name, const cm_tensor *t);
 bool cm_gguf_out_write(cm_gguf_out *g, const char *path, cm_fill_fn fill, void *ctx,
                        cm_err *err);
 
+/* ---- text inputs ------------------------------------------------------------------------ */
+
+/* One input as a stream of bytes: a plain, gzip or zstd file (told by its first bytes, so
+ * the name does not matter; several members or frames follow each other) or "-", stdin.
+ * Memory: two fixed buffers, whatever the file's size. */
+typedef struct cm_src cm_src;
+cm_src *cm_src_open(const char *path, cm_err *err);
+void cm_src_close(cm_src *s);
+/* Up to cap bytes into dst; *got = 0 only at the end.  Damaged or truncated compressed
+ * data: CM_EXIT_DATA. */
+bool cm_src_read(cm_src *s, void *dst, size_t cap, size_t *got, cm_err *err);
+/* The next line, without its "\n"; s points into the reader and lives until the next
+ * call.  A line above max bytes is passed over: too_long, its first bytes in s.
+ * *end is true, and *line untouched, after the last one. */
+typedef struct cm_line {
+    const char *s;
+    size_t n;
+    uint64_t number; /* from 1 */
+    bool too_long;
+} cm_line;
+bool cm_src_line(cm_src *s, size_t max, cm_line *line, bool *end, cm_err *err);
+/* Bytes taken so far from the file itself (for progress). */
+uint64_t cm_src_pos(const cm_src *s);
+
+/* File names for a list of paths, globs and folders (all *.txt *.text *.md *.jsonl
+ * *.ndjson, also .gz .zst, below them), each expansion sorted by byte value; "-" stays.
+ * Nothing found for an item is CM_EXIT_USAGE.  Free with cm_paths_free. */
+bool cm_paths_expand(const char *const *item, int n, char ***path, int *n_path,
+                     cm_err *err);
+void cm_paths_free(char **path, int n);
+
+/* The string value of a top-level field of one JSON object (a line of JSONL), decoded to
+ * UTF-8 and appended to *out.  The whole line must be valid JSON; nesting is limited, a
+ * repeated field and a lone surrogate are refused.  Reason without place in err. */
+bool cm_jsonl_field(const char *line, size_t n, const char *field, cm_buf *out,
+                    cm_err *err);
+
 /* ---- token shards ---------------------------------------------------------------------- */
 
 typedef enum { CM_SHARD_LM, CM_SHARD_SFT, CM_SHARD_DPO, CM_SHARD_EVAL } cm_shard_kind;
 typedef enum { CM_SPLIT_TRAIN, CM_SPLIT_VAL } cm_split;
+
+enum {
+    CM_SHARD_BOS = 1, /* each document begins with BOS */
+    CM_SHARD_EOS = 2  /* each document ends with EOS */
+};
+
+/* What all shards of a data set share. */
+typedef struct cm_shard_conf {
+    cm_shard_kind kind;
+    int vocab, bos, eos, pad; /* ids; -1 = none */
+    unsigned flags;           /* CM_SHARD_BOS | CM_SHARD_EOS */
+    int frame_tokens;         /* tokens in a zstd frame; 65536 unless testing */
+    int level;                /* zstd level */
+    char tokenizer[65];       /* SHA-256, hex, of the tokenizer model file */
+    char pipeline[65];        /* SHA-256, hex, of the recipe that made the data */
+} cm_shard_conf;
+
+/* One finished shard, as the manifest lists it. */
+typedef struct cm_shard_info {
+    char file[64];  /* name in the data set's folder */
+    char id[33];    /* the header's hash: with it, every byte of the shard is pinned */
+    char docs_id[65]; /* SHA-256 over the documents' 16-byte hashes, in order */
+    char sha256[65]; /* of the whole file */
+    int64_t size, n_tokens, n_docs, n_bytes;
+} cm_shard_info;
+
+/* Where a document came from, and its 128-bit content hash. */
+typedef struct cm_doc_origin {
+    uint32_t source; /* index in the manifest's list of sources */
+    uint64_t line;   /* line of that source where it starts, from 1 */
+    uint64_t bytes;  /* of source text */
+    uint8_t hash[16];
+} cm_doc_origin;
+
+/* Writer: documents go in, compressed frames collect in memory, commit writes the file
+ * atomically as DIR/train-00007.tok.zst (or val-...).  commit and abort free it. */
+typedef struct cm_shard_out cm_shard_out;
+cm_shard_out *cm_shard_out_open(const cm_shard_conf *c, cm_split split, int index);
+/* A document's tokens may come in parts: the last call of each document passes its
+ * origin, the others NULL. */
+void cm_shard_out_add(cm_shard_out *o, const int32_t *id, int64_t n,
+                      const cm_doc_origin *last);
+int64_t cm_shard_out_tokens(const cm_shard_out *o);
+bool cm_shard_out_commit(cm_shard_out *o, const char *dir, cm_shard_info *info,
+                         cm_err *err);
+void cm_shard_out_abort(cm_shard_out *o);
+/* Read back a finished shard completely (every frame, every checksum) for a resumed run:
+ * false with CM_EXIT_DATA when it is damaged or was made by another recipe. */
+bool cm_shard_check(const cm_shard_conf *c, cm_split split, int index, const char *dir,
+                    cm_shard_info *info, cm_err *err);
+const char *cm_split_name(cm_split split); /* "train", "val" */
+
+/* Write DIR/manifest.json, the one entry point.  extra_json: text of further top-level
+ * members ("\"sources\": [...], ..."), or NULL. */
+bool cm_manifest_write(const char *dir, const cm_shard_conf *c,
+                       const char *tokenizer_file, const cm_shard_info *const shard[2],
+                       const int n_shard[2], const char *extra_json, cm_err *err);
 
 /* A data set: manifest.json and the shards it names.  Opening checks the headers, counts
  * and sizes of all shards; frame checksums are checked as frames are read. */
@@ -114,12 +208,14 @@ typedef struct cm_dataset {
     char dir[4096];
     char id[65];        /* SHA-256 of manifest.json */
     char tokenizer[65]; /* SHA-256 of the tokenizer model file */
-    char tokenizer_path[4096];
+    char tokenizer_path[4096 + 256];
     cm_shard_kind kind;
+    unsigned flags;           /* CM_SHARD_BOS | CM_SHARD_EOS */
     int vocab, bos, eos, pad; /* -1 = none */
     int64_t n_tokens[2], n_docs[2], n_bytes[2]; /* by cm_split; bytes of source text */
     struct cm_shard *shard[2];
     int n_shard[2];
+    struct cm_frame_cache *cache; /* decoded frames, shared by all threads */
 } cm_dataset;
 /* path: the manifest or its folder. */
 bool cm_dataset_open(cm_dataset *d, const char *path, cm_err *err);
@@ -133,6 +229,9 @@ bool cm_dataset_read(const cm_dataset *d, cm_split split, int64_t start, int64_t
 /* Document i of a split: its token range and bytes of source text. */
 bool cm_dataset_doc(const cm_dataset *d, cm_split split, int64_t i, int64_t *start,
                     int64_t *n, int64_t *bytes, cm_err *err);
+/* Where document i came from: index in the manifest's sources, and line. */
+bool cm_dataset_origin(const cm_dataset *d, cm_split split, int64_t i, uint32_t *source,
+                       uint64_t *line, cm_err *err);
 /* Read every frame and check every checksum and hash, in parallel. */
 bool cm_dataset_verify(const cm_dataset *d, cm_err *err);
 

@@ -35,6 +35,10 @@ int cm_spm_id(const cm_spm *s, const char *piece); /* -1 when absent */
  * capacity *cap).  False only on a library failure. */
 bool cm_spm_encode(const cm_spm *s, const char *text, size_t n, int32_t **out,
                    int64_t *n_out, int64_t *cap, cm_err *err);
+/* A place c in (0, n], at most `want` if there is one, where text can be cut so that the
+ * ids of [0,c) followed by the ids of [c,n) are the ids of the whole.  n when the tokenizer
+ * or the text offers none. */
+size_t cm_spm_cut(const cm_spm *s, const char *text, size_t n, size_t want);
 /* Decode ids to text (free()), as SentencePiece does: the dummy prefix is removed. */
 char *cm_spm_decode(const cm_spm *s, const int32_t *id, int64_t n);
 /* Bytes that one token contributes in mid-text (byte pieces give their byte, U+2581 a
@@ -46,8 +50,13 @@ bool cm_spm_build(const char *const *piece, const size_t *len, const float *scor
                   const int *type, int n, int bos, int eos, int unk, int pad,
                   bool add_dummy_prefix, cm_buf *proto, cm_err *err);
 
-/* Train a vocabulary: BPE, identity normalisation, byte fallback, digits split, no
- * whitespace collapsing: what llama.cpp reproduces exactly.  Runs the library in a child
+/* Train a vocabulary: BPE, identity normalisation, byte fallback, digits split, runs of
+ * spaces as pieces, no whitespace collapsing: what llama.cpp reproduces exactly.  No dummy
+ * prefix: then decode(encode(x)) is x, the ids of a text do not depend on where it was cut
+ * at a space, and the first word of a document is spelled as the first word of any other
+ * line.  Ids: unk 0, bos 1, eos 2, no pad, then the control pieces, bytes, the rest.  The
+ * proto is rebuilt by cm_spm_build, so it holds no path, and a tokenizer imported from a
+ * GGUF file written from it has the same hash.  Deterministic for any thread count.  Runs the library in a child
  * process forked before any parallel region, so that an abort inside becomes a sentence.
  * input: a text file, one sentence a line.  control: extra control pieces (chat markers). */
 typedef struct cm_spm_train_conf {
@@ -55,7 +64,6 @@ typedef struct cm_spm_train_conf {
     int vocab;
     const char *const *control;
     int n_control;
-    uint64_t seed;
     int threads;
 } cm_spm_train_conf;
 bool cm_spm_train(const cm_spm_train_conf *c, cm_buf *proto, cm_err *err);
