@@ -30,7 +30,10 @@
     X(CM_SPIKE_LOG, log) X(CM_SPIKE_SKIP, skip) X(CM_SPIKE_REWIND, rewind)              \
     X(CM_SPIKE_STOP, stop)
 #define CM_SPLIT_CHOICES(X)                                                             \
-    X(CM_SPLIT_FILE, file) X(CM_SPLIT_LINE, line) X(CM_SPLIT_BLANK, blank)
+    X(CM_SPLIT_MARKER, marker) X(CM_SPLIT_FILE, file) X(CM_SPLIT_LINE, line)            \
+    X(CM_SPLIT_BLANK, blank)
+#define CM_FORMAT_CHOICES(X)                                                            \
+    X(CM_FORMAT_AUTO, auto) X(CM_FORMAT_TXT, txt) X(CM_FORMAT_JSONL, jsonl)
 
 #define X(id, word) id,
 enum { CM_NUMERICS_CHOICES(X) };
@@ -41,6 +44,7 @@ enum { CM_SCHED_CHOICES(X) };
 enum { CM_RECOMPUTE_CHOICES(X) };
 enum { CM_SPIKE_CHOICES(X) };
 enum { CM_SPLIT_CHOICES(X) };
+enum { CM_FORMAT_CHOICES(X) };
 #undef X
 
 /* ---- the structs ------------------------------------------------------------------ */

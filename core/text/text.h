@@ -68,4 +68,5 @@ typedef struct cm_spm_train_conf {
 } cm_spm_train_conf;
 bool cm_spm_train(const cm_spm_train_conf *c, cm_buf *proto, cm_err *err);
 
+
 #endif

@@ -45,7 +45,7 @@ TEST(values_of_every_type) {
                     "optim: {lr: 3e-4, kind: muon}\n"
                     "model:\n  tied: false\n  pattern: \"MA\"\n  context: 64k\n"
                     "tokenize:\n  inputs:\n  - a.txt\n  - \"b c.txt\"\n"
-                    "  max_line: 2MiB\nval:\n";
+                    "  max_doc: 2MiB\nval:\n";
     cm_conf c;
     cm_conf_open(&c, NULL);
     cm_conf_text(&c, "f", y, strlen(y));
@@ -54,7 +54,7 @@ TEST(values_of_every_type) {
     CHECK(c.top.numerics == CM_CONF_FAST && c.optim.lr == 3e-4);
     CHECK(c.optim.kind == CM_OPTIM_MUON && !c.model.tied && c.model.context == 64000);
     CHECK(c.tokenize.inputs.n == 2 && !strcmp(c.tokenize.inputs.v[1], "b c.txt"));
-    CHECK(c.tokenize.max_line == 2097152 && cm_conf_given(&c, "optim.lr"));
+    CHECK(c.tokenize.max_doc == 2097152 && cm_conf_given(&c, "optim.lr"));
     cm_conf_set(&c, "tokenize.inputs=x,y,z");
     CHECK(c.tokenize.inputs.n == 3 && !strcmp(c.tokenize.inputs.v[2], "z"));
     cm_conf_close(&c);
@@ -117,7 +117,7 @@ TEST(wrong_types) {
     EXPECT("optim: {lr: nan}\n", "f:1:13: error: optim.lr = nan is not a number\n");
     EXPECT("sched: {tokens: 3 apples}\n", "f:1:17: error: sched.tokens = 3 apples is not "
                                           "a count (like 5000, 64k, 10M)\n");
-    EXPECT("tokenize: {max_line: 3k}\n", "f:1:22: error: tokenize.max_line = 3k is not a "
+    EXPECT("tokenize: {max_doc: 3k}\n", "f:1:21: error: tokenize.max_doc = 3k is not a "
                                          "size (like 4096, 64MiB, 2GB)\n");
     EXPECT("model: {rope: yran}\n", "f:1:15: error: model.rope = yran is none of none, "
                                     "plain, linear, yarn; did you mean 'yarn'?\n");
@@ -252,7 +252,7 @@ TEST(dump_round_trip) {
         cm_conf_set(&a, i < n_hard ? hard[i] : "tokenize.inputs=[\"a,b\", c d, '']");
         a.optim.lr = cm_rng_uniform(r, (uint64_t)i) * pow(10, -(double)(i % 12));
         a.top.seed = (int64_t)cm_rng_below(r, (uint64_t)i, 1000000000000000000);
-        a.tokenize.max_line = 123456789 + i;
+        a.tokenize.max_doc = 123456789 + i;
         cm_conf_dump(&a, i % 2, &text);
         cm_conf_open(&b, NULL);
         cm_conf_text(&b, "dump", text.s, text.n);
