@@ -29,6 +29,13 @@ typedef struct cm_model {
 /* Fill defaults (head_dim, ...) and check every cross-field rule (d_model divisible by
  * heads, groups divide heads, pattern letters, ...).  False: a sentence naming the key. */
 bool cm_model_resolve(cm_model_conf *c, cm_err *err);
+/* What the pattern strings say. */
+bool cm_layer_is_attention(const cm_model_conf *c, int64_t layer);
+bool cm_layer_has_experts(const cm_model_conf *c, int64_t layer);
+bool cm_model_has_attention(const cm_model_conf *c);
+bool cm_model_has_mamba(const cm_model_conf *c);
+bool cm_model_has_experts(const cm_model_conf *c);
+bool cm_model_has_dense(const cm_model_conf *c);
 /* Can GGUF's granitehybrid / granite / granitemoe say this model?  False: a sentence that
  * names the offending key (limits: docs/MODELS.md). */
 bool cm_model_exportable(const cm_model_conf *c, cm_err *err);
@@ -36,6 +43,7 @@ bool cm_model_exportable(const cm_model_conf *c, cm_err *err);
 /* Register and allocate all parameters on `arena` (a counting arena measures).  c must be
  * resolved, vocab_size set.  trained: with gradients. */
 void cm_model_build(cm_model *m, const cm_model_conf *c, cm_arena *arena, bool trained);
+void cm_model_end(cm_model *m); /* frees its tables, not the arena */
 /* Parameters in all, and those a token uses (chosen and shared experts only). */
 int64_t cm_model_count(const cm_model_conf *c, bool active);
 /* Forward + backward flops per token by the formula of DESIGN 9: 6 x matmul parameters a
@@ -81,6 +89,37 @@ cm_var *cm_model_hidden(const cm_model *m, cm_tape *t, const int32_t *token,
 /* Logits of given rows of hidden states: out[n,V]. */
 void cm_model_logits(const cm_model *m, const cm_real *hidden, const int64_t *row,
                      int64_t n, cm_real *out);
+
+/* One sequence being read and continued.  cap: most tokens it will hold. */
+typedef struct cm_session {
+    const cm_model *m;
+    int cap;
+    cm_state st;
+    cm_arena arena, meta, keep;
+} cm_session;
+bool cm_session_open(cm_session *s, const cm_model *m, int cap, cm_err *err);
+void cm_session_close(cm_session *s);
+void cm_session_reset(cm_session *s); /* start of a new text */
+/* Read n tokens.  all: logits after each of them [n,V], or NULL; last: after the last one
+ * [V], or NULL.  False: no room, or an id outside the vocabulary. */
+bool cm_session_feed(cm_session *s, const int32_t *token, int64_t n, cm_real *all,
+                     cm_real *last, cm_err *err);
+
+/* How to choose a token; see sample.c for the order of the filters. */
+typedef struct cm_sampling {
+    double temperature;          /* 0 = the most likely token */
+    int64_t top_k;               /* 0 = off */
+    double top_p, min_p;         /* 1 and 0 = off */
+    double repeat_penalty;       /* 1 = off; applies to the last repeat_last tokens */
+    int64_t repeat_last;
+    uint64_t seed;
+} cm_sampling;
+/* Token id; draw counts draws of this seed.  Changes logits when penalising.  work:
+ * cm_sample_work_bytes(V) bytes. */
+int cm_sample_token(const cm_sampling *s, cm_real *logits, int V, const int32_t *recent,
+                    int n_recent, uint64_t draw, void *work);
+size_t cm_sample_work_bytes(int V);
+int cm_argmax(const cm_real *x, int n); /* lowest index of the largest */
 
 /* ---- models as files ------------------------------------------------------------------ */
 

@@ -1,0 +1,241 @@
+/* model.c -- the stack of blocks: build, run, count. */
+#include "model/model.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+/* ---- build ---------------------------------------------------------------------------- */
+
+static cm_param *norm_param(cm_params *ps, int64_t D, const char *which, int layer) {
+    return cm_param_add(ps, CM_GROUP_VECTOR, CM_INIT_ONE, 0, 1, &D,
+                        "model.layers.%d.%s_layernorm.weight", layer, which);
+}
+
+static void build_layer(cm_model *m, int i) {
+    const cm_model_conf *c = &m->conf;
+    cm_params *ps = &m->params;
+    cm_layer *l = &m->layer[i];
+    l->attention = cm_layer_is_attention(c, i);
+    l->experts = cm_layer_has_experts(c, i);
+    l->norm1 = norm_param(ps, c->d_model, "input", i);
+    if (l->attention) {
+        cm_attn_build(&l->attn, ps, c, i);
+        l->attn.inv = c->rope == CM_ROPE_NONE ? NULL : m->rope_inv;
+        l->attn.mscale = m->rope_mscale;
+    } else {
+        cm_mamba2_build(&l->mamba, ps, c, i);
+    }
+    l->norm2 = norm_param(ps, c->d_model, "post_attention", i);
+    if (l->experts) cm_moe_build(&l->moe, ps, c, i);
+    int64_t F = l->experts ? c->d_shared : c->d_ff;
+    if (F) cm_mlp_build(&l->mlp, ps, c, i, F);
+}
+
+void cm_model_build(cm_model *m, const cm_model_conf *c, cm_arena *arena, bool trained) {
+    *m = (cm_model){ .conf = *c, .rope_mscale = 1 };
+    CM_ASSERT(c->vocab_size > 0, "a model without a vocabulary size");
+    if (cm_model_has_attention(c) && c->rope != CM_ROPE_NONE) {
+        cm_rope_conf r = { .kind = c->rope, .P = (int)c->head_dim, .base = c->rope_theta,
+                           .factor = c->rope_factor, .orig_ctx = (double)c->rope_orig_ctx,
+                           .beta_fast = 32, .beta_slow = 1 };
+        cm_rope_freqs(&r, m->rope_inv, &m->rope_mscale);
+    }
+    cm_params *ps = &m->params;
+    cm_params_begin(ps, arena, trained);
+    m->layer = calloc((size_t)c->n_layers, sizeof *m->layer);
+    CM_ASSERT(m->layer, "out of memory for the layer table");
+    int64_t VD[2] = { c->vocab_size, c->d_model };
+    double std = c->init_std > 0 ? c->init_std : 0.02;
+    m->embed = cm_param_add(ps, CM_GROUP_EMBED, CM_INIT_NORMAL, std, 2, VD,
+                            "model.embed_tokens.weight");
+    for (int i = 0; i < c->n_layers; i++) build_layer(m, i);
+    m->norm = cm_param_add(ps, CM_GROUP_VECTOR, CM_INIT_ONE, 0, 1, &c->d_model,
+                           "model.norm.weight");
+    m->head = c->tied ? m->embed
+                      : cm_param_add(ps, CM_GROUP_EMBED, CM_INIT_NORMAL, std, 2, VD,
+                                     "lm_head.weight");
+}
+
+void cm_model_end(cm_model *m) {
+    cm_params_end(&m->params);
+    free(m->layer);
+    *m = (cm_model){ 0 };
+}
+
+/* ---- run ------------------------------------------------------------------------------ */
+
+/* Everything one layer's block function needs besides x; lives on the meta arena. */
+typedef struct {
+    const cm_model *m;
+    int i;
+    cm_seq seq;
+    cm_layer_state *st;
+    cm_real aux_scale;
+    const cm_stats *stats;
+} layer_ctx;
+
+static cm_var *feed_forward(const layer_ctx *k, cm_tape *t, cm_var *x, cm_var **aux) {
+    const cm_layer *l = &k->m->layer[k->i];
+    const cm_model_conf *c = &k->m->conf;
+    if (!l->experts) return cm_mlp_fwd(&l->mlp, t, x);
+    const cm_stats *s = k->stats;
+    int64_t *load = s && s->load ? s->load + k->i * c->n_experts : NULL;
+    cm_moe_stats *ms = s && s->moe ? s->moe + k->i : NULL;
+    cm_var *y = cm_moe_fwd(&l->moe, t, x, (cm_real)c->lb_coef * k->aux_scale,
+                           (cm_real)c->z_coef * k->aux_scale, load, ms, aux);
+    if (l->mlp.in) y = cm_residual(t, y, cm_mlp_fwd(&l->mlp, t, x), 1);
+    return y;
+}
+
+/* A cm_block_fn: in[0] = x -> out[0] = x after the layer, out[1] = aux of an expert layer. */
+static void layer_fwd(void *ctx, cm_tape *t, cm_var *const *in, cm_var **out) {
+    const layer_ctx *k = ctx;
+    const cm_layer *l = &k->m->layer[k->i];
+    cm_real eps = (cm_real)k->m->conf.norm_eps, rs = (cm_real)k->m->conf.residual_scale;
+    cm_var *x = in[0];
+    cm_var *h = cm_rmsnorm(t, x, &l->norm1->var, eps);
+    h = l->attention ? cm_attn_fwd(&l->attn, t, h, &k->seq, k->st)
+                     : cm_mamba2_fwd(&l->mamba, t, h, &k->seq, k->st);
+    x = cm_residual(t, x, h, rs);
+    h = cm_rmsnorm(t, x, &l->norm2->var, eps);
+    out[0] = cm_residual(t, x, feed_forward(k, t, h, &out[1]), rs);
+}
+
+/* Run a layer, keeping only its outputs when `compact`. */
+static cm_var *run_layer(cm_tape *t, layer_ctx *k, cm_var *x, bool compact, cm_var **aux) {
+    cm_var *out[2] = { 0 };
+    if (compact) {
+        cm_tensor like[2] = { x->v, { .nd = 1, .dim = { 1 } } };
+        cm_recompute(t, layer_fwd, k, &x, 1, like, out, k->m->layer[k->i].experts ? 2 : 1);
+    } else {
+        layer_fwd(k, t, &x, out);
+    }
+    *aux = out[1];
+    return out[0];
+}
+
+static layer_ctx *new_ctx(const cm_model *m, cm_tape *t, int i, const cm_seq *seq) {
+    layer_ctx *k = cm_arena_zalloc(t->meta, sizeof *k);
+    k->m = m;
+    k->i = i;
+    k->seq = *seq;
+    return k;
+}
+
+static cm_var *embed_tokens(const cm_model *m, cm_tape *t, const int32_t *token, int64_t R) {
+    return cm_embed(t, &m->embed->var, token, R, (cm_real)m->conf.embedding_scale);
+}
+
+/* The sum of n one-element vars in a fixed order, any n >= 1. */
+static cm_var *sum_all(cm_tape *t, cm_var **x, int n) {
+    cm_var *total = x[0];
+    for (int i = 1; i < n;) {
+        cm_var *part[CM_MAX_IN] = { total };
+        int k = 1;
+        while (k < CM_MAX_IN && i < n) part[k++] = x[i++];
+        total = cm_sum(t, part, k);
+    }
+    return total;
+}
+
+cm_var *cm_model_loss(const cm_model *m, cm_tape *t, const cm_batch *b, cm_real norm,
+                      bool recompute, const cm_stats *st) {
+    const cm_model_conf *c = &m->conf;
+    int64_t R = (int64_t)b->B * b->T, scored = 0;
+    for (int64_t r = 0; r < R && !t->dry; r++) scored += b->target[r] >= 0;
+    cm_seq seq = { .B = b->B, .T = b->T, .doc = b->doc, .pos = b->pos };
+    cm_var **part = cm_arena_alloc(t->meta, ((size_t)c->n_layers + 1) * sizeof *part);
+    int n_part = 0;
+    cm_var *x = embed_tokens(m, t, b->token, R);
+    for (int i = 0; i < c->n_layers; i++) {
+        layer_ctx *k = new_ctx(m, t, i, &seq);
+        k->aux_scale = norm * (cm_real)scored;
+        k->stats = st;
+        cm_var *aux;
+        x = run_layer(t, k, x, recompute, &aux);
+        if (aux) part[n_part++] = aux;
+    }
+    x = cm_rmsnorm(t, x, &m->norm->var, (cm_real)c->norm_eps);
+    part[n_part++] = cm_xent(t, x, &m->head->var, b->target, 1 / (cm_real)c->logit_scale,
+                             norm, (cm_real)c->xent_z_coef, st ? st->nll : NULL);
+    return sum_all(t, part, n_part);
+}
+
+cm_var *cm_model_hidden(const cm_model *m, cm_tape *t, const int32_t *token,
+                        const cm_seq *seq, cm_state *st) {
+    CM_ASSERT(!t->recording, "cm_model_hidden is for inference");
+    cm_seq s = *seq;
+    if (st) s.pos0 = st->n;
+    cm_var *aux, *x = embed_tokens(m, t, token, (int64_t)s.B * s.T);
+    for (int i = 0; i < m->conf.n_layers; i++) {
+        layer_ctx *k = new_ctx(m, t, i, &s);
+        if (st) {
+            k->st = &st->layer[i];
+            k->st->n = st->n;
+        }
+        x = run_layer(t, k, x, true, &aux);
+    }
+    if (st) st->n += s.T;
+    return cm_rmsnorm(t, x, &m->norm->var, (cm_real)m->conf.norm_eps);
+}
+
+void cm_model_logits(const cm_model *m, const cm_real *hidden, const int64_t *row, int64_t n,
+                     cm_real *out) {
+    int64_t D = m->conf.d_model, V = m->conf.vocab_size;
+    const cm_real *w = cm_rdata(&m->head->var.v);
+    cm_real scale = 1 / (cm_real)m->conf.logit_scale;
+    for (int64_t i = 0; i < n;) {
+        /* Runs of consecutive rows are one product. */
+        int64_t k = 1;
+        while (i + k < n && row[i + k] == row[i] + k) k++;
+        cm_gemm(false, true, k, V, D, scale, hidden + row[i] * D, D, w, D, 0, out + i * V, V);
+        i += k;
+    }
+}
+
+/* ---- count ---------------------------------------------------------------------------- */
+
+/* Weights of a layer's matrices that a token multiplies (active) or that exist. */
+static int64_t matmul_weights(const cm_model_conf *c, int64_t i, bool active) {
+    int64_t D = c->d_model, n = 0;
+    if (cm_layer_is_attention(c, i)) {
+        n += 2 * D * c->head_dim * (c->n_heads + c->n_kv_heads);
+    } else {
+        int64_t DI = c->ssm_expand * D, H = DI / c->ssm_head_dim;
+        n += D * (2 * DI + 2 * c->ssm_groups * c->ssm_state + H) + DI * D;
+    }
+    if (!cm_layer_has_experts(c, i)) return n + 3 * D * c->d_ff;
+    int64_t experts = active ? c->top_k : c->n_experts;
+    return n + c->n_experts * D + 3 * D * (experts * c->d_expert + c->d_shared);
+}
+
+static int64_t vector_weights(const cm_model_conf *c, int64_t i) {
+    int64_t n = 2 * c->d_model;
+    if (cm_layer_is_attention(c, i)) return n;
+    int64_t DI = c->ssm_expand * c->d_model, H = DI / c->ssm_head_dim;
+    return n + (DI + 2 * c->ssm_groups * c->ssm_state) * (c->ssm_conv + 1) + 3 * H + DI;
+}
+
+int64_t cm_model_count(const cm_model_conf *c, bool active) {
+    int64_t n = c->vocab_size * c->d_model * (c->tied ? 1 : 2) + c->d_model;
+    for (int64_t i = 0; i < c->n_layers; i++)
+        n += matmul_weights(c, i, active) + vector_weights(c, i);
+    return n;
+}
+
+/* Forward flops per token of the parts that are not weights: scores and their use over
+ * the causal half of T; SSD's four products at chunk 64 (algorithm: docs/math/ssd.md). */
+static double mixer_flops(const cm_model_conf *c, int64_t i, int64_t T) {
+    if (cm_layer_is_attention(c, i))
+        return 4.0 * (double)(c->n_heads * c->head_dim) * (double)T / 2;
+    const double Q = 64;
+    double DI = (double)(c->ssm_expand * c->d_model), N = (double)c->ssm_state;
+    return Q * N * (double)c->ssm_groups + Q * DI + 4 * N * DI;
+}
+
+double cm_model_flops(const cm_model_conf *c, int64_t T) {
+    double f = 6.0 * (double)(c->vocab_size * c->d_model);
+    for (int64_t i = 0; i < c->n_layers; i++)
+        f += 6.0 * (double)matmul_weights(c, i, true) + 3 * mixer_flops(c, i, T);
+    return f;
+}

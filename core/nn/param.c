@@ -1,0 +1,109 @@
+/* param.c -- the parameter registry and initialisation. */
+#include "nn/nn.h"
+
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum { MAX_PARAMS = 1 << 15 };
+
+void cm_params_begin(cm_params *ps, cm_arena *arena, bool trained) {
+    *ps = (cm_params){ .arena = arena, .trained = trained };
+}
+
+/* The registry's own memory is small and separate from the planned arena. */
+static void grow(cm_params *ps) {
+    if (ps->n < ps->cap) return;
+    int cap = ps->cap ? ps->cap * 2 : 256;
+    CM_ASSERT(cap <= MAX_PARAMS, "more than %d parameters", MAX_PARAMS);
+    cm_param **p = realloc(ps->p, (size_t)cap * sizeof *p);
+    CM_ASSERT(p, "out of memory for the parameter registry");
+    ps->p = p;
+    ps->cap = cap;
+}
+
+cm_param *cm_param_add(cm_params *ps, cm_group group, cm_init init, double scale, int nd,
+                       const int64_t *dim, const char *fmt, ...) {
+    grow(ps);
+    cm_param *p = calloc(1, sizeof *p);
+    CM_ASSERT(p, "out of memory for the parameter registry");
+    ps->p[ps->n++] = p;
+    va_list ap;
+    va_start(ap, fmt);
+    vsnprintf(p->name, sizeof p->name, fmt, ap);
+    va_end(ap);
+    p->group = group;
+    p->init = init;
+    p->scale = scale;
+    p->var.v = (cm_tensor){ .dtype = CM_REAL_DTYPE, .nd = nd };
+    memcpy(p->var.v.dim, dim, (size_t)nd * sizeof *dim);
+    size_t bytes = cm_tensor_bytes(&p->var.v);
+    p->var.v.data = cm_arena_alloc(ps->arena, bytes);
+    p->var.is_param = true;
+    if (ps->trained) {
+        p->var.wants_grad = true;
+        p->var.g = cm_arena_zalloc(ps->arena, bytes);
+    }
+    return p;
+}
+
+void cm_params_end(cm_params *ps) {
+    for (int i = 0; i < ps->n; i++) free(ps->p[i]);
+    free(ps->p);
+    *ps = (cm_params){ 0 };
+}
+
+cm_param *cm_params_find(const cm_params *ps, const char *name) {
+    for (int i = 0; i < ps->n; i++)
+        if (!strcmp(ps->p[i]->name, name)) return ps->p[i];
+    return NULL;
+}
+
+int64_t cm_params_count(const cm_params *ps) {
+    int64_t n = 0;
+    for (int i = 0; i < ps->n; i++) n += cm_tensor_count(&ps->p[i]->var.v);
+    return n;
+}
+
+void cm_params_zero_grad(cm_params *ps) {
+    for (int i = 0; i < ps->n; i++) {
+        cm_var *v = &ps->p[i]->var;
+        if (v->g) memset(v->g, 0, cm_tensor_bytes(&v->v));
+    }
+}
+
+/* dt0 log-uniform in [1e-3, 1e-1]; the bias is its inverse softplus, dt0 + log(1-e^-dt0)
+ * (state-spaces/mamba).  Ports that set it to one train measurably worse. */
+static double dt_bias(double u) {
+    double dt = exp(log(1e-3) + u * (log(1e-1) - log(1e-3)));
+    if (dt < 1e-4) dt = 1e-4;
+    return dt + log(-expm1(-dt));
+}
+
+static double cut_normal(cm_rng r, uint64_t i) {
+    double x = cm_rng_normal(r, i);
+    return x > 3 ? 3 : x < -3 ? -3 : x;
+}
+
+static double init_value(const cm_param *p, cm_rng r, uint64_t i) {
+    switch (p->init) {
+    case CM_INIT_ZERO: return 0;
+    case CM_INIT_ONE: return 1;
+    case CM_INIT_NORMAL: return p->scale * cut_normal(r, i);
+    case CM_INIT_UNIFORM: return p->scale * (2 * cm_rng_uniform(r, i) - 1);
+    case CM_INIT_A_LOG: return log(1 + 15 * cm_rng_uniform(r, i));
+    case CM_INIT_DT_BIAS: return dt_bias(cm_rng_uniform(r, i));
+    }
+    CM_ASSERT(false, "parameter %s: unknown initialisation %d", p->name, (int)p->init);
+}
+
+void cm_params_init(cm_params *ps, uint64_t seed) {
+    for (int k = 0; k < ps->n; k++) {
+        const cm_param *p = ps->p[k];
+        cm_rng r = cm_rng_make(seed, CM_RNG_INIT, (uint64_t)k);
+        int64_t n = cm_tensor_count(&p->var.v);
+        cm_real *w = cm_rdata(&p->var.v);
+#pragma omp parallel for schedule(static)
+        for (int64_t i = 0; i < n; i++) w[i] = (cm_real)init_value(p, r, (uint64_t)i);
+    }
+}
