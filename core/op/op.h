@@ -16,6 +16,7 @@
 #ifndef CM_OP_H
 #define CM_OP_H
 
+#include "conf/conf.h"
 #include "kern/kern.h"
 
 #define CM_MAX_IN 8
@@ -172,9 +173,8 @@ cm_var *cm_sum(cm_tape *t, cm_var *const *x, int n);
 /* Rotary position embedding, half-split pairs (i, i+P/2), applied to q and k in place of
  * nothing: attention takes it as an attribute.  Frequencies inv[P/2] come from
  * cm_rope_freqs. */
-typedef enum { CM_ROPE_NONE, CM_ROPE_PLAIN, CM_ROPE_LINEAR, CM_ROPE_YARN } cm_rope_kind;
 typedef struct cm_rope_conf {
-    cm_rope_kind kind;
+    int kind;           /* CM_ROPE_NONE, _PLAIN, _LINEAR or _YARN of conf.h */
     int P;              /* head width; all of it rotates */
     double base;        /* theta */
     double factor;      /* linear and YaRN: context extension s >= 1 */
