@@ -164,18 +164,13 @@ cm_var *cm_model_loss(const cm_model *m, cm_tape *t, const cm_batch *b, cm_real 
 cm_var *cm_model_hidden(const cm_model *m, cm_tape *t, const int32_t *token,
                         const cm_seq *seq, cm_state *st) {
     CM_ASSERT(!t->recording, "cm_model_hidden is for inference");
-    cm_seq s = *seq;
-    if (st) s.pos0 = st->n;
-    cm_var *aux, *x = embed_tokens(m, t, token, (int64_t)s.B * s.T);
+    cm_var *aux, *x = embed_tokens(m, t, token, (int64_t)seq->B * seq->T);
     for (int i = 0; i < m->conf.n_layers; i++) {
-        layer_ctx *k = new_ctx(m, t, i, &s);
-        if (st) {
-            k->st = &st->layer[i];
-            k->st->n = st->n;
-        }
+        layer_ctx *k = new_ctx(m, t, i, seq);
+        k->st = st ? &st->layer[i] : NULL;
         x = run_layer(t, k, x, true, &aux);
     }
-    if (st) st->n += s.T;
+    for (int b = 0; st && b < seq->B; b++) st->held[b] += seq->T;
     return cm_rmsnorm(t, x, &m->norm->var, (cm_real)m->conf.norm_eps);
 }
 

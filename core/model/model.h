@@ -74,7 +74,8 @@ cm_var *cm_model_loss(const cm_model *m, cm_tape *t, const cm_batch *b, cm_real 
 
 /* Decoding state of B sequences with room for cap tokens each. */
 typedef struct cm_state {
-    int B, cap, n; /* n: tokens consumed so far */
+    int B, cap;
+    int32_t *held; /* [B] tokens consumed so far */
     cm_layer_state *layer;
 } cm_state;
 size_t cm_state_bytes(const cm_model_conf *c, int B, int cap);

@@ -9,16 +9,16 @@
 enum { PIECE = 256 };
 
 /* The forward pass of T tokens on counting memory: what the session's arena must hold. */
-static bool measure(const cm_session *s, int T, size_t *bytes, cm_err *err) {
+static bool measure(cm_session *s, int T, size_t *bytes, cm_err *err) {
     cm_arena count;
     if (!cm_arena_open_counting(&count, "session plan", err)) return false;
     cm_tape t;
-    size_t mark = cm_arena_mark((cm_arena *)&s->meta);
+    size_t mark = cm_arena_mark(&s->meta);
     cm_state st = s->st;
-    cm_tape_begin(&t, &count, (cm_arena *)&s->meta, false, true);
+    cm_tape_begin(&t, &count, &s->meta, false, true);
     cm_model_hidden(s->m, &t, NULL, &(cm_seq){ .B = 1, .T = T }, &st);
     *bytes = count.peak;
-    cm_arena_reset((cm_arena *)&s->meta, mark);
+    cm_arena_reset(&s->meta, mark);
     cm_arena_close(&count);
     return true;
 }
@@ -67,10 +67,10 @@ static void feed_piece(cm_session *s, const int32_t *token, int T, cm_real *all,
 
 bool cm_session_feed(cm_session *s, const int32_t *token, int64_t n, cm_real *all,
                      cm_real *last, cm_err *err) {
-    if (s->st.n + n > s->cap)
+    if (s->st.held[0] + n > s->cap)
         return cm_fail(err, CM_EXIT_USAGE,
                        "the text needs %lld tokens but the session has room for %d",
-                       (long long)(s->st.n + n), s->cap);
+                       (long long)(s->st.held[0] + n), s->cap);
     int64_t V = s->m->conf.vocab_size;
     for (int64_t i = 0; i < n; i++)
         if (token[i] < 0 || token[i] >= V)

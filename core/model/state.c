@@ -17,7 +17,8 @@ static sizes layer_sizes(const cm_model_conf *c, int64_t i, int B, int cap) {
 }
 
 size_t cm_state_bytes(const cm_model_conf *c, int B, int cap) {
-    size_t n = cm_align_up((size_t)c->n_layers * sizeof(cm_layer_state));
+    size_t n = cm_align_up((size_t)c->n_layers * sizeof(cm_layer_state)) +
+               cm_align_up((size_t)B * sizeof(int32_t));
     for (int64_t i = 0; i < c->n_layers; i++) {
         sizes s = layer_sizes(c, i, B, cap);
         n += 2 * cm_align_up(s.kv) + cm_align_up(s.conv) + cm_align_up(s.ssm);
@@ -29,13 +30,13 @@ void cm_state_init(cm_state *s, const cm_model *m, int B, int cap, cm_arena *are
     int64_t L = m->conf.n_layers;
     *s = (cm_state){ .B = B, .cap = cap };
     s->layer = cm_arena_zalloc(arena, (size_t)L * sizeof *s->layer);
+    s->held = cm_arena_zalloc(arena, (size_t)B * sizeof *s->held);
     for (int64_t i = 0; i < L; i++) {
         sizes z = layer_sizes(&m->conf, i, B, cap);
         cm_layer_state *l = &s->layer[i];
-        l->cap = cap;
         if (z.kv) {
-            l->k = cm_arena_alloc(arena, z.kv);
-            l->v = cm_arena_alloc(arena, z.kv);
+            cm_real *k = cm_arena_alloc(arena, z.kv), *v = cm_arena_alloc(arena, z.kv);
+            l->kv = (cm_kv){ .k = k, .v = v, .cap = cap, .held = s->held };
         } else {
             l->conv = cm_arena_zalloc(arena, z.conv);
             l->ssm = cm_arena_zalloc(arena, z.ssm);
@@ -44,7 +45,7 @@ void cm_state_init(cm_state *s, const cm_model *m, int B, int cap, cm_arena *are
 }
 
 void cm_state_clear(cm_state *s, const cm_model *m) {
-    s->n = 0;
+    memset(s->held, 0, (size_t)s->B * sizeof *s->held);
     for (int64_t i = 0; i < m->conf.n_layers; i++) {
         sizes z = layer_sizes(&m->conf, i, s->B, s->cap);
         if (z.conv) memset(s->layer[i].conv, 0, z.conv);

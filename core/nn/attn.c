@@ -20,11 +20,8 @@ cm_var *cm_attn_fwd(const cm_attn *a, cm_tape *t, cm_var *x, const cm_seq *seq,
     cm_var *q = cm_linear(t, x, &a->q->var);
     cm_var *k = cm_linear(t, x, &a->k->var);
     cm_var *v = cm_linear(t, x, &a->v->var);
-    cm_var *y;
-    if (st)
-        y = cm_attention_cached(t, q, k, v, seq, a->H, a->G, a->scale, a->inv, a->mscale,
-                                st->k, st->v, st->cap, st->n);
-    else
-        y = cm_attention(t, q, k, v, seq, a->H, a->G, a->scale, a->inv, a->mscale);
+    cm_var *y = st ? cm_attention_cached(t, q, k, v, &st->kv, seq->B, a->H, a->G, a->scale,
+                                         a->inv, a->mscale)
+                   : cm_attention(t, q, k, v, seq, a->H, a->G, a->scale, a->inv, a->mscale);
     return cm_linear(t, y, &a->o->var);
 }

@@ -57,12 +57,11 @@ int64_t cm_params_count(const cm_params *ps);
 void cm_params_init(cm_params *ps, uint64_t seed);
 void cm_params_zero_grad(cm_params *ps);
 
-/* Decoding state of one layer; zeroed = start of a document. */
+/* Decoding state of one layer of B sequences; zeroed = start of a document. */
 typedef struct cm_layer_state {
-    cm_real *k, *v;   /* attention: [B,cap,G*P] rotated keys, values */
-    cm_real *conv;    /* Mamba-2: [B,K-1,C] last raw conv inputs */
-    cm_real *ssm;     /* Mamba-2: [B,H,N,P] */
-    int cap, n;       /* attention: rows there is room for, rows filled */
+    cm_kv kv;      /* attention */
+    cm_real *conv; /* Mamba-2: [B,K-1,C] last raw conv inputs */
+    cm_real *ssm;  /* Mamba-2: [B,H,N,P] */
 } cm_layer_state;
 
 /* ---- blocks: x[R,D] (already normed) -> y[R,D] ---------------------------------------- */
