@@ -37,28 +37,34 @@ tests-build: $(TESTS)
 
 $(O)/%.o: %.c
 	@mkdir -p $(@D)
-	$(CC) $(CFLAGS) $(call isa,$<) -c $< -o $@
+	@echo '  CC    $<'
+	@$(CC) $(CFLAGS) $(call isa,$<) -c $< -o $@
 $(O)/%.o: %.cc
 	@mkdir -p $(@D)
-	$(CXX) $(CXXFLAGS) -c $< -o $@
+	@echo '  CXX   $<'
+	@$(CXX) $(CXXFLAGS) -c $< -o $@
 $(O)/libchimera.a: $(LIBO)
 	@rm -f $@
-	ar rcs $@ $^
+	@ar rcs $@ $^
 $(BIN)/%: $(O)/tools/%.o $(O)/libchimera.a
 	@mkdir -p $(@D)
-	$(CC) $(LDFLAGS) $^ $(LDLIBS) -o $@
+	@echo '  LINK  $@'
+	@$(CC) $(LDFLAGS) $^ $(LDLIBS) -o $@
 $(BIN)/%: $(O)/data/%.o $(O)/libchimera.a
 	@mkdir -p $(@D)
-	$(CC) $(LDFLAGS) $^ $(LDLIBS) -o $@
+	@echo '  LINK  $@'
+	@$(CC) $(LDFLAGS) $^ $(LDLIBS) -o $@
 build/bench/%: $(O)/bench/%.o $(O)/libchimera.a
 	@mkdir -p $(@D)
-	$(CC) $(LDFLAGS) $^ $(LDLIBS) -o $@
+	@echo '  LINK  $@'
+	@$(CC) $(LDFLAGS) $^ $(LDLIBS) -o $@
 # The kernel tests bring the AVX-512 sources along, compiled on an emulation.
 $(T)/unit/kern_test $(T)/unit/gemm_test: $(O)/tests/unit/emu512_avx2.o
 $(O)/tests/unit/emu512_avx2.o: CFLAGS += -O1 -Wno-psabi
 $(T)/%: $(O)/tests/%.o $(O)/tests/t.o $(O)/libchimera.a
 	@mkdir -p $(@D)
-	$(CC) $(LDFLAGS) $^ $(LDLIBS) -o $@
+	@echo '  LINK  $@'
+	@$(CC) $(LDFLAGS) $^ $(LDLIBS) -o $@
 
 clean: ## remove build/
 	rm -rf build

@@ -295,7 +295,7 @@ static double attention_flops(const cm_node *n) {
 }
 
 static bool attention_sample(cm_sample *s, int i) {
-    static const struct { int B, T, H, G, P, docs; cm_rope_kind rope; } cases[] = {
+    static const struct { int B, T, H, G, P, docs; int rope; } cases[] = {
         { 1, 5, 1, 1, 3, 1, CM_ROPE_NONE },   { 2, 7, 4, 2, 4, 3, CM_ROPE_PLAIN },
         { 1, 9, 3, 1, 6, 2, CM_ROPE_LINEAR }, { 1, 6, 2, 2, 8, 1, CM_ROPE_YARN },
         { 1, 67, 1, 1, 2, 1, CM_ROPE_PLAIN }, { 1, 1, 1, 1, 2, 1, CM_ROPE_PLAIN },
