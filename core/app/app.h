@@ -1,0 +1,94 @@
+/* app.h -- what every tool shares: the command line, configuration, help, exit codes.
+ *
+ * A tool's main is
+ *     int main(int argc, char **argv) {
+ *         return cm_app_main(argc, argv, &(cm_app){.name = "pretrain", ..., .run = run});
+ *     }
+ * and everything else follows from that one description: --config FILE (repeatable),
+ * section.key=value words, --help, --help=config[:section], --help=exit,
+ * --print-config, --dry-run, --version, --threads, --quiet, --json, for tools with a
+ * run folder --runs, --resume and --if-done, and the tool's own options. */
+#ifndef CM_APP_H
+#define CM_APP_H
+
+#include "conf/conf.h"
+#include "kern/kern.h"
+#include "run/run.h"
+
+#define CM_VERSION "0.1.0"
+
+/* A long option of one tool.  value: what stands for its value in help ("FILE"), or
+ * NULL for a switch.  A table ends with {0}. */
+typedef struct cm_app_opt {
+    const char *name, *value, *help;
+} cm_app_opt;
+
+typedef struct cm_app_ctx cm_app_ctx;
+
+typedef struct cm_app {
+    const char *name, *summary; /* "pretrain", "train a language model on shards" */
+    const char *words;          /* positional arguments in the usage line; NULL: none */
+    const char *examples;       /* whole lines, each indented by two spaces */
+    const char *sections;       /* configuration sections in use, by name; "": none */
+    const cm_app_opt *options;  /* or NULL */
+    bool has_run;               /* works in a run folder */
+    bool no_kernels;            /* computes nothing: cm_kern_init is skipped */
+    /* False with a sentence in err, or true; then ctx->exit is the exit code. */
+    bool (*run)(cm_app_ctx *ctx, cm_err *err);
+} cm_app;
+
+/* Words of the command line, in order; strings belong to argv. */
+typedef struct cm_words {
+    int n;
+    const char **v;
+} cm_words;
+
+/* What run() works with.  All of it is released by cm_app_main. */
+struct cm_app_ctx {
+    const cm_app *app;
+    int argc;
+    char **argv;
+    cm_conf conf; /* loaded and checked */
+    cm_words words, configs, settings; /* positional; --config; key=value */
+    cm_words given, given_values;      /* the tool's own options and their values */
+    bool dry_run, quiet, json;
+    int threads; /* --threads, else the key `threads`; 0 = all */
+    const char *runs;
+    cm_resume resume;
+    cm_if_done if_done;
+    cm_progress_mode progress;
+    cm_run run; /* after cm_app_run_open */
+    int exit;
+    /* read while parsing */
+    const char *help; /* --help's value, "" without one, NULL when not asked */
+    bool version, print_config;
+};
+
+/* Returns the exit status for main; after a stop signal it does not return but dies of
+ * that signal, once everything is closed. */
+int cm_app_main(int argc, char **argv, const cm_app *app);
+
+/* The tool's own options.  Text: the last value given, or NULL.  Every use of a
+ * repeatable one: i from 0 until NULL. */
+const char *cm_app_text(const cm_app_ctx *ctx, const char *name);
+const char *cm_app_text_at(const cm_app_ctx *ctx, const char *name, int i);
+bool cm_app_switch(const cm_app_ctx *ctx, const char *name);
+/* Numbers, checked: *out keeps its value where the option was not given. */
+bool cm_app_i64(const cm_app_ctx *ctx, const char *name, int64_t lo, int64_t hi,
+                int64_t *out, cm_err *err);
+bool cm_app_f64(const cm_app_ctx *ctx, const char *name, double lo, double hi,
+                double *out, cm_err *err);
+
+/* Take RUNS/<name> as --resume and --if-done say, write the run's first files, install
+ * signal handlers.  The name is the key `name`, else the first config file's, else the
+ * tool's.  Where ctx->run.skip is set afterwards there is nothing to do: return true.
+ * --resume=auto goes on only with an equal configuration (sections log, ckpt and val
+ * and the key `threads` are free); --resume=must accepts, and records, any change. */
+bool cm_app_run_open(cm_app_ctx *ctx, cm_err *err);
+
+/* "chimera-pretrain 0.1.0 (gcc 12.2.0, OpenBLAS 0.3.21, zstd 1.5.4, avx2)". */
+void cm_app_version(const cm_app *app, cm_buf *out);
+/* The short --help. */
+void cm_app_help(const cm_app *app, cm_buf *out);
+
+#endif

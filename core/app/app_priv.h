@@ -1,0 +1,22 @@
+/* app_priv.h -- what the files of app/ share with each other and with nobody else. */
+#ifndef CM_APP_PRIV_H
+#define CM_APP_PRIV_H
+
+#include "app/app.h"
+
+/* Options that every tool has; `run_only`: those with a run folder. */
+typedef struct cm_shared_opt {
+    cm_app_opt opt;
+    bool run_only;
+    bool value_optional; /* only as --name=value */
+} cm_shared_opt;
+extern const cm_shared_opt cm_shared_opts[];
+extern const int cm_n_shared_opts;
+
+/* The text that --help=TOPIC asks for; false: no such topic. */
+bool cm_app_topic(const cm_app_ctx *ctx, cm_buf *out);
+/* Fill ctx from argv.  False: a sentence for the user, CM_EXIT_USAGE. */
+bool cm_app_parse(cm_app_ctx *ctx, int argc, char **argv, cm_err *err);
+void cm_words_add(cm_words *w, const char *s);
+
+#endif

@@ -1,0 +1,122 @@
+/* open_run.c -- a tool's run folder: its name, whether going on is honest, run.json. */
+#include "app/app_priv.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+/* "configs/demo.yaml" -> "demo"; free(). */
+static char *stem(const char *path) {
+    const char *slash = strrchr(path, '/'), *base = slash ? slash + 1 : path;
+    const char *dot = strrchr(base, '.');
+    return cm_strf("%.*s", dot && dot > base ? (int)(dot - base) : (int)strlen(base),
+                   base);
+}
+
+/* A name is one folder below RUNS: anything else could write over other things. */
+static bool check_name(const cm_app_ctx *c, const char *name, cm_err *err) {
+    if (*name && *name != '.' && !strchr(name, '/'))
+        return true;
+    return cm_conf_bad(&c->conf, err, "name",
+                       "'%s' is no name for a folder: letters, digits, - and _", name);
+}
+
+/* Keys that may change between the segments of one run without making it another. */
+static bool is_free(const char *line) {
+    static const char *const free_keys[] = {"log.", "ckpt.", "val.", "threads:", "name:"};
+    for (size_t i = 0; i < sizeof free_keys / sizeof *free_keys; i++)
+        if (!strncmp(line, free_keys[i], strlen(free_keys[i])))
+            return true;
+    return false;
+}
+
+/* Differences between the folder's configuration and ours, as cm_conf_diff lines.
+ * Both go through text, so that keys the dump leaves out do not count. */
+static void changes(const cm_app_ctx *c, const char *old_text, size_t n, const char *ours,
+                    cm_buf *out) {
+    cm_conf a, b;
+    cm_conf_open(&a, NULL);
+    cm_conf_open(&b, NULL);
+    cm_conf_text(&a, "config.yaml", old_text, n);
+    cm_conf_text(&b, "config.yaml", ours, strlen(ours));
+    if (!cm_conf_check(&a, NULL))
+        cm_log(CM_LOG_WARN, "%s: written by another version; it cannot be compared fully",
+               c->run.dir);
+    cm_conf_diff(&a, &b, out);
+    cm_conf_close(&a);
+    cm_conf_close(&b);
+}
+
+static bool judge_changes(cm_app_ctx *c, cm_buf *diff, cm_err *err) {
+    char *rest = diff->s;
+    for (char *line; rest && (line = strsep(&rest, "\n")) && *line;) {
+        if (!is_free(line) && c->resume != CM_RESUME_MUST)
+            return cm_fail(err, CM_EXIT_USAGE,
+                           "%s: cannot go on with another configuration (%s); give "
+                           "another name, or --resume=must to change it on purpose",
+                           c->run.dir, line);
+        cm_log(CM_LOG_INFO, "resuming with %s", line);
+    }
+    return true;
+}
+
+static bool same_run(cm_app_ctx *c, const char *ours, cm_err *err) {
+    char *path = cm_run_path(&c->run, "config.yaml"), *old = NULL;
+    size_t n = 0;
+    cm_buf diff = {0};
+    bool ok = true;
+    if (cm_exists(path)) {
+        ok = cm_read_file(path, 4 << 20, &old, &n, err);
+        if (ok) {
+            changes(c, old, n, ours, &diff);
+            ok = judge_changes(c, &diff, err);
+        }
+    }
+    cm_buf_free(&diff);
+    free(old);
+    free(path);
+    return ok;
+}
+
+static void run_info(const cm_app_ctx *c, cm_buf *b) {
+    char now[32];
+    cm_buf v = {0};
+    cm_app_version(c->app, &v);
+    v.s[v.n - 1] = 0;
+    cm_json_str(b, "tool", c->app->name);
+    cm_json_str(b, "version", v.s);
+    cm_json_str(b, "started", cm_time_text(now));
+    cm_json_open(b, "argv", '[');
+    for (int i = 0; i < c->argc; i++)
+        cm_json_str(b, NULL, c->argv[i]);
+    cm_json_close(b, '[');
+    if (!c->app->no_kernels) {
+        cm_json_str(b, "kernels", cm_kern_describe());
+        cm_json_i64(b, "threads", cm_kern_threads());
+    }
+    cm_machine_json(b);
+    cm_buf_free(&v);
+}
+
+bool cm_app_run_open(cm_app_ctx *c, cm_err *err) {
+    char *name = *c->conf.top.name ? cm_strf("%s", c->conf.top.name)
+                 : c->configs.n    ? stem(c->configs.v[0])
+                                   : cm_strf("%s", c->app->name);
+    char *dir = cm_strf("%s/%s", c->runs, name);
+    cm_buf yaml = {0}, info = {0};
+    bool ok = check_name(c, name, err) &&
+              cm_run_open(&c->run, dir, c->app->name, c->resume, c->if_done, err);
+    if (ok && c->run.skip)
+        cm_log(CM_LOG_INFO, "%s: finished already; nothing to do", dir);
+    if (ok && !c->run.skip) {
+        cm_conf_dump(&c->conf, false, &yaml);
+        run_info(c, &info);
+        ok = (!c->run.resumed || same_run(c, yaml.s, err)) &&
+             cm_run_start(&c->run, yaml.s, &info, err);
+        cm_signals_install();
+    }
+    cm_buf_free(&yaml);
+    cm_buf_free(&info);
+    free(dir);
+    free(name);
+    return ok;
+}
