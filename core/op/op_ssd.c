@@ -10,7 +10,7 @@
 
 /* HEADS: heads that share one C B^T (a chunk of a group with more is cut).
  * TRI: rows of a triangular product taken at a time. */
-enum { HEADS = 8, TRI = 16 };
+enum { HEADS = 8, TRI = 24 };
 
 static bool has_dims(const cm_var *x, int nd, int64_t d0, int64_t d1) {
     return x->v.nd == nd && x->v.dim[0] == d0 && (nd < 2 || x->v.dim[1] == d1);
@@ -73,9 +73,10 @@ static void pass_states(const cm_ssd_run *r, int b, int h, cm_real *buf) {
         int64_t at = cm_ssd_at(r, b, h, k->t0);
         if (in) cm_k.scale_rows(1, size, &r->ec[at + k->q - 1], in, size, out, size);
         const cm_real *x = r->xbc + cm_ssd_x(r, k, h);
-        const cm_real *B = r->xbc + cm_ssd_b(r, k, h / r->HG);
+        cm_real *B = buf + r->Q * r->P;
+        cm_ssd_copy(k->q, r->N, r->xbc + cm_ssd_b(r, k, h / r->HG), r->W, B);
         cm_k.scale_rows(k->q, r->P, r->rd + at, x, r->W, buf, r->P);
-        cm_gemm1(true, false, r->N, r->P, k->q, 1, B, r->W, buf, r->P, in ? 1 : 0, out,
+        cm_gemm1(true, false, r->N, r->P, k->q, 1, B, r->N, buf, r->P, in ? 1 : 0, out,
                  r->P);
     }
 }
@@ -85,7 +86,7 @@ static void triangle(const cm_ssd_run *r, int q, const cm_real *m, const cm_real
                      cm_real beta, cm_real *y, int64_t ldy) {
     for (int i = 0; i < q; i += TRI) {
         int rows = q - i < TRI ? q - i : TRI;
-        cm_gemm1(true, false, rows, r->P, i + rows, 1, m + i, r->ld, x, r->W, beta,
+        cm_gemm1(true, false, rows, r->P, i + rows, 1, m + i, r->ld, x, r->P, beta,
                  y + i * ldy, ldy);
     }
 }
@@ -93,20 +94,24 @@ static void triangle(const cm_ssd_run *r, int q, const cm_real *m, const cm_real
 /* Outputs of heads [h0,h1) of one group in one chunk. */
 static void chunk_out(const cm_ssd_run *r, const cm_ssd_chunk *k, int g, int h0, int h1,
                       cm_real *buf, cm_real *y) {
-    cm_real *cb = buf, *m = cb + r->Q * r->ld, *cs = m + r->Q * r->ld;
-    int64_t ldy = (int64_t)r->H * r->P, row = (int64_t)k->b * r->T + k->t0;
-    const cm_real *B = r->xbc + cm_ssd_b(r, k, g), *C = r->xbc + cm_ssd_c(r, k, g);
-    cm_gemm1(false, true, k->q, k->q, r->N, 1, B, r->W, C, r->W, 0, cb, r->ld);
+    int N = r->N, P = r->P;
+    cm_real *cb = buf, *m = cb + r->Q * r->ld, *B = m + r->Q * r->ld, *C = B + r->Q * N;
+    cm_real *x = C + r->Q * N, *cs = x + r->Q * P;
+    int64_t ldy = (int64_t)r->H * P, row = (int64_t)k->b * r->T + k->t0;
+    cm_ssd_copy(k->q, N, r->xbc + cm_ssd_b(r, k, g), r->W, B);
+    cm_ssd_copy(k->q, N, r->xbc + cm_ssd_c(r, k, g), r->W, C);
+    cm_gemm1(false, true, k->q, k->q, N, 1, B, N, C, N, 0, cb, r->ld);
     for (int h = h0; h < h1; h++) {
         const cm_real *in = state_in(r, k, h);
-        cm_real *yh = y + row * ldy + (int64_t)h * r->P;
+        cm_real *yh = y + row * ldy + (int64_t)h * P;
         int64_t at = cm_ssd_at(r, k->b, h, k->t0);
         if (in) {
-            cm_k.scale_rows(k->q, r->N, r->ec + at, C, r->W, cs, r->N);
-            cm_gemm1(false, false, k->q, r->P, r->N, 1, cs, r->N, in, r->P, 0, yh, ldy);
+            cm_k.scale_rows(k->q, N, r->ec + at, C, N, cs, N);
+            cm_gemm1(false, false, k->q, P, N, 1, cs, N, in, P, 0, yh, ldy);
         }
+        cm_ssd_copy(k->q, P, r->xbc + cm_ssd_x(r, k, h), r->W, x);
         cm_k.ssd_mask(k->q, r->cs + at, r->dt + at, r->D[h], cb, m, r->ld);
-        triangle(r, k->q, m, r->xbc + cm_ssd_x(r, k, h), in ? 1 : 0, yh, ldy);
+        triangle(r, k->q, m, x, in ? 1 : 0, yh, ldy);
     }
 }
 

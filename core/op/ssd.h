@@ -9,6 +9,8 @@
 
 #include "op/op.h"
 
+#include <string.h>
+
 enum { CM_SSD_NONE = -1, CM_SSD_S0 = -2 };
 
 typedef struct cm_ssd_chunk {
@@ -69,6 +71,12 @@ static inline int64_t cm_ssd_b(const cm_ssd_run *r, const cm_ssd_chunk *k, int g
 }
 static inline int64_t cm_ssd_c(const cm_ssd_run *r, const cm_ssd_chunk *k, int g) {
     return cm_ssd_b(r, k, g) + (int64_t)r->G * r->N;
+}
+
+/* y[q,n] = q rows of n columns of x.  Rows of the batch are a large power of two apart
+ * in typical models, where they evict each other from the cache: products read copies. */
+static inline void cm_ssd_copy(int q, int n, const cm_real *x, int64_t ldx, cm_real *y) {
+    for (int i = 0; i < q; i++) memcpy(y + i * n, x + i * ldx, (size_t)n * sizeof *y);
 }
 
 /* Fill a run from a node; with scratch NULL only sizes: returns the bytes needed. */

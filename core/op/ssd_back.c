@@ -10,7 +10,7 @@
 #include <string.h>
 
 /* Rows of a triangular product taken at a time. */
-enum { TRI = 16 };
+enum { TRI = 24 };
 
 typedef struct {
     cm_ssd_run r;
@@ -26,19 +26,32 @@ typedef struct {
 typedef struct {
     cm_real *cb, *dcb, *e, *m;       /* [q,ld], row j is the earlier token */
     cm_real *dB, *dC;                /* [q,N], sums over the heads so far */
+    cm_real *B, *C, *x, *dy;         /* [q,N], [q,P]: copies of the inputs */
     cm_real *wide;                   /* [q,max(N,P)] */
     cm_real *ddt, *rect, *u, *v, *da, *tmp; /* [q] */
 } bufs;
 
 static bufs bufs_of(const cm_ssd_run *r) {
-    int64_t sq = r->Q * r->ld, qn = (int64_t)r->Q * r->N;
-    int64_t wide = r->N > r->P ? r->N : r->P;
-    cm_real *p = r->thread + r->thread_reals * omp_get_thread_num();
-    cm_real *vec = p + 4 * sq + 2 * qn + r->Q * wide;
-    return (bufs){ p,           p + sq,         p + 2 * sq,     p + 3 * sq,
-                   p + 4 * sq,  p + 4 * sq + qn, p + 4 * sq + 2 * qn,
-                   vec,         vec + r->ld,    vec + 2 * r->ld, vec + 3 * r->ld,
-                   vec + 4 * r->ld, vec + 5 * r->ld };
+    int64_t sq = r->Q * r->ld, qn = (int64_t)r->Q * r->N, qp = (int64_t)r->Q * r->P;
+    bufs w;
+    w.cb = r->thread + r->thread_reals * omp_get_thread_num();
+    w.dcb = w.cb + sq;
+    w.e = w.dcb + sq;
+    w.m = w.e + sq;
+    w.dB = w.m + sq;
+    w.dC = w.dB + qn;
+    w.B = w.dC + qn;
+    w.C = w.B + qn;
+    w.x = w.C + qn;
+    w.dy = w.x + qp;
+    w.wide = w.dy + qp;
+    w.ddt = w.wide + (qn > qp ? qn : qp);
+    w.rect = w.ddt + r->ld;
+    w.u = w.rect + r->ld;
+    w.v = w.u + r->ld;
+    w.da = w.v + r->ld;
+    w.tmp = w.da + r->ld;
+    return w;
 }
 
 static const cm_real *grad_y(const back *k, const cm_ssd_chunk *c, int h) {
@@ -65,7 +78,7 @@ static const cm_real *grad_out(const back *k, const cm_ssd_chunk *c, int h) {
     return cm_ssd_slot(r, r->dS, c->b, c->out, h);
 }
 
-static void states(const back *k, int b, int h, cm_real *buf) {
+static void states(const back *k, int b, int h, const bufs *w) {
     const cm_ssd_run *r = &k->r;
     int64_t size = (int64_t)r->N * r->P, bh = ((int64_t)b * r->H + h) * size;
     if (r->s0) {
@@ -80,14 +93,15 @@ static void states(const back *k, int b, int h, cm_real *buf) {
         int64_t at = cm_ssd_at(r, b, h, c->t0);
         if (in) cm_k.scale_rows(1, size, &r->ec[at + c->q - 1], in, size, out, size);
         cm_k.scale_rows(c->q, r->N, r->rd + at, r->xbc + cm_ssd_b(r, c, h / r->HG), r->W,
-                        buf, r->N);
-        cm_gemm1(true, false, r->P, r->N, c->q, 1, r->xbc + cm_ssd_x(r, c, h), r->W, buf,
-                 r->N, in ? 1 : 0, out, r->N);
+                        w->B, r->N);
+        cm_ssd_copy(c->q, r->P, r->xbc + cm_ssd_x(r, c, h), r->W, w->x);
+        cm_gemm1(true, false, r->P, r->N, c->q, 1, w->x, r->P, w->B, r->N, in ? 1 : 0,
+                 out, r->N);
     }
 }
 
 /* dS_in = exp(cs_last) dS_out + dY^T (exp(cs) C), latest chunk first. */
-static void state_grads(const back *k, int b, int h, cm_real *buf) {
+static void state_grads(const back *k, int b, int h, const bufs *w) {
     const cm_ssd_run *r = &k->r;
     int64_t size = (int64_t)r->N * r->P, bh = ((int64_t)b * r->H + h) * size;
     cm_real *end = cm_ssd_slot(r, r->dS, b, r->slots - 1, h);
@@ -100,9 +114,10 @@ static void state_grads(const back *k, int b, int h, cm_real *buf) {
         int64_t at = cm_ssd_at(r, b, h, c->t0);
         if (from) cm_k.scale_rows(1, size, &r->ec[at + c->q - 1], from, size, to, size);
         cm_k.scale_rows(c->q, r->N, r->ec + at, r->xbc + cm_ssd_c(r, c, h / r->HG), r->W,
-                        buf, r->N);
-        cm_gemm1(true, false, r->P, r->N, c->q, 1, grad_y(k, c, h), k->ldy, buf, r->N,
-                 from ? 1 : 0, to, r->N);
+                        w->C, r->N);
+        cm_ssd_copy(c->q, r->P, grad_y(k, c, h), k->ldy, w->dy);
+        cm_gemm1(true, false, r->P, r->N, c->q, 1, w->dy, r->P, w->C, r->N, from ? 1 : 0,
+                 to, r->N);
     }
     if (k->gs0) transpose(r->P, r->N, end - r->H * size, true, k->gs0 + bh);
 }
@@ -112,23 +127,22 @@ static void state_grads(const back *k, int b, int h, cm_real *buf) {
 static void through_states(const back *k, const cm_ssd_chunk *c, int h, const bufs *w,
                            const cm_real *in, const cm_real *out) {
     const cm_ssd_run *r = &k->r;
-    int q = c->q, N = r->N, P = r->P, g = h / r->HG;
+    int q = c->q, N = r->N, P = r->P;
     int64_t at = cm_ssd_at(r, c->b, h, c->t0), x = cm_ssd_x(r, c, h);
-    const cm_real *B = r->xbc + cm_ssd_b(r, c, g), *C = r->xbc + cm_ssd_c(r, c, g);
     memset(w->u, 0, (size_t)q * sizeof *w->u);
     memset(w->v, 0, (size_t)q * sizeof *w->v);
     if (out) {
         if (k->gx) {
-            cm_k.scale_rows(q, N, r->rd + at, B, r->W, w->wide, N);
+            cm_k.scale_rows(q, N, r->rd + at, w->B, N, w->wide, N);
             cm_gemm1(false, true, q, P, N, 1, w->wide, N, out, N, 1, k->gx + x, r->W);
         }
-        cm_gemm1(false, false, q, N, P, 1, r->xbc + x, r->W, out, N, 0, w->wide, N);
-        cm_k.fold_rows(q, N, r->rd + at, w->wide, N, B, r->W, w->dB, N, w->v);
+        cm_gemm1(false, false, q, N, P, 1, w->x, P, out, N, 0, w->wide, N);
+        cm_k.fold_rows(q, N, r->rd + at, w->wide, N, w->B, N, w->dB, N, w->v);
         for (int j = 0; j < q; j++) w->v[j] *= r->r[at + j];
     }
     if (in) {
-        cm_gemm1(false, false, q, N, P, 1, grad_y(k, c, h), k->ldy, in, N, 0, w->wide, N);
-        cm_k.fold_rows(q, N, r->ec + at, w->wide, N, C, r->W, w->dC, N, w->u);
+        cm_gemm1(false, false, q, N, P, 1, w->dy, P, in, N, 0, w->wide, N);
+        cm_k.fold_rows(q, N, r->ec + at, w->wide, N, w->C, N, w->dC, N, w->u);
         for (int i = 0; i < q; i++) w->u[i] *= r->ec[at + i];
     }
 }
@@ -164,15 +178,16 @@ static void head_back(const back *k, const cm_ssd_chunk *c, int h, const bufs *w
     int q = c->q;
     int64_t at = cm_ssd_at(r, c->b, h, c->t0), size = (int64_t)r->N * r->P;
     int64_t x = cm_ssd_x(r, c, h);
-    const cm_real *dy = grad_y(k, c, h);
     const cm_real *in = state_in(r, c, h), *out = grad_out(k, c, h);
-    cm_gemm1(false, true, q, q, r->P, 1, r->xbc + x, r->W, dy, k->ldy, 0, w->e, r->ld);
+    cm_ssd_copy(q, r->P, r->xbc + x, r->W, w->x);
+    cm_ssd_copy(q, r->P, grad_y(k, c, h), k->ldy, w->dy);
+    cm_gemm1(false, true, q, q, r->P, 1, w->x, r->P, w->dy, r->P, 0, w->e, r->ld);
     cm_k.ssd_mask_back(q, r->cs + at, r->dt + at, r->D[h], w->cb, w->e, w->m, w->dcb,
                        r->ld, w->ddt, w->rect, w->tmp);
     for (int j = 0; k->gx && j < q; j += TRI) {
         int rows = q - j < TRI ? q - j : TRI;
         cm_gemm1(false, false, rows, r->P, q - j, 1, w->m + j * (r->ld + 1), r->ld,
-                 dy + j * k->ldy, k->ldy, k->fresh ? 0 : 1, k->gx + x + j * r->W, r->W);
+                 w->dy + j * r->P, r->P, k->fresh ? 0 : 1, k->gx + x + j * r->W, r->W);
     }
     through_states(k, c, h, w, in, out);
     cm_real last = r->ec[at + q - 1];
@@ -195,18 +210,20 @@ static void chunk_back(const back *k, const cm_ssd_chunk *c, int g, double *part
     const cm_ssd_run *r = &k->r;
     bufs w = bufs_of(r);
     int q = c->q, N = r->N;
-    const cm_real *B = r->xbc + cm_ssd_b(r, c, g), *C = r->xbc + cm_ssd_c(r, c, g);
-    cm_gemm1(false, true, q, q, N, 1, B, r->W, C, r->W, 0, w.cb, r->ld);
+    int64_t b = cm_ssd_b(r, c, g), cc = cm_ssd_c(r, c, g);
+    cm_ssd_copy(q, N, r->xbc + b, r->W, w.B);
+    cm_ssd_copy(q, N, r->xbc + cc, r->W, w.C);
+    cm_gemm1(false, true, q, q, N, 1, w.B, N, w.C, N, 0, w.cb, r->ld);
     memset(w.dcb, 0, (size_t)(q * r->ld) * sizeof *w.dcb);
     memset(w.dB, 0, (size_t)(q * N) * sizeof *w.dB);
     memset(w.dC, 0, (size_t)(q * N) * sizeof *w.dC);
     for (int h = g * r->HG; h < (g + 1) * r->HG; h++)
         head_back(k, c, h, &w, part + 3 * h);
     if (!k->gx) return;
-    cm_gemm1(false, false, q, N, q, 1, w.dcb, r->ld, C, r->W, 1, w.dB, N);
-    cm_gemm1(true, false, q, N, q, 1, w.dcb, r->ld, B, r->W, 1, w.dC, N);
-    put_rows(k, q, w.dB, k->gx + cm_ssd_b(r, c, g));
-    put_rows(k, q, w.dC, k->gx + cm_ssd_c(r, c, g));
+    cm_gemm1(false, false, q, N, q, 1, w.dcb, r->ld, w.C, N, 1, w.dB, N);
+    cm_gemm1(true, false, q, N, q, 1, w.dcb, r->ld, w.B, N, 1, w.dC, N);
+    put_rows(k, q, w.dB, k->gx + b);
+    put_rows(k, q, w.dC, k->gx + cc);
 }
 
 static void rows_back(const back *k, int b0, int b1) {
@@ -216,10 +233,10 @@ static void rows_back(const back *k, int b0, int b1) {
 #pragma omp parallel for schedule(dynamic) num_threads(cm_kern_threads()) if (many)
     for (int i = 0; i < items; i++) {
         int b = b0 + i / r->H, h = i % r->H;
-        cm_real *buf = bufs_of(r).wide;
+        bufs w = bufs_of(r);
         cm_ssd_steps(r, b, h);
-        states(k, b, h, buf);
-        state_grads(k, b, h, buf);
+        states(k, b, h, &w);
+        state_grads(k, b, h, &w);
     }
 #pragma omp parallel for schedule(dynamic) num_threads(cm_kern_threads()) if (many)
     for (int i = 0; i < chunks * r->G; i++) {

@@ -40,10 +40,12 @@ static void set_shape(cm_ssd_run *r, const cm_node *n, bool backward) {
     if (r->rows < 1) r->rows = 1;
 }
 
-/* A thread's buffers: matrices [Q,ld], blocks [Q,N], one block [Q,max(N,P)], vectors. */
+/* A thread's buffers: matrices [Q,ld], blocks [Q,N] and [Q,P], one block [Q,max(N,P)],
+ * vectors. */
 static int64_t thread_reals(const cm_ssd_run *r, bool backward) {
     int64_t wide = r->N > r->P ? r->N : r->P;
-    int64_t row = backward ? 4 * r->ld + 2 * r->N + wide : 2 * r->ld + wide;
+    int64_t row = backward ? 4 * (r->ld + r->N) + 2 * r->P + wide
+                           : 2 * (r->ld + r->N) + r->P + wide;
     return (r->Q * row + (backward ? 6 * r->ld : 0) + 15) / 16 * 16;
 }
 
