@@ -1,0 +1,96 @@
+/* files.h -- how parameters lie in files; private to model/.
+ *
+ * An item says where one tensor of a file lives in one parameter.  The list of a model's
+ * items is its name map: export writes from it and import reads by it, so that the two
+ * directions cannot disagree. */
+#ifndef CM_MODEL_FILES_H
+#define CM_MODEL_FILES_H
+
+#include "model/model.h"
+
+typedef enum {
+    CM_ITEM_COPY,
+    CM_ITEM_DECAY, /* file: -exp(A_log); parameter: A_log */
+    CM_ITEM_ROPE   /* file: interleaved pairs; parameter: half-split, heads of `head` rows */
+} cm_item_how;
+
+/* The parameter as [outer, pitch, cols]; the item is rows [row0, row0+rows) of each outer
+ * block, in the file as [outer, rows, cols]. */
+typedef struct cm_item {
+    char name[128];
+    cm_param *p;
+    cm_tensor t; /* dtype and shape in the file; data NULL */
+    cm_item_how how;
+    bool keep_f32; /* norms, biases, router, ...: never narrowed */
+    int64_t outer, pitch, row0, rows, cols, head;
+} cm_item;
+
+typedef struct cm_items {
+    cm_item *v;
+    int n, cap;
+} cm_items;
+
+/* Append a whole parameter, shaped in the file as nd and dim say (nd 0: as in memory). */
+cm_item *cm_items_add(cm_items *m, cm_param *p, int nd, const int64_t *dim,
+                      const char *fmt, ...) CM_PRINTF(5, 6);
+/* Narrow the last item to rows [row0, row0+rows) of each outer block. */
+void cm_item_slice(cm_item *it, int64_t row0, int64_t rows);
+void cm_items_free(cm_items *m);
+/* Storage types for a wanted one: kept items stay F32, rows that are not whole blocks fall
+ * back to F16. */
+void cm_items_set_dtype(cm_items *m, cm_dtype want);
+
+/* Encode parameter -> file bytes, and back.  False (naming the tensor): a value is not
+ * finite, or too large for the type. */
+bool cm_item_write(const cm_item *it, void *dst, cm_err *err);
+bool cm_item_read(const cm_item *it, cm_dtype dt, const void *src, const char *path,
+                  cm_err *err);
+
+/* All tensors of a model in GGUF's and in Hugging Face's names, order and shape. */
+void cm_gguf_items(const cm_model *m, cm_items *out);
+void cm_hf_items(const cm_model *m, cm_items *out);
+
+/* Tensors of one or more files, by name; remembers which were asked for. */
+typedef struct cm_source {
+    const char *path;
+    const cm_st_entry **e; /* sorted by name */
+    bool *used;
+    int n;
+    uint64_t bytes;
+} cm_source;
+void cm_source_add(cm_source *s, const cm_st_entry *e, int n);
+void cm_source_sort(cm_source *s);
+void cm_source_free(cm_source *s);
+const cm_tensor *cm_source_find(cm_source *s, const char *name);
+/* Read an item from the tensor called `name`, whose first `skip` rows belong to others and
+ * which has `total` rows in all (0: it is the item's own).  *found false: no such tensor. */
+bool cm_source_read(cm_source *s, const cm_item *it, const char *name, int64_t skip,
+                    int64_t total, bool *found, cm_err *err);
+/* Refuse tensors that nothing asked for. */
+bool cm_source_all_used(const cm_source *s, cm_err *err);
+
+/* A conf being read from a file: strings live here until the model's arena exists. */
+typedef struct cm_file_conf {
+    cm_model_conf c;
+    char pattern[1025], ffn[1025];
+} cm_file_conf;
+/* conf defaults, with pattern and ffn pointing into f. */
+void cm_file_conf_init(cm_file_conf *f);
+/* Shorten a per-layer string to its shortest period; check every key's range; resolve.
+ * Failures are data errors that name the file. */
+bool cm_file_conf_finish(cm_file_conf *f, const char *path, cm_err *err);
+
+/* One item under any of the names it may have; a missing convolution bias is zero. */
+bool cm_hf_read_item(cm_source *s, const cm_item *it, cm_err *err);
+
+bool cm_hf_conf(cm_file_conf *f, const char *path, cm_err *err);
+/* One item; q, k and v also out of a fused tensor. */
+bool cm_gguf_read_item(cm_source *s, const cm_model *m, const cm_item *it, cm_err *err);
+bool cm_gguf_conf(cm_file_conf *f, const cm_gguf *g, cm_err *err);
+/* Keys of a model and of its tokenizer (NULL: none), and back. */
+void cm_gguf_put_conf(cm_gguf_out *g, const cm_model_conf *c);
+bool cm_gguf_put_tokenizer(cm_gguf_out *g, const cm_spm *spm, int64_t vocab, cm_err *err);
+/* *spm NULL when the file has no tokenizer, or one of a kind that is not ours. */
+bool cm_gguf_tokenizer(const cm_gguf *g, int64_t vocab, cm_spm **spm, cm_err *err);
+
+#endif

@@ -1,0 +1,214 @@
+/* items.c -- moving rows between parameters and files.
+ *
+ * Work goes row by row, so a block-quantized row is decoded or encoded on its own and no
+ * tensor needs a second copy in memory. */
+#include "model/files.h"
+#include "quant/quant.h"
+
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* ---- lists ------------------------------------------------------------------------ */
+
+cm_item *cm_items_add(cm_items *m, cm_param *p, int nd, const int64_t *dim,
+                      const char *fmt, ...) {
+    if (m->n == m->cap) {
+        m->cap = m->cap ? 2 * m->cap : 64;
+        m->v = realloc(m->v, (size_t)m->cap * sizeof *m->v);
+        CM_ASSERT(m->v, "out of memory: %d tensors", m->cap);
+    }
+    cm_item *it = &m->v[m->n++];
+    const cm_tensor *v = &p->var.v;
+    *it = (cm_item){.p = p, .outer = 1, .rows = 1, .cols = v->dim[v->nd - 1]};
+    va_list ap;
+    va_start(ap, fmt);
+    vsnprintf(it->name, sizeof it->name, fmt, ap);
+    va_end(ap);
+    if (v->nd >= 2) it->rows = v->dim[v->nd - 2];
+    if (v->nd == 3) it->outer = v->dim[0];
+    it->pitch = it->rows;
+    it->t.dtype = CM_F32_T;
+    it->t.nd = nd ? nd : v->nd;
+    memcpy(it->t.dim, nd ? dim : v->dim, (size_t)it->t.nd * sizeof *dim);
+    CM_ASSERT(cm_tensor_count(&it->t) == cm_tensor_count(v), "%s: shape", it->name);
+    return it;
+}
+
+void cm_item_slice(cm_item *it, int64_t row0, int64_t rows) {
+    CM_ASSERT(row0 + rows <= it->pitch, "%s: rows outside the parameter", it->name);
+    it->row0 = row0;
+    it->rows = it->t.dim[it->t.nd - 2] = rows;
+}
+
+void cm_items_free(cm_items *m) {
+    free(m->v);
+    *m = (cm_items){0};
+}
+
+void cm_items_set_dtype(cm_items *m, cm_dtype want) {
+    for (int i = 0; i < m->n; i++) {
+        cm_item *it = &m->v[i];
+        bool whole = it->t.dim[it->t.nd - 1] % cm_dtypes[want].block == 0;
+        it->t.dtype = it->keep_f32 ? CM_F32_T : whole ? want : CM_F16_T;
+    }
+}
+
+/* ---- rows ------------------------------------------------------------------------- */
+
+/* Row of the parameter that row r (of all outer blocks) of the file is. */
+static int64_t param_row(const cm_item *it, int64_t r) {
+    int64_t in = r % it->rows;
+    if (it->how == CM_ITEM_ROPE) {
+        int64_t j = in % it->head;
+        in = in - j + j % 2 * (it->head / 2) + j / 2;
+    }
+    return r / it->rows * it->pitch + it->row0 + in;
+}
+
+static size_t row_bytes(cm_dtype dt, int64_t cols) {
+    return (size_t)(cols / cm_dtypes[dt].block) * (size_t)cm_dtypes[dt].bytes;
+}
+
+/* Elements that rows are cut into: the parameter's, unless the file's are shorter (a
+ * vector that a block type would not divide is never narrowed, so any cut will do). */
+static bool write_row(const cm_item *it, int64_t r, float *row, unsigned char *dst) {
+    const cm_real *w = cm_rdata(&it->p->var.v) + param_row(it, r) * it->cols;
+    bool ok = true;
+    for (int64_t k = 0; k < it->cols; k++) {
+        double x = (double)w[k];
+        row[k] = (float)(it->how == CM_ITEM_DECAY ? -exp(x) : x);
+        ok = ok && isfinite(row[k]);
+        if (it->t.dtype == CM_F16_T) ok = ok && fabsf(row[k]) < 65520;
+    }
+    if (ok) cm_quantize(it->t.dtype, row, dst, it->cols);
+    return ok;
+}
+
+static bool read_row(const cm_item *it, int64_t r, cm_dtype dt, const unsigned char *src,
+                     float *row) {
+    cm_real *w = cm_rdata(&it->p->var.v) + param_row(it, r) * it->cols;
+    bool ok = true;
+    cm_to_f32(dt, src, row, it->cols);
+    for (int64_t k = 0; k < it->cols; k++) {
+        double x = (double)row[k];
+        w[k] = (cm_real)(it->how == CM_ITEM_DECAY ? x < 0 ? log(-x) : NAN : x);
+        ok = ok && isfinite(w[k]);
+    }
+    return ok;
+}
+
+/* Either direction over all rows; the number of rows that would not go. */
+static int64_t all_rows(const cm_item *it, cm_dtype dt, const unsigned char *src,
+                        unsigned char *dst) {
+    int64_t n = it->outer * it->rows, bad = 0;
+    size_t step = row_bytes(dt, it->cols);
+#pragma omp parallel reduction(+ : bad)
+    {
+        float *row = malloc((size_t)it->cols * sizeof *row + 1);
+        CM_ASSERT(row, "out of memory: a row of %lld", (long long)it->cols);
+#pragma omp for schedule(static)
+        for (int64_t r = 0; r < n; r++) {
+            size_t at = (size_t)r * step;
+            bad += dst ? !write_row(it, r, row, dst + at)
+                       : !read_row(it, r, dt, src + at, row);
+        }
+        free(row);
+    }
+    return bad;
+}
+
+bool cm_item_write(const cm_item *it, void *dst, cm_err *err) {
+    if (!all_rows(it, it->t.dtype, NULL, dst)) return true;
+    return cm_fail(err, CM_EXIT_DATA, "tensor %s holds a value that %s cannot (NaN, "
+                   "infinite or too large)", it->name, cm_dtypes[it->t.dtype].name);
+}
+
+bool cm_item_read(const cm_item *it, cm_dtype dt, const void *src, const char *path,
+                  cm_err *err) {
+    if (!all_rows(it, dt, src, NULL)) return true;
+    return cm_fail(err, CM_EXIT_DATA, "%s: tensor '%s' holds a value that is %s", path,
+                   it->name, it->how == CM_ITEM_DECAY ? "not finite and negative"
+                                                      : "not finite");
+}
+
+/* ---- sources ---------------------------------------------------------------------- */
+
+void cm_source_add(cm_source *s, const cm_st_entry *e, int n) {
+    size_t all = (size_t)s->n + (size_t)n;
+    s->e = realloc(s->e, (all + 1) * sizeof *s->e);
+    s->used = realloc(s->used, all + 1);
+    CM_ASSERT(s->e && s->used, "out of memory: %zu tensors", all);
+    for (int i = 0; i < n; i++) {
+        s->bytes += cm_tensor_bytes(&e[i].t);
+        s->e[s->n + i] = &e[i];
+    }
+    memset(s->used + s->n, 0, (size_t)n);
+    s->n += n;
+}
+
+static int by_name(const void *a, const void *b) {
+    return strcmp((*(const cm_st_entry *const *)a)->name,
+                  (*(const cm_st_entry *const *)b)->name);
+}
+
+void cm_source_sort(cm_source *s) { qsort(s->e, (size_t)s->n, sizeof *s->e, by_name); }
+
+void cm_source_free(cm_source *s) {
+    free(s->e);
+    free(s->used);
+    *s = (cm_source){0};
+}
+
+const cm_tensor *cm_source_find(cm_source *s, const char *name) {
+    cm_st_entry key = {.name = name};
+    const cm_st_entry *k = &key;
+    const cm_st_entry **e = bsearch(&k, s->e, (size_t)s->n, sizeof *s->e, by_name);
+    if (!e) return NULL;
+    s->used[e - s->e] = true;
+    return &(*e)->t;
+}
+
+/* Sizes of 1 say nothing: [C,1,K] is [C,K], [H,1] is [H]. */
+static bool same_sizes(const cm_tensor *a, const cm_tensor *b) {
+    int i = 0, j = 0;
+    for (;;) {
+        while (i < a->nd && a->dim[i] == 1) i++;
+        while (j < b->nd && b->dim[j] == 1) j++;
+        if (i == a->nd || j == b->nd) return i == a->nd && j == b->nd;
+        if (a->dim[i++] != b->dim[j++]) return false;
+    }
+}
+
+bool cm_source_read(cm_source *s, const cm_item *it, const char *name, int64_t skip,
+                    int64_t total, bool *found, cm_err *err) {
+    const cm_tensor *t = cm_source_find(s, name);
+    *found = t != NULL;
+    if (!t) return true;
+    cm_tensor want = it->t;
+    if (total) want.dim[want.nd - 2] = total;
+    char have_s[128], want_s[128];
+    if (!same_sizes(t, &want))
+        return cm_fail(err, CM_EXIT_DATA, "%s: tensor '%s' has shape %s; %s was wanted",
+                       s->path, name, cm_tensor_shape_str(t, have_s, sizeof have_s),
+                       cm_tensor_shape_str(&want, want_s, sizeof want_s));
+    if (t->dtype != CM_F32_T && t->dtype != CM_F64_T && t->dtype != CM_F16_T &&
+        t->dtype != CM_BF16_T && t->dtype != CM_Q8_0_T)
+        return cm_fail(err, CM_EXIT_DATA, "%s: tensor '%s' is %s, not a weight", s->path,
+                       name, cm_dtypes[t->dtype].name);
+    if (it->cols % cm_dtypes[t->dtype].block)
+        return cm_fail(err, CM_EXIT_DATA, "%s: tensor '%s': %s in rows of %lld", s->path,
+                       name, cm_dtypes[t->dtype].name, (long long)it->cols);
+    const unsigned char *src = t->data;
+    return cm_item_read(it, t->dtype, src + (size_t)skip * row_bytes(t->dtype, it->cols),
+                        s->path, err);
+}
+
+bool cm_source_all_used(const cm_source *s, cm_err *err) {
+    for (int i = 0; i < s->n; i++)
+        if (!s->used[i])
+            return cm_fail(err, CM_EXIT_DATA,
+                           "%s: tensor '%.200s' has no place in the model that the file "
+                           "describes", s->path, s->e[i]->name);
+    return true;
+}
