@@ -124,17 +124,48 @@ int cm_argmax(const cm_real *x, int n); /* lowest index of the largest */
 
 /* ---- models as files ------------------------------------------------------------------ */
 
-/* A model ready to run, from a checkpoint folder (ours or Hugging Face's) or a GGUF file,
- * with its tokenizer (NULL when the source has none). */
+/* A model ready to run, from a GGUF file or a folder: a checkpoint, a run (its latest
+ * checkpoint) or a Hugging Face model; with its tokenizer (NULL when the source has none,
+ * or one that is not SentencePiece).  F32, F16, BF16 and Q8_0 weights become cm_real. */
 typedef struct cm_loaded {
     cm_model model;
     cm_spm *spm;
-    cm_arena arena;
+    cm_arena arena;      /* the parameters, and the strings of model.conf */
     char *chat_template; /* Jinja, or NULL */
     char source[16];     /* "checkpoint", "huggingface", "gguf" */
-    char id[65];         /* SHA-256 of the weights file */
+    char id[65];         /* SHA-256 of the weights file (of its index, when sharded) */
 } cm_loaded;
+/* trained: with gradients, zeroed.  Every limit and size is checked before memory is
+ * touched; wrong files: CM_EXIT_DATA. */
 bool cm_load(cm_loaded *l, const char *path, bool trained, cm_err *err);
 void cm_loaded_close(cm_loaded *l);
+
+/* config.json of a model (spm may be NULL: no special tokens), and back; the strings of
+ * *c then live on `strings`. */
+bool cm_hf_write_config(const cm_model_conf *c, const cm_spm *spm, const char *path,
+                        cm_err *err);
+bool cm_hf_read_config(cm_model_conf *c, cm_arena *strings, const char *path, cm_err *err);
+/* tokenizer.model and tokenizer_config.json (with the chat template, unless NULL) in dir. */
+bool cm_hf_write_tokenizer(const cm_spm *spm, const char *chat_template, const char *dir,
+                           cm_err *err);
+
+/* What an export needs; spm and chat_template may be NULL. */
+typedef struct cm_export {
+    const cm_model *model;
+    const cm_spm *spm;
+    const char *chat_template;
+    const char *name; /* general.name */
+    cm_dtype type;    /* F32, F16, BF16; GGUF also Q8_0 */
+} cm_export;
+/* A GGUF file for llama.cpp; first asks cm_model_exportable. */
+bool cm_export_gguf(const cm_export *x, const char *path, cm_err *err);
+/* A folder for transformers: config.json, model.safetensors, tokenizer files. */
+bool cm_export_hf(const cm_export *x, const char *dir, cm_err *err);
+/* Table of the tensors that an export would write (a model built on a counting arena will
+ * do), one line each, and their bytes in all. */
+uint64_t cm_export_table(const cm_export *x, bool gguf, cm_buf *out);
+/* Compare a model with what an export of it reads back as: every tensor within the error
+ * that its storage type allows.  False: CM_EXIT_CHECK, naming the tensor. */
+bool cm_export_compare(const cm_export *x, const cm_model *back, bool gguf, cm_err *err);
 
 #endif

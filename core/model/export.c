@@ -1,0 +1,190 @@
+/* export.c -- a model as a GGUF file or a Hugging Face folder, and the check of what was
+ * written.
+ *
+ * Tensors are encoded one at a time as the writer asks for them, so an export needs memory
+ * for one tensor besides the model. */
+#include "model/files.h"
+#include "quant/quant.h"
+
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* llama.cpp's general.file_type. */
+static uint32_t file_type(cm_dtype dt) {
+    switch (dt) {
+    case CM_F16_T: return 1;
+    case CM_Q8_0_T: return 7;
+    case CM_BF16_T: return 32;
+    default: return 0;
+    }
+}
+
+static void items_of(const cm_export *x, bool gguf, cm_items *items) {
+    if (gguf) cm_gguf_items(x->model, items);
+    else cm_hf_items(x->model, items);
+    cm_items_set_dtype(items, x->type);
+}
+
+static bool fill(void *ctx, int i, void *dst, cm_err *err) {
+    return cm_item_write(&((const cm_items *)ctx)->v[i], dst, err);
+}
+
+/* ---- GGUF ------------------------------------------------------------------------- */
+
+bool cm_export_gguf(const cm_export *x, const char *path, cm_err *err) {
+    const cm_model_conf *c = &x->model->conf;
+    if (!cm_model_exportable(c, err)) return false;
+    cm_gguf_out *g = cm_gguf_out_open();
+    cm_items items;
+    items_of(x, true, &items);
+    cm_gguf_put_conf(g, c);
+    if (x->name) cm_gguf_put_str(g, "general.name", x->name);
+    cm_gguf_put_u32(g, "general.file_type", file_type(x->type));
+    if (cm_dtypes[x->type].block > 1)
+        cm_gguf_put_u32(g, "general.quantization_version", 2);
+    bool ok = cm_gguf_put_tokenizer(g, x->spm, c->vocab_size, err);
+    if (x->chat_template) cm_gguf_put_str(g, "tokenizer.chat_template", x->chat_template);
+    for (int i = 0; i < items.n; i++)
+        cm_gguf_put_tensor(g, items.v[i].name, &items.v[i].t);
+    ok = ok && cm_gguf_out_write(g, path, fill, &items, err);
+    cm_items_free(&items);
+    cm_gguf_out_close(g);
+    return ok;
+}
+
+/* ---- Hugging Face ----------------------------------------------------------------- */
+
+static void add_json(cm_buf *b, const char *s) {
+    for (; *s; s++) {
+        unsigned char c = (unsigned char)*s;
+        if (c == '"' || c == '\\') cm_buf_addf(b, "\\%c", c);
+        else if (c < 0x20) cm_buf_addf(b, "\\u%04x", c);
+        else cm_buf_add(b, s, 1);
+    }
+}
+
+static void add_token(cm_buf *b, const cm_spm *spm, const char *key, int id) {
+    if (id < 0) return;
+    cm_buf_addf(b, "  \"%s\": \"", key);
+    add_json(b, cm_spm_piece(spm, id, NULL, NULL));
+    cm_buf_addf(b, "\",\n");
+}
+
+static bool write_tokenizer_config(const cm_spm *spm, const char *chat_template,
+                                   const char *path, cm_err *err) {
+    cm_buf b = {0};
+    cm_buf_addf(&b, "{\n  \"tokenizer_class\": \"LlamaTokenizer\",\n  \"legacy\": false,\n"
+                "  \"add_bos_token\": %s,\n  \"add_eos_token\": false,\n"
+                "  \"add_prefix_space\": %s,\n",
+                cm_spm_bos(spm) >= 0 ? "true" : "false",
+                cm_spm_add_dummy_prefix(spm) ? "true" : "false");
+    add_token(&b, spm, "bos_token", cm_spm_bos(spm));
+    add_token(&b, spm, "eos_token", cm_spm_eos(spm));
+    add_token(&b, spm, "unk_token", cm_spm_unk(spm));
+    add_token(&b, spm, "pad_token", cm_spm_pad(spm));
+    if (chat_template) {
+        cm_buf_addf(&b, "  \"chat_template\": \"");
+        add_json(&b, chat_template);
+        cm_buf_addf(&b, "\",\n");
+    }
+    cm_buf_addf(&b, "  \"clean_up_tokenization_spaces\": false\n}\n");
+    bool ok = cm_write_file(path, b.s, b.n, err);
+    cm_buf_free(&b);
+    return ok;
+}
+
+bool cm_hf_write_tokenizer(const cm_spm *spm, const char *chat_template, const char *dir,
+                           cm_err *err) {
+    size_t n;
+    const void *proto = cm_spm_proto(spm, &n);
+    char *model = cm_strf("%s/tokenizer.model", dir);
+    char *config = cm_strf("%s/tokenizer_config.json", dir);
+    bool ok = cm_write_file(model, proto, n, err) &&
+              write_tokenizer_config(spm, chat_template, config, err);
+    free(model);
+    free(config);
+    return ok;
+}
+
+bool cm_export_hf(const cm_export *x, const char *dir, cm_err *err) {
+    if (!cm_dtypes[x->type].safetensors)
+        return cm_fail(err, CM_EXIT_USAGE, "safetensors cannot hold %s; F32, F16 or BF16 "
+                       "was wanted", cm_dtypes[x->type].name);
+    cm_items items;
+    items_of(x, false, &items);
+    cm_st_entry *e = calloc((size_t)items.n, sizeof *e);
+    CM_ASSERT(e, "out of memory: %d tensors", items.n);
+    for (int i = 0; i < items.n; i++) e[i] = (cm_st_entry){items.v[i].name, items.v[i].t};
+    cm_st_meta meta = {"format", "pt"};
+    char *config = cm_strf("%s/config.json", dir);
+    char *weights = cm_strf("%s/model.safetensors", dir);
+    bool ok = cm_mkdirs(dir, err) &&
+              cm_hf_write_config(&x->model->conf, x->spm, config, err) &&
+              (!x->spm || cm_hf_write_tokenizer(x->spm, x->chat_template, dir, err)) &&
+              cm_st_write(weights, e, items.n, &meta, 1, fill, &items, err);
+    free(config);
+    free(weights);
+    free(e);
+    cm_items_free(&items);
+    return ok;
+}
+
+/* ---- what was written ------------------------------------------------------------- */
+
+uint64_t cm_export_table(const cm_export *x, bool gguf, cm_buf *out) {
+    cm_items items;
+    uint64_t total = 0;
+    items_of(x, gguf, &items);
+    for (int i = 0; i < items.n; i++) {
+        const cm_item *it = &items.v[i];
+        char shape[128];
+        uint64_t n = cm_tensor_bytes(&it->t);
+        cm_buf_addf(out, "%-56s %-5s %12llu  %s\n", it->name, cm_dtypes[it->t.dtype].name,
+                    (unsigned long long)n, cm_tensor_shape_str(&it->t, shape, sizeof shape));
+        total += n;
+    }
+    cm_items_free(&items);
+    return total;
+}
+
+/* Largest excess of |a-b| over what rows of this type may differ by; 0 when all is well.
+ * ssm_a goes through exp and log, which costs a few units in the last place. */
+static double excess(const cm_item *it, const cm_real *a, const cm_real *b, int64_t n) {
+    double amax = 0, worst = 0;
+    for (int64_t i = 0; i < n; i++) amax = fmax(amax, fabs((double)a[i]));
+    double bound = it->how == CM_ITEM_DECAY ? 4e-7 * (1 + amax)
+                                            : cm_quant_error(it->t.dtype, amax);
+    for (int64_t i = 0; i < n; i++) worst = fmax(worst, fabs((double)a[i] - b[i]) - bound);
+    return worst;
+}
+
+static bool compare_item(const cm_item *it, const cm_item *back, cm_err *err) {
+    const cm_real *a = cm_rdata(&it->p->var.v), *b = cm_rdata(&back->p->var.v);
+    if (!cm_tensor_same_shape(&it->p->var.v, &back->p->var.v))
+        return cm_fail(err, CM_EXIT_CHECK, "%s came back with another shape", it->name);
+    for (int64_t o = 0; o < it->outer; o++)
+        for (int64_t r = 0; r < it->rows; r++) {
+            int64_t at = (o * it->pitch + it->row0 + r) * it->cols;
+            double over = excess(it, a + at, b + at, it->cols);
+            if (over > 0)
+                return cm_fail(err, CM_EXIT_CHECK, "%s, row %lld: what was written differs "
+                               "by %g more than %s allows", it->name,
+                               (long long)(o * it->rows + r), over,
+                               cm_dtypes[it->t.dtype].name);
+        }
+    return true;
+}
+
+bool cm_export_compare(const cm_export *x, const cm_model *back, bool gguf, cm_err *err) {
+    cm_items a, b;
+    items_of(x, gguf, &a);
+    if (gguf) cm_gguf_items(back, &b);
+    else cm_hf_items(back, &b);
+    bool ok = a.n == b.n || cm_fail(err, CM_EXIT_CHECK, "%d tensors were written, %d are "
+                                    "read back", a.n, b.n);
+    for (int i = 0; ok && i < a.n; i++) ok = compare_item(&a.v[i], &b.v[i], err);
+    cm_items_free(&a);
+    cm_items_free(&b);
+    return ok;
+}

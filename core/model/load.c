@@ -1,0 +1,263 @@
+/* load.c -- a model from a folder or a GGUF file.
+ *
+ * Order matters with hostile files: read the description, check it against the limits of
+ * the configuration and the bytes there are, only then reserve memory and read tensors,
+ * each against the shape that the model wants.  Tensors without a place are refused. */
+#include "model/files.h"
+
+#include <cjson/cJSON.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+
+enum { MAX_TEXT = 16 << 20, MAX_SHARDS = 1024 };
+
+/* ---- building --------------------------------------------------------------------- */
+
+/* Every stored parameter takes at least a quarter of a byte (two-bit types). */
+static bool plausible(const cm_model_conf *c, const char *path, uint64_t bytes,
+                      cm_err *err) {
+    int64_t n = cm_model_count(c, false);
+    if ((uint64_t)n / 4 <= bytes) return true;
+    return cm_fail(err, CM_EXIT_DATA, "%s: describes %lld parameters but holds %llu bytes",
+                   path, (long long)n, (unsigned long long)bytes);
+}
+
+static char *keep(cm_arena *a, const char *s) {
+    char *p = cm_arena_alloc(a, strlen(s) + 1);
+    return strcpy(p, s);
+}
+
+/* An arena of exactly the right size, with the model built on it. */
+static bool build(cm_loaded *l, const cm_file_conf *f, bool trained, cm_err *err) {
+    cm_arena count;
+    cm_model m;
+    if (!cm_arena_open_counting(&count, "model size", err)) return false;
+    cm_model_build(&m, &f->c, &count, trained);
+    size_t bytes = count.peak + cm_align_up(strlen(f->pattern) + 1) +
+                   cm_align_up(strlen(f->ffn) + 1);
+    cm_model_end(&m);
+    cm_arena_close(&count);
+    if (!cm_arena_open(&l->arena, "model", bytes, err)) return false;
+    cm_model_conf c = f->c;
+    c.pattern = keep(&l->arena, f->pattern);
+    c.ffn = keep(&l->arena, f->ffn);
+    cm_model_build(&l->model, &c, &l->arena, trained);
+    return true;
+}
+
+/* ---- GGUF ------------------------------------------------------------------------- */
+
+static bool read_gguf(cm_loaded *l, const cm_gguf *g, bool trained, cm_err *err) {
+    cm_file_conf f;
+    if (!cm_gguf_conf(&f, g, err) || !plausible(&f.c, g->path, g->map.size, err) ||
+        !build(l, &f, trained, err))
+        return false;
+    cm_source s = {.path = g->path};
+    cm_items items;
+    cm_source_add(&s, g->tensor, g->n_tensor);
+    cm_source_sort(&s);
+    cm_gguf_items(&l->model, &items);
+    bool ok = true;
+    for (int i = 0; ok && i < items.n; i++)
+        ok = cm_gguf_read_item(&s, &l->model, &items.v[i], err);
+    ok = ok && cm_source_all_used(&s, err);
+    cm_items_free(&items);
+    cm_source_free(&s);
+    const cm_gguf_kv *chat = cm_gguf_find(g, "tokenizer.chat_template");
+    if (chat && chat->type == CM_GGUF_STR)
+        l->chat_template = cm_strf("%.*s", (int)(chat->v.s.n & INT32_MAX), chat->v.s.s);
+    return ok && cm_gguf_tokenizer(g, f.c.vocab_size, &l->spm, err);
+}
+
+static bool load_gguf(cm_loaded *l, const char *path, bool trained, cm_err *err) {
+    cm_gguf g;
+    strcpy(l->source, "gguf");
+    if (!cm_gguf_open(&g, path, err)) return false;
+    bool ok = read_gguf(l, &g, trained, err);
+    cm_gguf_close(&g);
+    return ok && cm_sha_file(path, l->id, err);
+}
+
+/* ---- folders ---------------------------------------------------------------------- */
+
+/* The safetensors files of a folder, opened. */
+typedef struct shards {
+    cm_st *st;
+    int n;
+    char *weights; /* the file whose hash names the model */
+} shards;
+
+static bool open_shard(shards *s, const char *dir, const char *name, cm_err *err) {
+    for (int i = 0; i < s->n; i++) {
+        const char *slash = strrchr(s->st[i].path, '/');
+        if (!strcmp(slash ? slash + 1 : s->st[i].path, name)) return true;
+    }
+    if (s->n == MAX_SHARDS || strchr(name, '/'))
+        return cm_fail(err, CM_EXIT_DATA, "%s: weights in '%.100s': %s", dir, name,
+                       s->n == MAX_SHARDS ? "too many files" : "not a file of the folder");
+    s->st = realloc(s->st, ((size_t)s->n + 1) * sizeof *s->st);
+    CM_ASSERT(s->st, "out of memory: %d files", s->n);
+    char *path = cm_strf("%s/%s", dir, name);
+    bool ok = cm_st_open(&s->st[s->n], path, err);
+    s->n += ok;
+    free(path);
+    return ok;
+}
+
+/* model.safetensors.index.json: {"weight_map": {tensor: file}}. */
+static bool open_index(shards *s, const char *dir, cm_err *err) {
+    char *text;
+    size_t n;
+    if (!cm_read_file(s->weights, MAX_TEXT, &text, &n, err)) return false;
+    cJSON *root = cJSON_Parse(text);
+    const cJSON *map = cJSON_GetObjectItemCaseSensitive(root, "weight_map"), *v;
+    bool ok = cJSON_IsObject(map) ||
+              cm_fail(err, CM_EXIT_DATA, "%s: no weight_map", s->weights);
+    cJSON_ArrayForEach(v, map) {
+        if (!ok) break;
+        ok = cJSON_IsString(v) ? open_shard(s, dir, v->valuestring, err)
+                               : cm_fail(err, CM_EXIT_DATA, "%s: weight_map holds "
+                                         "something that is not a file name", s->weights);
+    }
+    cJSON_Delete(root);
+    free(text);
+    return ok;
+}
+
+static bool open_shards(shards *s, const char *dir, cm_err *err) {
+    *s = (shards){.weights = cm_strf("%s/model.safetensors", dir)};
+    if (cm_exists(s->weights)) return open_shard(s, dir, "model.safetensors", err);
+    char *index = cm_strf("%s.index.json", s->weights);
+    if (!cm_exists(index)) {
+        free(index);
+        return cm_fail(err, CM_EXIT_DATA, "%s: no model.safetensors and no index of one",
+                       dir);
+    }
+    free(s->weights);
+    s->weights = index;
+    return open_index(s, dir, err);
+}
+
+static void close_shards(shards *s) {
+    for (int i = 0; i < s->n; i++) cm_st_close(&s->st[i]);
+    free(s->st);
+    free(s->weights);
+}
+
+/* Tensors of some files that say nothing: frequencies that the configuration implies. */
+static bool is_filler(const char *name, bool tied) {
+    return strstr(name, "rotary_emb.inv_freq") || (tied && !strcmp(name, "lm_head.weight"));
+}
+
+static bool read_shards(cm_loaded *l, const cm_file_conf *f, const shards *sh,
+                        const char *dir, bool trained, cm_err *err) {
+    cm_source s = {.path = dir};
+    cm_items items = {0};
+    for (int i = 0; i < sh->n; i++) cm_source_add(&s, sh->st[i].entry, sh->st[i].n);
+    cm_source_sort(&s);
+    bool ok = plausible(&f->c, dir, s.bytes, err) && build(l, f, trained, err);
+    if (ok) cm_hf_items(&l->model, &items);
+    for (int i = 0; ok && i < items.n; i++) ok = cm_hf_read_item(&s, &items.v[i], err);
+    for (int i = 0; ok && i < s.n; i++)
+        if (is_filler(s.e[i]->name, f->c.tied) || cm_tensor_count(&s.e[i]->t) == 0)
+            s.used[i] = true;
+    ok = ok && cm_source_all_used(&s, err);
+    cm_items_free(&items);
+    cm_source_free(&s);
+    return ok;
+}
+
+/* The template of chat_template.jinja, or of tokenizer_config.json. */
+static char *read_template(const char *dir) {
+    char *path = cm_strf("%s/chat_template.jinja", dir), *text = NULL, *out = NULL;
+    size_t n;
+    if (cm_exists(path) && cm_read_file(path, MAX_TEXT, &text, &n, NULL)) {
+        free(path);
+        return text;
+    }
+    free(path);
+    path = cm_strf("%s/tokenizer_config.json", dir);
+    if (cm_exists(path) && cm_read_file(path, MAX_TEXT, &text, &n, NULL)) {
+        cJSON *root = cJSON_Parse(text);
+        const cJSON *v = cJSON_GetObjectItemCaseSensitive(root, "chat_template");
+        if (cJSON_IsString(v)) out = cm_strf("%s", v->valuestring);
+        cJSON_Delete(root);
+        free(text);
+    }
+    free(path);
+    return out;
+}
+
+static bool read_tokenizer(cm_loaded *l, const char *dir, cm_err *err) {
+    char *path = cm_strf("%s/tokenizer.model", dir);
+    bool ok = true;
+    if (cm_exists(path)) {
+        l->spm = cm_spm_open(path, err);
+        ok = l->spm != NULL;
+        if (ok && cm_spm_vocab(l->spm) > l->model.conf.vocab_size)
+            ok = cm_fail(err, CM_EXIT_DATA, "%s: %d pieces, but the model has %lld tokens",
+                         path, cm_spm_vocab(l->spm), (long long)l->model.conf.vocab_size);
+    } else {
+        cm_log(CM_LOG_WARN, "%s: no tokenizer.model: text cannot be read or written", dir);
+    }
+    free(path);
+    l->chat_template = read_template(dir);
+    return ok;
+}
+
+static bool load_folder(cm_loaded *l, const char *dir, bool trained, cm_err *err) {
+    char *config = cm_strf("%s/config.json", dir), *state = cm_strf("%s/state.json", dir);
+    strcpy(l->source, cm_exists(state) ? "checkpoint" : "huggingface");
+    cm_file_conf f;
+    shards sh = {0};
+    bool ok = cm_hf_conf(&f, config, err) && open_shards(&sh, dir, err);
+    if (ok) ok = read_shards(l, &f, &sh, dir, trained, err);
+    ok = ok && read_tokenizer(l, dir, err) && cm_sha_file(sh.weights, l->id, err);
+    close_shards(&sh);
+    free(config);
+    free(state);
+    return ok;
+}
+
+/* ---- any path --------------------------------------------------------------------- */
+
+/* A run's folder stands for its latest checkpoint.  The folder with a config.json (free()),
+ * or NULL. */
+static char *model_folder(const char *path) {
+    static const char *const inside[] = {"", "/latest", "/ckpt/latest"};
+    for (size_t i = 0; i < sizeof inside / sizeof *inside; i++) {
+        char *config = cm_strf("%s%s/config.json", path, inside[i]);
+        bool there = cm_exists(config);
+        free(config);
+        if (there) return cm_strf("%s%s", path, inside[i]);
+    }
+    return NULL;
+}
+
+bool cm_load(cm_loaded *l, const char *path, bool trained, cm_err *err) {
+    *l = (cm_loaded){0};
+    struct stat st;
+    if (stat(path, &st))
+        return cm_fail_errno(err, CM_EXIT_FAIL, "%s: cannot open the model", path);
+    bool ok;
+    if (S_ISDIR(st.st_mode)) {
+        char *dir = model_folder(path);
+        ok = dir ? load_folder(l, dir, trained, err)
+                 : cm_fail(err, CM_EXIT_DATA, "%s: no config.json there, nor in its latest "
+                           "checkpoint: not a model", path);
+        free(dir);
+    } else {
+        ok = load_gguf(l, path, trained, err);
+    }
+    if (!ok) cm_loaded_close(l);
+    return ok;
+}
+
+void cm_loaded_close(cm_loaded *l) {
+    cm_model_end(&l->model);
+    if (l->arena.base) cm_arena_close(&l->arena);
+    if (l->spm) cm_spm_close(l->spm);
+    free(l->chat_template);
+    *l = (cm_loaded){0};
+}
