@@ -60,6 +60,7 @@ build/bench/%: $(O)/bench/%.o $(O)/libchimera.a
 	@$(CC) $(LDFLAGS) $^ $(LDLIBS) -o $@
 # The kernel tests bring the AVX-512 sources along, compiled on an emulation.
 $(T)/unit/kern_test $(T)/unit/gemm_test: $(O)/tests/unit/emu512_avx2.o
+$(T)/unit/kern_test: $(O)/tests/unit/kern_sweep64.o
 $(O)/tests/unit/emu512_avx2.o: CFLAGS += -O1 -Wno-psabi
 $(T)/%: $(O)/tests/%.o $(O)/tests/t.o $(O)/libchimera.a
 	@mkdir -p $(@D)
