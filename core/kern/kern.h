@@ -7,12 +7,12 @@
  * To add a kernel:
  *   1. kern.def: its line, KERN(...).
  *   2. ref_<family>.c (includes "kern/ref.h"): void CM_REF(name)(...) in cm_real, plain C.
- *   3. tests/unit: a case in kern_cases.inc, the ref file in kern_sweep64.c; without them
- *      the test does not build.
+ *   3. tests/unit: a case in kern_cases.inc, the ref file in kern_sweep64.c; kern_test
+ *      fails without them.
  *   4. If it is hot: vec_<family>.inc with static void VK(name)(...) in the vocabulary of
  *      simd_avx2.h, the file named in vec.inc, and KERN changed to VKERN.  That one source
  *      becomes both the AVX2 and the AVX-512 version.
- * A missing function fails to compile or link.
+ * A missing function fails to link.
  *
  * Rules: kernels are single-threaded and never allocate; callers cut work by shape and
  * run kernels inside OpenMP loops.  Within one level a result depends on the arguments

@@ -4,8 +4,8 @@
  * float (kern_test.c, run at each level) and in double over the reference kernels
  * (kern_sweep64.c).  Both runs draw the same inputs; the outputs are compared.
  *
- * To add a kernel: write SWEEP(name) in kern_cases.inc.  A kernel of kern.def without one
- * does not compile. */
+ * To add a kernel: write SWEEP(name) in kern_cases.inc and see that its ref_*.c is among
+ * those of kern_sweep64.c.  A kernel of kern.def without them fails the test. */
 #ifndef CM_KERN_SWEEP_H
 #define CM_KERN_SWEEP_H
 
