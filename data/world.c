@@ -1,0 +1,180 @@
+/* world.c -- the program: write the default corpus, or check texts against its grammar. */
+#include "data/world/world.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+static const char usage[] =
+    "usage: world [--kind stories|instructions|preferences|eval] [--split train|val|test]\n"
+    "             [--seed N] [--bytes N | --count N] [--format jsonl|txt] [--out FILE|-]\n"
+    "       world check [--allow-cut] [--show] FILE|-\n"
+    "\n"
+    "Writes text from a small simulated world, or checks texts (one a line, or jsonl with\n"
+    "a field `text`): does each sentence parse, and is it true in the world so far?\n"
+    "\n"
+    "  world --seed 1 --bytes 40M --out stories.jsonl\n"
+    "  world --split test --count 500 --format txt --out -\n"
+    "  world check samples.jsonl\n";
+
+typedef struct options {
+    const char *kind, *split, *format, *out;
+    int64_t seed, bytes, count;
+} options;
+
+/* ---- output --------------------------------------------------------------------------- */
+
+typedef struct sink { /* stdout or an atomic file */
+    cm_out out;
+    bool to_file;
+    int64_t bytes, docs;
+} sink;
+
+static bool sink_write(sink *s, const cm_buf *b, cm_err *err) {
+    s->bytes += (int64_t)b->n;
+    s->docs++;
+    if (s->to_file) return cm_out_write(&s->out, b->s, b->n, err);
+    if (fwrite(b->s, 1, b->n, stdout) == b->n) return true;
+    return cm_fail_errno(err, CM_EXIT_FAIL, "standard output");
+}
+
+static void add_story(cm_buf *b, const cm_story *st, uint64_t index, bool jsonl) {
+    b->n = 0;
+    if (!jsonl) {
+        cm_buf_add(b, st->text.s, st->text.n);
+        cm_buf_add(b, "\n", 1);
+        return;
+    }
+    cm_buf_addf(b, "{\"id\":\"%s-%llu\",\"text\":", cm_plots[st->plot].name,
+                (unsigned long long)index);
+    cm_json_string(b, st->text.s, st->text.n);
+    cm_buf_addf(b, "}\n");
+}
+
+static bool more(const options *o, const sink *s) {
+    return o->count > 0 ? s->docs < o->count : s->bytes < o->bytes;
+}
+
+static bool write_all(const options *o, cm_side side, sink *s, cm_err *err) {
+    bool jsonl = strcmp(o->format, "jsonl") == 0, ok = true;
+    static cm_story st;
+    cm_buf b = {0};
+    for (uint64_t i = 0; ok && more(o, s); i++) {
+        cm_story_make(&st, (uint64_t)o->seed, side, i);
+        add_story(&b, &st, i, jsonl);
+        ok = sink_write(s, &b, err);
+    }
+    cm_buf_free(&b);
+    return ok;
+}
+
+static bool generate(const options *o, cm_err *err) {
+    static const char *const splits[] = {"train", "val", "test"};
+    int side = 0;
+    while (side < 3 && strcmp(o->split, splits[side]) != 0) side++;
+    if (side == 3)
+        return cm_fail(err, CM_EXIT_USAGE, "--split %s: want train, val or test", o->split);
+    sink s = {.to_file = strcmp(o->out, "-") != 0};
+    if (s.to_file && !cm_out_open(&s.out, o->out, err)) return false;
+    if (!write_all(o, (cm_side)side, &s, err)) {
+        if (s.to_file) cm_out_abort(&s.out);
+        return false;
+    }
+    if (s.to_file) return cm_out_commit(&s.out, err);
+    if (fflush(stdout) != 0) return cm_fail_errno(err, CM_EXIT_FAIL, "standard output");
+    return true;
+}
+
+/* ---- checking -------------------------------------------------------------------------- */
+
+typedef struct tally {
+    long n, parses, consistent, cut;
+} tally;
+
+static void check_one(const char *text, size_t n, bool complete, bool show, tally *t) {
+    cm_verdict v;
+    cm_story_check(text, n, complete, &v);
+    t->n++;
+    t->parses += v.parses;
+    t->consistent += v.consistent;
+    t->cut += v.cut;
+    if (show && !(v.parses && v.consistent))
+        printf("%ld: %s: %s\n    %.*s\n", t->n, v.parses ? "untrue" : "does not parse",
+               v.why, (int)(n - v.at < 100 ? n - v.at : 100), text + v.at);
+}
+
+static bool check_lines(FILE *f, bool complete, bool show, tally *t) {
+    char *line = NULL;
+    size_t cap = 0;
+    cm_buf text = {0};
+    for (ssize_t n; (n = getline(&line, &cap, f)) >= 0;) {
+        while (n > 0 && (line[n - 1] == '\n' || line[n - 1] == ' ')) n--;
+        if (n == 0) continue;
+        text.n = 0;
+        if (line[0] != '{') cm_buf_add(&text, line, (size_t)n);
+        else cm_json_field(line, (size_t)n, "text", &text);
+        check_one(text.s ? text.s : "", text.n, complete, show, t);
+    }
+    cm_buf_free(&text);
+    free(line);
+    return !ferror(f);
+}
+
+static bool check(int argc, char **argv, cm_err *err) {
+    bool complete = true, show = false;
+    const char *path = NULL;
+    for (int i = 0; i < argc; i++) {
+        if (strcmp(argv[i], "--allow-cut") == 0) complete = false;
+        else if (strcmp(argv[i], "--show") == 0) show = true;
+        else if (argv[i][0] == '-' && argv[i][1])
+            return cm_fail(err, CM_EXIT_USAGE, "check: unknown option '%s'", argv[i]);
+        else path = argv[i];
+    }
+    if (!path) return cm_fail(err, CM_EXIT_USAGE, "check: a file, or - , is wanted");
+    FILE *f = strcmp(path, "-") == 0 ? stdin : fopen(path, "r");
+    if (!f) return cm_fail_errno(err, CM_EXIT_FAIL, "%s", path);
+    tally t = {0};
+    bool ok = check_lines(f, complete, show, &t);
+    if (f != stdin) fclose(f);
+    if (!ok) return cm_fail_errno(err, CM_EXIT_FAIL, "%s", path);
+    if (!t.n) return cm_fail(err, CM_EXIT_DATA, "%s: no texts in it", path);
+    printf("texts %ld\nparse %ld (%.1f%%)\nconsistent %ld (%.1f%%)\ncut %ld\n", t.n,
+           t.parses, 100.0 * (double)t.parses / (double)t.n, t.consistent,
+           100.0 * (double)t.consistent / (double)t.n, t.cut);
+    return true;
+}
+
+/* ---- command line ---------------------------------------------------------------------- */
+
+static bool read_options(int argc, char **argv, options *o, cm_err *err) {
+    for (int i = 1; i < argc; i += 2) {
+        const char *k = argv[i], *v = argv[i + 1];
+        if (!v) return cm_fail(err, CM_EXIT_USAGE, "%s: a value is wanted", k);
+        bool ok = true;
+        if (strcmp(k, "--kind") == 0) o->kind = v;
+        else if (strcmp(k, "--split") == 0) o->split = v;
+        else if (strcmp(k, "--format") == 0) o->format = v;
+        else if (strcmp(k, "--out") == 0) o->out = v;
+        else if (strcmp(k, "--seed") == 0) ok = cm_parse_i64(v, &o->seed) && o->seed >= 0;
+        else if (strcmp(k, "--bytes") == 0) ok = cm_parse_count(v, &o->bytes) && o->bytes > 0;
+        else if (strcmp(k, "--count") == 0) ok = cm_parse_count(v, &o->count) && o->count > 0;
+        else return cm_fail(err, CM_EXIT_USAGE, "unknown option '%s' (see --help)", k);
+        if (!ok) return cm_fail(err, CM_EXIT_USAGE, "%s %s: not a fitting number", k, v);
+    }
+    return true;
+}
+
+int main(int argc, char **argv) {
+    cm_err err = {0};
+    options o = {"stories", "train", "jsonl", "-", 1, 1000000, 0};
+    cm_log_setup("world", CM_LOG_INFO);
+    if (argc > 1 && (strcmp(argv[1], "--help") == 0 || strcmp(argv[1], "-h") == 0)) {
+        fputs(usage, stdout);
+        return CM_EXIT_OK;
+    }
+    bool ok = argc > 1 && strcmp(argv[1], "check") == 0
+                  ? check(argc - 2, argv + 2, &err)
+                  : read_options(argc, argv, &o, &err) && generate(&o, &err);
+    if (ok) return CM_EXIT_OK;
+    cm_log(CM_LOG_ERROR, "%s", err.msg);
+    return (int)err.code;
+}
