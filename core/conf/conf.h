@@ -35,7 +35,10 @@
 #define CM_FORMAT_CHOICES(X)                                                            \
     X(CM_FORMAT_AUTO, auto) X(CM_FORMAT_TXT, txt) X(CM_FORMAT_JSONL, jsonl)
 
+#define CM_EVAL_CHOICES(X) X(CM_EVAL_DOCUMENTS, documents) X(CM_EVAL_LLAMA, llama)
+
 #define X(id, word) id,
+enum { CM_EVAL_CHOICES(X) };
 enum { CM_NUMERICS_CHOICES(X) };
 enum { CM_ROPE_CHOICES(X) };
 enum { CM_EXPORT_CHOICES(X) };

@@ -45,6 +45,20 @@ char *cm_spm_decode(const cm_spm *s, const int32_t *id, int64_t n);
  * space, control tokens nothing).  For streaming. */
 void cm_spm_token_bytes(const cm_spm *s, int id, cm_buf *out);
 
+/* Generated text on its way to the reader: whole UTF-8 characters only, and nothing of a
+ * stop string.  After each call the text to show is ready.s[0..ready.n). */
+typedef struct cm_stream {
+    const char *const *stop; /* caller's; no empty strings */
+    int n_stop;
+    cm_buf held, ready;
+} cm_stream;
+void cm_stream_open(cm_stream *s, const char *const *stop, int n_stop);
+void cm_stream_close(cm_stream *s);
+/* True when a stop string is complete: the text ends before it. */
+bool cm_stream_push(cm_stream *s, const char *bytes, size_t n);
+/* No more tokens: release what is held. */
+void cm_stream_finish(cm_stream *s);
+
 /* Build the bytes of a BPE model proto from pieces, as read from a GGUF file. */
 bool cm_spm_build(const char *const *piece, const size_t *len, const float *score,
                   const int *type, int n, int bos, int eos, int unk, int pad,

@@ -1,0 +1,295 @@
+/* eval.c -- score a model on text: perplexity of documents, or llama-perplexity's way. */
+#include "app/app.h"
+#include "eval/eval.h"
+
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+typedef struct {
+    cm_app_ctx *app;
+    cm_loaded l;
+    cm_scorer s;
+    cm_window w;
+    cm_ppl p;
+    cm_progress progress;
+    int32_t *id;
+    int64_t n_id, cap_id;
+    bool full; /* eval.limit reached */
+} job;
+
+static bool add_ids(job *j, const int32_t *id, int64_t n, int64_t bytes, int64_t words,
+                    cm_err *err) {
+    const cm_eval_conf *e = &j->app->conf.eval;
+    int bos = j->l.spm ? cm_spm_bos(j->l.spm) : -1;
+    if (!cm_ppl_add(&j->p, &j->s, j->w, bos, id, n, bytes, words, err)) return false;
+    cm_progress_show(&j->progress, (double)j->p.docs, "bpb=%.4f",
+                     cm_ppl_bits_per_byte(&j->p));
+    j->full = (e->limit && j->p.docs >= e->limit) || cm_signal_stop();
+    return true;
+}
+
+static bool add_text(job *j, const char *text, size_t n, cm_err *err) {
+    size_t bad;
+    if (!cm_utf8_valid(text, n, &bad))
+        return cm_fail(err, CM_EXIT_DATA, "invalid UTF-8 at byte %zu of the document", bad);
+    j->n_id = 0;
+    return cm_spm_encode(j->l.spm, text, n, &j->id, &j->n_id, &j->cap_id, err) &&
+           add_ids(j, j->id, j->n_id, (int64_t)n, cm_count_words(text, n), err);
+}
+
+/* ---- sources of documents ---------------------------------------------------------------- */
+
+static bool ends_with(const char *s, const char *tail) {
+    size_t n = strlen(s), k = strlen(tail);
+    return n >= k && !strcmp(s + n - k, tail);
+}
+
+static bool is_jsonl(const char *path) {
+    return ends_with(path, ".jsonl") || ends_with(path, ".jsonl.gz") ||
+           ends_with(path, ".jsonl.zst");
+}
+
+static bool add_jsonl(job *j, cm_src *src, const char *path, cm_err *err) {
+    const char *field = j->app->conf.eval.field;
+    cm_buf text = { 0 };
+    bool ok = true, end = false;
+    while (ok && !end && !j->full) {
+        cm_line line;
+        ok = cm_src_line(src, (size_t)1 << 28, &line, &end, err);
+        if (!ok || end || !line.n) continue;
+        text.n = 0;
+        cm_err why;
+        ok = !line.too_long && cm_jsonl_field(line.s, line.n, field, &text, &why) &&
+             add_text(j, text.s, text.n, &why);
+        if (!ok)
+            cm_fail(err, CM_EXIT_DATA, "%s:%llu: %s", path, (unsigned long long)line.number,
+                    line.too_long ? "the line is longer than 256 MiB" : why.msg);
+    }
+    cm_buf_free(&text);
+    return ok;
+}
+
+static bool read_all(cm_src *src, cm_buf *out, cm_err *err) {
+    char chunk[1 << 16];
+    for (size_t got;;) {
+        if (!cm_src_read(src, chunk, sizeof chunk, &got, err)) return false;
+        if (!got) return true;
+        cm_buf_add(out, chunk, got);
+    }
+}
+
+static bool add_file(job *j, const char *path, cm_err *err) {
+    cm_src *src = cm_src_open(path, err);
+    if (!src) return false;
+    cm_buf text = { 0 };
+    bool ok = is_jsonl(path) ? add_jsonl(j, src, path, err)
+                             : read_all(src, &text, err) &&
+                                   (!text.n || add_text(j, text.s, text.n, err));
+    cm_buf_free(&text);
+    cm_src_close(src);
+    return ok;
+}
+
+static int64_t words_of(const job *j, const int32_t *id, int64_t n) {
+    char *text = cm_spm_decode(j->l.spm, id, n);
+    int64_t words = text ? cm_count_words(text, strlen(text)) : 0;
+    free(text);
+    return words;
+}
+
+static bool add_shard_doc(job *j, const cm_dataset *d, int64_t i, cm_err *err) {
+    int64_t start, n, bytes;
+    if (!cm_dataset_doc(d, CM_SPLIT_VAL, i, &start, &n, &bytes, err)) return false;
+    if (n > j->cap_id) {
+        j->cap_id = 2 * n;
+        j->id = realloc(j->id, (size_t)j->cap_id * sizeof *j->id);
+        CM_ASSERT(j->id, "out of memory for a document of %lld tokens", (long long)n);
+    }
+    if (!cm_dataset_read(d, CM_SPLIT_VAL, start, n, j->id, NULL, err)) return false;
+    int64_t skip = n && j->id[0] == d->bos, tail = n > skip && j->id[n - 1] == d->eos;
+    return add_ids(j, j->id + skip, n - skip - tail, bytes, words_of(j, j->id, n), err);
+}
+
+static bool add_shards(job *j, const char *path, cm_err *err) {
+    cm_dataset d;
+    if (!cm_dataset_open(&d, path, err)) return false;
+    bool ok = !strcmp(d.tokenizer, cm_spm_hash(j->l.spm)) ||
+              cm_fail(err, CM_EXIT_DATA,
+                      "%s: made with tokenizer %.12s, but the model's is %.12s", path,
+                      d.tokenizer, cm_spm_hash(j->l.spm));
+    for (int64_t i = 0; ok && !j->full && i < d.n_docs[CM_SPLIT_VAL]; i++)
+        ok = add_shard_doc(j, &d, i, err);
+    cm_dataset_close(&d);
+    return ok;
+}
+
+/* ---- results ---------------------------------------------------------------------------- */
+
+static void common_json(const job *j, cm_buf *b) {
+    cm_json_open(b, NULL, '{');
+    cm_json_str(b, "model", cm_app_text(j->app, "model"));
+    cm_json_str(b, "model_sha256", j->l.id);
+    cm_json_str(b, "tokenizer_sha256", cm_spm_hash(j->l.spm));
+    cm_json_str(b, "kernels", cm_kern_describe());
+}
+
+static bool deliver(const job *j, cm_buf *b, cm_err *err) {
+    cm_json_close(b, '}');
+    const char *out = cm_app_text(j->app, "out");
+    if (j->app->json) puts(b->s);
+    cm_buf_addf(b, "\n");
+    return !out || cm_write_file(out, b->s, b->n, err);
+}
+
+static bool report_documents(const job *j, cm_err *err) {
+    const cm_ppl *p = &j->p;
+    if (!p->tokens)
+        return cm_fail(err, CM_EXIT_USAGE, "no text to score: the inputs hold no document");
+    double bpb = cm_ppl_bits_per_byte(p), se = cm_ppl_bits_per_byte_se(p);
+    cm_buf b = { 0 };
+    common_json(j, &b);
+    cm_json_i64(&b, "context", j->w.context);
+    cm_json_i64(&b, "stride", j->w.stride);
+    cm_json_i64(&b, "documents", p->docs);
+    cm_json_i64(&b, "tokens", p->tokens);
+    cm_json_i64(&b, "words", p->words);
+    cm_json_i64(&b, "bytes", p->bytes);
+    cm_json_f64(&b, "bits_per_byte", bpb);
+    cm_json_f64(&b, "bits_per_byte_stderr", se);
+    cm_json_f64(&b, "token_perplexity", cm_ppl_token(p));
+    cm_json_f64(&b, "word_perplexity", cm_ppl_word(p));
+    if (!j->app->json)
+        printf("documents %lld   tokens %lld   words %lld   bytes %lld\n"
+               "bits per byte     %.4f +/- %.4f\n"
+               "word perplexity   %.4f\n"
+               "token perplexity  %.4f\n",
+               (long long)p->docs, (long long)p->tokens, (long long)p->words,
+               (long long)p->bytes, bpb, se, cm_ppl_word(p), cm_ppl_token(p));
+    bool ok = deliver(j, &b, err);
+    cm_buf_free(&b);
+    return ok;
+}
+
+static bool run_documents(job *j, cm_err *err) {
+    const cm_eval_conf *e = &j->app->conf.eval;
+    int64_t context = e->context ? e->context : j->l.model.conf.context;
+    int64_t stride = e->stride ? e->stride : context;
+    if (context > INT32_MAX / 2 || stride > context)
+        return cm_fail(err, CM_EXIT_USAGE,
+                       "eval.stride: %lld exceeds the window eval.context = %lld",
+                       (long long)stride, (long long)context);
+    j->w = (cm_window){ (int)context, (int)stride };
+    if (!cm_scorer_open(&j->s, &j->l.model, (int)context + 1, err)) return false;
+    cm_progress_open(&j->progress, "eval", "docs", (double)e->limit, 5, j->app->progress,
+                     NULL);
+    bool ok = true;
+    const char *path;
+    for (int i = 0; ok && !j->full && (path = cm_app_text_at(j->app, "text", i)); i++)
+        ok = add_file(j, path, err);
+    for (int i = 0; ok && !j->full && (path = cm_app_text_at(j->app, "shards", i)); i++)
+        ok = add_shards(j, path, err);
+    cm_progress_close(&j->progress);
+    return ok && report_documents(j, err);
+}
+
+/* ---- mode llama -------------------------------------------------------------------------- */
+
+static void show_chunk(void *ctx, int64_t chunk, double ppl) {
+    const job *j = ctx;
+    if (j->app->json) return;
+    printf("[%lld]%.4f,", (long long)chunk + 1, ppl);
+    fflush(stdout);
+}
+
+static bool report_llama(const job *j, const cm_llama_ppl *r, int ctx, cm_err *err) {
+    cm_buf b = { 0 };
+    common_json(j, &b);
+    cm_json_i64(&b, "context", ctx);
+    cm_json_i64(&b, "chunks", r->chunks);
+    cm_json_i64(&b, "scored_tokens", r->count);
+    cm_json_f64(&b, "perplexity", r->ppl);
+    cm_json_f64(&b, "perplexity_stderr", r->se);
+    if (!j->app->json)
+        printf("\nFinal estimate: PPL = %.4f +/- %.5f\n", r->ppl, r->se);
+    bool ok = deliver(j, &b, err);
+    cm_buf_free(&b);
+    return ok;
+}
+
+/* The whole text as llama-perplexity reads it: one final newline less, BOS in front. */
+static bool encode_like_llama(job *j, const char *path, int bos, cm_err *err) {
+    cm_src *src = cm_src_open(path, err);
+    if (!src) return false;
+    cm_buf text = { 0 };
+    bool ok = read_all(src, &text, err);
+    cm_src_close(src);
+    if (ok && text.n && text.s[text.n - 1] == '\n') text.n--;
+    if (ok && bos >= 0) {
+        j->cap_id = 1024;
+        j->id = malloc((size_t)j->cap_id * sizeof *j->id);
+        CM_ASSERT(j->id, "out of memory");
+        j->id[j->n_id++] = bos;
+    }
+    ok = ok && cm_spm_encode(j->l.spm, text.s ? text.s : "", text.n, &j->id, &j->n_id,
+                             &j->cap_id, err);
+    cm_buf_free(&text);
+    return ok;
+}
+
+static bool run_llama(job *j, cm_err *err) {
+    const char *path = cm_app_text(j->app, "text");
+    if (!path || cm_app_text_at(j->app, "text", 1))
+        return cm_fail(err, CM_EXIT_USAGE, "eval.mode llama wants exactly one --text FILE");
+    int ctx = j->app->conf.eval.context ? (int)j->app->conf.eval.context : 512;
+    int bos = cm_spm_bos(j->l.spm);
+    cm_llama_ppl r;
+    return encode_like_llama(j, path, bos, err) &&
+           cm_scorer_open(&j->s, &j->l.model, ctx, err) &&
+           cm_llama_perplexity(&j->s, j->id, j->n_id, ctx, bos, bos >= 0, show_chunk, j, &r,
+                               err) &&
+           report_llama(j, &r, ctx, err);
+}
+
+static bool run_job(job *j, cm_err *err) {
+    const char *model = cm_app_text(j->app, "model");
+    if (!model) return cm_fail(err, CM_EXIT_USAGE, "--model PATH is needed");
+    if (!cm_app_text(j->app, "text") && !cm_app_text(j->app, "shards"))
+        return cm_fail(err, CM_EXIT_USAGE, "give text with --text FILE or --shards DIR");
+    if (!cm_load(&j->l, model, false, err)) return false;
+    if (!j->l.spm)
+        return cm_fail(err, CM_EXIT_DATA, "%s: the model has no tokenizer", model);
+    return j->app->conf.eval.mode == CM_EVAL_LLAMA ? run_llama(j, err)
+                                                   : run_documents(j, err);
+}
+
+static bool run(cm_app_ctx *ctx, cm_err *err) {
+    job j = { .app = ctx };
+    cm_signals_install();
+    bool ok = run_job(&j, err);
+    if (j.s.m) cm_scorer_close(&j.s);
+    cm_loaded_close(&j.l);
+    free(j.id);
+    return ok;
+}
+
+int main(int argc, char **argv) {
+    static const cm_app_opt options[] = {
+        { "model", "PATH", "checkpoint folder or GGUF file" },
+        { "text", "FILE", "text, or JSON lines (.jsonl), also .gz and .zst; repeatable" },
+        { "shards", "DIR", "score the validation documents of a data set; repeatable" },
+        { "out", "FILE", "write the results as JSON" },
+        { 0 },
+    };
+    return cm_app_main(argc, argv, &(cm_app){
+        .name = "eval",
+        .summary = "score a model on text: bits per byte and perplexity",
+        .examples =
+            "  eval --model runs/demo/ckpt/latest --shards runs/demo-data\n"
+            "  eval --model demo.gguf --text book.txt eval.context=512\n"
+            "  eval --model demo.gguf --text book.txt eval.mode=llama eval.context=256\n",
+        .sections = "top eval",
+        .options = options,
+        .run = run,
+    });
+}
