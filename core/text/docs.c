@@ -7,6 +7,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+enum { MAX_RUN = 1 << 20 };
+
 void cm_docs_open(cm_docs *d, const cm_tokenize_conf *c, char *const *path,
                   char *const *name, int n_path, int n_val, cm_out *rejects) {
     *d = (cm_docs){ .c = c, .path = path, .name = name, .n_path = n_path, .n_val = n_val,
@@ -110,6 +112,18 @@ static cm_split choose_split(const cm_docs *d, const uint8_t hash[16]) {
                                                                : CM_SPLIT_TRAIN;
 }
 
+/* The longest run of bytes without space or line break.  BPE works on such a run as a
+ * whole, at some 200 bytes of memory per byte of text. */
+static size_t longest_run(const char *s, size_t n) {
+    size_t best = 0, from = 0;
+    for (size_t i = 0; i <= n; i++) {
+        if (i < n && s[i] != ' ' && s[i] != '\n') continue;
+        if (i - from > best) best = i - from;
+        from = i + 1;
+    }
+    return best;
+}
+
 /* Judge a cut-out document; *keep says whether doc was filled. */
 static bool judge(cm_docs *d, const char *s, size_t n, uint64_t line, cm_doc *doc,
                   bool *keep, cm_err *err) {
@@ -129,6 +143,11 @@ static bool judge(cm_docs *d, const char *s, size_t n, uint64_t line, cm_doc *do
         return reject(d, at, why, err);
     }
     if (memchr(s, 0, n)) return reject(d, line, "zero byte in the text", err);
+    if (n > MAX_RUN && longest_run(s, n) > MAX_RUN) {
+        snprintf(why, sizeof why, "%zu bytes without a space or line break; at most %d "
+                 "can be tokenized", longest_run(s, n), MAX_RUN);
+        return reject(d, line, why, err);
+    }
     if ((int64_t)n < d->c->min_bytes) {
         t->small++;
         return true;

@@ -4,14 +4,17 @@
  * flags of the normaliser) comes from the model's bytes, which are checked by our own
  * reader before the library sees them.
  *
- * Speed: BPE merges never cross a place where no piece can (see find_cuts), so text is
- * encoded in short stretches: the library's symbol list and merge queue stay in cache, and
- * memory does not grow with the document. */
+ * Speed: BPE merges never cross a place where no piece can (see find_cuts), so text falls
+ * into words whose ids do not depend on their surroundings, and each thread remembers the
+ * ids of the words it met.  Memory does not grow with the document. */
 #include <sentencepiece_processor.h>
 #include <sentencepiece_trainer.h>
 
+#include <algorithm>
+#include <atomic>
 #include <cstdlib>
 #include <cstring>
+#include <memory>
 #include <new>
 #include <string>
 #include <vector>
@@ -21,8 +24,22 @@ extern "C" {
 }
 
 namespace {
+const int kOther = 128, kClasses = 129; /* see class_at */
 const char kSpace[] = "\xE2\x96\x81"; /* U+2581, what a space becomes inside */
-const size_t kStretch = 2048;         /* bytes handed to the library at once */
+
+/* Words and their ids, direct-mapped: a later word takes an earlier one's place. */
+struct WordCache {
+    static const size_t kKey = 40, kIds = 12, kSlots = 1 << 15;
+    struct Entry {
+        uint32_t owner; /* serial number of the tokenizer; 0 = empty */
+        uint16_t len, n;
+        char key[kKey]; /* padded with zeros */
+        int32_t id[kIds];
+    };
+    Entry slot[kSlots];
+};
+thread_local std::unique_ptr<WordCache> cache;
+std::atomic<uint32_t> last_serial{ 0 };
 } // namespace
 
 struct cm_spm {
@@ -30,27 +47,45 @@ struct cm_spm {
     std::string proto;
     char hash[65];
     cm_spm_model m;
-    /* Text may be cut before a space that follows a non-space; around a newline. */
-    bool cut_space, cut_newline;
+    uint32_t serial = ++last_serial; /* names the owner of cached words */
+    bool can_cut;
+    /* [a][b]: some piece has a character of class b right behind one of class a. */
+    bool joined[kClasses][kClasses];
     ~cm_spm() { cm_spm_proto_free(&m); }
 };
 
-/* A cut is safe where no piece spans it.  Pieces that hold U+2581 only at their front
- * cannot span "x| y"; without a piece that holds a newline none spans "x|\n|y". */
+/* The class of the character that starts at p: an ASCII character is its own, U+2581 is
+ * a space, all others share one. */
+static int class_at(const char *p, const char *end) {
+    unsigned char c = static_cast<unsigned char>(*p);
+    if (c < 0x80) return c;
+    return end - p >= 3 && !memcmp(p, kSpace, 3) ? ' ' : kOther;
+}
+
+/* The class of the character that ends before p. */
+static int class_before(const char *p, const char *begin) {
+    unsigned char c = static_cast<unsigned char>(p[-1]);
+    if (c < 0x80) return c;
+    return p - begin >= 3 && !memcmp(p - 3, kSpace, 3) ? ' ' : kOther;
+}
+
+static bool starts_character(char c) { return (c & 0xC0) != 0x80; }
+
+/* A merge makes a piece, so no merge crosses a place whose two neighbours stand side by
+ * side in no piece: text may be cut there, and the parts encoded apart. */
 static void find_cuts(cm_spm *s) {
     const cm_spm_model &m = s->m;
-    bool plain = m.model_type == 2 && m.identity && m.escape_whitespaces &&
+    s->can_cut = m.model_type == 2 && m.identity && m.escape_whitespaces &&
                  !m.remove_extra_whitespaces && !m.suffix_whitespace;
-    s->cut_space = plain;
-    s->cut_newline = plain && !m.add_dummy_prefix;
+    s->joined[kOther][kOther] = true;
     for (int i = 0; i < m.n; i++) {
         const cm_spm_entry &e = m.piece[i];
-        if (e.type != CM_PIECE_NORMAL && e.type != CM_PIECE_USER && e.type != CM_PIECE_UNUSED)
+        if (e.type == CM_PIECE_UNKNOWN || e.type == CM_PIECE_CONTROL ||
+            e.type == CM_PIECE_BYTE)
             continue;
-        const char *p = e.text;
-        while (!strncmp(p, kSpace, 3) || *p == ' ') p += *p == ' ' ? 1 : 3;
-        if (strstr(p, kSpace) || strchr(p, ' ')) s->cut_space = false;
-        if (strchr(e.text, '\n')) s->cut_newline = false;
+        for (const char *p = e.text + 1; p < e.text + e.n; p++)
+            if (starts_character(*p))
+                s->joined[class_before(p, e.text)][class_at(p, e.text + e.n)] = true;
     }
 }
 
@@ -124,20 +159,21 @@ extern "C" int cm_spm_id(const cm_spm *s, const char *piece) {
 
 /* ---- encoding ---- */
 
-static bool can_cut(const cm_spm *s, const char *t, size_t c) {
-    if (t[c] == ' ')
-        return s->cut_space && t[c - 1] != ' ' &&
-               !(c >= 3 && !memcmp(t + c - 3, kSpace, 3));
-    return s->cut_newline && (t[c] == '\n' || t[c - 1] == '\n');
+/* Whether text t[0,n) may be cut before t[c], 0 < c < n.  Where the tokenizer puts a
+ * dummy prefix before each part, only a space can make way for it. */
+static bool can_cut(const cm_spm *s, const char *t, size_t n, size_t c) {
+    if (s->m.add_dummy_prefix && t[c] != ' ') return false;
+    return starts_character(t[c]) &&
+           !s->joined[class_before(t + c, t)][class_at(t + c, t + n)];
 }
 
 /* The largest cut up to `want`, else the first one behind it, else n. */
 static size_t find_cut(const cm_spm *s, const char *t, size_t n, size_t want) {
-    if (want >= n || !(s->cut_space || s->cut_newline)) return n;
+    if (want >= n || !s->can_cut) return n;
     for (size_t c = want; c > 0; c--)
-        if (can_cut(s, t, c)) return c;
+        if (can_cut(s, t, n, c)) return c;
     for (size_t c = want + 1; c < n; c++)
-        if (can_cut(s, t, c)) return c;
+        if (can_cut(s, t, n, c)) return c;
     return n;
 }
 
@@ -145,32 +181,83 @@ extern "C" size_t cm_spm_cut(const cm_spm *s, const char *text, size_t n, size_t
     return s->m.add_dummy_prefix ? n : find_cut(s, text, n, want);
 }
 
-static void append(const std::vector<int> &ids, int32_t **out, int64_t *n, int64_t *cap) {
-    int64_t need = *n + static_cast<int64_t>(ids.size());
-    if (need > *cap) {
-        *cap = need + need / 2 + 64;
-        *out = static_cast<int32_t *>(realloc(*out, size_t(*cap) * sizeof **out));
-        if (!*out) throw std::bad_alloc();
+struct Ids { /* the caller's growing array */
+    int32_t **out;
+    int64_t *n, *cap;
+    template <class T> void add(const T *id, size_t count) {
+        int64_t need = *n + static_cast<int64_t>(count);
+        if (need > *cap) {
+            *cap = need + need / 2 + 64;
+            *out = static_cast<int32_t *>(realloc(*out, size_t(*cap) * sizeof **out));
+            if (!*out) throw std::bad_alloc();
+        }
+        for (size_t i = 0; i < count; i++) (*out)[(*n)++] = id[i];
     }
-    for (int id : ids) (*out)[(*n)++] = id;
+};
+
+/* Where the word that starts at t[0] ends. */
+static size_t word_end(const cm_spm *s, const char *t, size_t n) {
+    for (size_t c = 1; s->can_cut && c < n; c++)
+        if (can_cut(s, t, n, c)) return c;
+    return n;
+}
+
+static WordCache::Entry *find_word(const cm_spm *s, const char *t, size_t n, bool *hit) {
+    char key[WordCache::kKey] = { 0 };
+    memcpy(key, t, n);
+    uint64_t h = s->serial * 0x9E3779B97F4A7C15u + n, part;
+    for (size_t i = 0; i < n; i += 8) {
+        memcpy(&part, key + i, 8);
+        h = (h ^ part) * 0xD6E8FEB86659FD93u;
+        h ^= h >> 32;
+    }
+    if (!cache) cache.reset(new WordCache());
+    WordCache::Entry *e = &cache->slot[h % WordCache::kSlots];
+    *hit = e->owner == s->serial && e->len == n && !memcmp(e->key, key, sizeof key);
+    if (!*hit) {
+        e->owner = 0;
+        e->len = static_cast<uint16_t>(n);
+        memcpy(e->key, key, sizeof key);
+    }
+    return e;
+}
+
+static bool encode_word(const cm_spm *s, const char *t, size_t n, std::vector<int> *tmp,
+                        Ids *ids, cm_err *err) {
+    WordCache::Entry *e = nullptr;
+    if (n <= WordCache::kKey) {
+        bool hit;
+        e = find_word(s, t, n, &hit);
+        if (hit) {
+            ids->add(e->id, e->n);
+            return true;
+        }
+    }
+    tmp->clear();
+    const auto status = s->sp.Encode({ t, n }, tmp);
+    if (!status.ok())
+        return cm_fail(err, CM_EXIT_FAIL, "tokenizer: %s", status.ToString().c_str());
+    ids->add(tmp->data(), tmp->size());
+    if (e && tmp->size() <= WordCache::kIds) {
+        e->n = static_cast<uint16_t>(tmp->size());
+        std::copy(tmp->begin(), tmp->end(), e->id);
+        e->owner = s->serial;
+    }
+    return true;
 }
 
 extern "C" bool cm_spm_encode(const cm_spm *s, const char *text, size_t n, int32_t **out,
                               int64_t *n_out, int64_t *cap, cm_err *err) {
     try {
-        std::vector<int> ids;
+        Ids ids = { out, n_out, cap };
+        std::vector<int> tmp;
         while (n > 0) {
-            size_t c = find_cut(s, text, n, kStretch);
+            size_t c = word_end(s, text, n);
             /* With a dummy prefix the space after the cut is dropped: the prefix that
-             * the library puts before the next stretch takes its place. */
+             * the library puts before the next word takes its place. */
             size_t drop = c < n && s->m.add_dummy_prefix;
             if (drop && c + 1 == n) c = n, drop = 0;
-            ids.clear();
-            const auto status = s->sp.Encode({ text, c }, &ids);
-            if (!status.ok())
-                return cm_fail(err, CM_EXIT_FAIL, "tokenizer: %s",
-                               status.ToString().c_str());
-            append(ids, out, n_out, cap);
+            if (!encode_word(s, text, c, &tmp, &ids, err)) return false;
             text += c + drop;
             n -= c + drop;
         }
