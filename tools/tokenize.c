@@ -1,50 +1,278 @@
-/* tokenize.c -- raw text to token shards. */
-#include "io/io.h"
+/* tokenize.c -- raw text to token shards, and a look into them. */
+#include "app/app.h"
 #include "text/corpus.h"
 
+#include <inttypes.h>
 #include <omp.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
-static bool progress(void *ctx, const cm_corpus_progress *p) {
-    (void)ctx;
-    if (isatty(2))
-        fprintf(stderr, "\r%s %.1f%% ", p->stage,
-                p->total ? 100.0 * (double)p->done / (double)p->total : 0.0);
+/* ---- build ------------------------------------------------------------------------- */
+
+typedef struct view {
+    cm_progress bar;
+    cm_progress_mode mode;
+    const char *stage;
+} view;
+
+static bool show(void *ctx, const cm_corpus_progress *p) {
+    view *v = ctx;
+    if (!v->stage || strcmp(v->stage, p->stage)) {
+        if (v->stage) cm_progress_close(&v->bar);
+        v->stage = p->stage;
+        cm_progress_open(&v->bar, p->stage, "MB", (double)p->total / 1e6, 10, v->mode, NULL);
+    }
+    char n[32];
+    cm_progress_show(&v->bar, (double)p->done / 1e6, "docs=%" PRId64 " tok=%s", p->docs,
+                     cm_human_count((double)p->tokens, n, sizeof n));
+    return !cm_signal_stop();
+}
+
+static bool plan(const cm_app_ctx *ctx, const cm_corpus_conf *c, cm_err *err) {
+    int files;
+    uint64_t bytes;
+    char size[32];
+    if (!cm_corpus_check(c, &files, &bytes, err)) return false;
+    printf("inputs     %d file(s), %s\n", files,
+           cm_human_bytes((double)bytes, size, sizeof size));
+    if (c->t->tokenizer[0]) printf("tokenizer  %s\n", c->t->tokenizer);
+    else printf("tokenizer  to be trained: %" PRId64 " pieces on at most %s of text\n",
+                c->t->vocab_size,
+                cm_human_bytes((double)c->t->sample_bytes, size, sizeof size));
+    printf("output     %s, shards of %s tokens\n", c->t->out,
+           cm_human_count((double)c->t->shard_tokens, size, sizeof size));
+    printf("threads    %d\n", c->threads);
+    return ctx->conf.tokenize.out[0] ||
+           cm_fail(err, CM_EXIT_USAGE, "tokenize.out: no folder given");
+}
+
+static void print_result(const cm_app_ctx *ctx, const cm_dataset *d, double seconds) {
+    cm_buf b = { 0 };
+    if (ctx->json) {
+        cm_json_open(&b, NULL, '{');
+        cm_json_str(&b, "id", d->id);
+        cm_json_str(&b, "tokenizer", d->tokenizer);
+        cm_json_f64(&b, "seconds", seconds);
+    }
+    for (int sp = 0; sp < 2; sp++) {
+        const char *name = cm_split_name((cm_split)sp);
+        double per = d->n_tokens[sp] ? (double)d->n_bytes[sp] / (double)d->n_tokens[sp] : 0;
+        if (ctx->json) {
+            cm_json_open(&b, name, '{');
+            cm_json_i64(&b, "docs", d->n_docs[sp]);
+            cm_json_i64(&b, "tokens", d->n_tokens[sp]);
+            cm_json_i64(&b, "bytes", d->n_bytes[sp]);
+            cm_json_close(&b, '{');
+        } else {
+            cm_buf_addf(&b, "%-5s  %" PRId64 " documents, %" PRId64 " tokens, %" PRId64
+                        " bytes of text (%.3f bytes/token), %d shard(s)\n", name,
+                        d->n_docs[sp], d->n_tokens[sp], d->n_bytes[sp], per,
+                        d->n_shard[sp]);
+        }
+    }
+    if (ctx->json) cm_json_close(&b, '{');
+    else cm_buf_addf(&b, "%s/manifest.json", d->dir);
+    puts(b.s);
+    cm_buf_free(&b);
+}
+
+/* What --if-done asks of a finished folder. */
+static bool if_done(const cm_app_ctx *ctx, const char *out, bool *skip, cm_err *err) {
+    const char *what = cm_app_text(ctx, "if-done");
+    if (!what || !strcmp(what, "fail")) return true;
+    if (!strcmp(what, "redo")) return cm_corpus_clear(out, err);
+    if (strcmp(what, "skip"))
+        return cm_fail(err, CM_EXIT_USAGE, "--if-done=%s: wants fail, skip or redo", what);
+    char *done = cm_strf("%s/manifest.json", out);
+    *skip = cm_exists(done);
+    free(done);
     return true;
 }
 
-int main(int argc, char **argv) {
-    cm_log_setup("tokenize", CM_LOG_INFO);
-    cm_conf c;
-    cm_err err;
-    cm_conf_open(&c, "top tokenize");
-    for (int i = 1; i < argc; i++) {
-        if (!strcmp(argv[i], "--config") && i + 1 < argc) cm_conf_file(&c, argv[++i]);
-        else cm_conf_set(&c, argv[i]);
-    }
-    if (!cm_conf_check(&c, &err)) {
-        fputs(cm_conf_errors(&c), stderr);
-        return CM_EXIT_USAGE;
-    }
-    int threads = c.top.threads ? (int)c.top.threads : omp_get_num_procs();
-    cm_corpus_conf k = { &c.tokenize, (uint64_t)c.top.seed, threads, progress, NULL };
+static bool build(cm_app_ctx *ctx, cm_err *err) {
+    const cm_tokenize_conf *t = &ctx->conf.tokenize;
+    view v = { .mode = ctx->progress };
+    cm_corpus_conf c = { t, (uint64_t)ctx->conf.top.seed,
+                         ctx->threads ? ctx->threads : omp_get_num_procs(), show, &v };
+    if (ctx->dry_run) return plan(ctx, &c, err);
+    bool skip = false;
+    if (!if_done(ctx, t->out, &skip, err)) return false;
+    cm_signals_install();
     double t0 = cm_now();
-    bool ok = cm_corpus_build(&k, &err);
-    cm_dataset d;
-    ok = ok && cm_dataset_open(&d, c.tokenize.out, &err);
-    if (!ok) {
-        cm_log(CM_LOG_ERROR, "%s", err.msg);
-        return (int)err.code;
+    bool ok = skip || cm_corpus_build(&c, err);
+    if (v.stage) cm_progress_close(&v.bar);
+    if (!ok && cm_signal_stop()) {
+        cm_log(CM_LOG_INFO, "stopped; the same command goes on from the last whole shard");
+        ctx->exit = 128 + cm_signal_stop();
+        return true;
     }
-    for (int sp = 0; sp < 2; sp++)
-        printf("%-5s %lld documents, %lld tokens, %lld bytes, %.3f bytes/token\n",
-               cm_split_name((cm_split)sp), (long long)d.n_docs[sp],
-               (long long)d.n_tokens[sp], (long long)d.n_bytes[sp],
-               d.n_tokens[sp] ? (double)d.n_bytes[sp] / (double)d.n_tokens[sp] : 0.0);
-    cm_log(CM_LOG_INFO, "%.1f s", cm_now() - t0);
+    cm_dataset d;
+    if (!ok || !cm_dataset_open(&d, t->out, err)) return false;
+    print_result(ctx, &d, cm_now() - t0);
     cm_dataset_close(&d);
-    cm_conf_close(&c);
-    return 0;
+    return true;
+}
+
+/* ---- verify, stats, head ------------------------------------------------------------- */
+
+static bool verify(cm_app_ctx *ctx, const cm_dataset *d, const cm_spm *spm, cm_err *err) {
+    (void)ctx;
+    (void)spm;
+    if (!cm_dataset_verify(d, err)) return false;
+    printf("%s: ok: %d shard(s), %" PRId64 " tokens, %" PRId64 " documents, every frame "
+           "read\n", d->dir, d->n_shard[0] + d->n_shard[1], d->n_tokens[0] + d->n_tokens[1],
+           d->n_docs[0] + d->n_docs[1]);
+    return true;
+}
+
+static double ratio(int64_t a, int64_t b) { return b ? (double)a / (double)b : 0; }
+
+static void print_stats(const char *split, const cm_corpus_stats *s) {
+    printf("%s\n  documents     %" PRId64 "\n  tokens        %" PRId64 "\n"
+           "  bytes/token   %.3f\n  tokens/word   %.3f (%" PRId64 " words)\n", split,
+           s->docs, s->tokens, ratio(s->bytes, s->tokens), ratio(s->word_tokens, s->words),
+           s->words);
+    printf("  byte tokens   %.3f%%\n  unknown       %" PRId64 "\n", 100 * ratio(
+           s->byte_tokens, s->tokens), s->unk_tokens);
+    printf("  vocabulary    %d of %d pieces used (%.1f%%)\n", s->vocab_used, s->vocab,
+           100 * ratio(s->vocab_used, s->vocab));
+    printf("  stored        %" PRId64 " bytes, %.2f bits/token, %.2f x smaller than text\n",
+           s->stored, 8 * ratio(s->stored, s->tokens), ratio(s->bytes, s->stored));
+    printf("  tokens/doc    min %" PRId64 "  5%% %" PRId64 "  25%% %" PRId64 "  50%% %"
+           PRId64 "  75%% %" PRId64 "  95%% %" PRId64 "  max %" PRId64 "\n",
+           s->doc_tokens[0], s->doc_tokens[1], s->doc_tokens[2], s->doc_tokens[3],
+           s->doc_tokens[4], s->doc_tokens[5], s->doc_tokens[6]);
+}
+
+static void json_stats(cm_buf *b, const char *split, const cm_corpus_stats *s) {
+    cm_json_open(b, split, '{');
+    cm_json_i64(b, "docs", s->docs);
+    cm_json_i64(b, "tokens", s->tokens);
+    cm_json_i64(b, "bytes", s->bytes);
+    cm_json_i64(b, "words", s->words);
+    cm_json_f64(b, "bytes_per_token", ratio(s->bytes, s->tokens));
+    cm_json_f64(b, "tokens_per_word", ratio(s->word_tokens, s->words));
+    cm_json_i64(b, "byte_tokens", s->byte_tokens);
+    cm_json_i64(b, "unknown_tokens", s->unk_tokens);
+    cm_json_i64(b, "vocab", s->vocab);
+    cm_json_i64(b, "vocab_used", s->vocab_used);
+    cm_json_i64(b, "stored_bytes", s->stored);
+    cm_json_open(b, "doc_tokens_quantiles", '[');
+    for (int q = 0; q < CM_DOC_QUANTILES; q++) cm_json_i64(b, NULL, s->doc_tokens[q]);
+    cm_json_close(b, '[');
+    cm_json_close(b, '{');
+}
+
+static bool stats(cm_app_ctx *ctx, const cm_dataset *d, const cm_spm *spm, cm_err *err) {
+    cm_buf b = { 0 };
+    bool ok = true;
+    if (ctx->json) cm_json_open(&b, NULL, '{');
+    for (int sp = 0; ok && sp < 2; sp++) {
+        cm_corpus_stats s;
+        const char *name = cm_split_name((cm_split)sp);
+        ok = !d->n_docs[sp] || cm_corpus_measure(d, spm, (cm_split)sp, &s, err);
+        if (!ok || !d->n_docs[sp]) continue;
+        if (ctx->json) json_stats(&b, name, &s);
+        else print_stats(name, &s);
+    }
+    if (ctx->json) cm_json_close(&b, '{');
+    if (ok && ctx->json) puts(b.s);
+    cm_buf_free(&b);
+    return ok;
+}
+
+static bool head_doc(const cm_dataset *d, const cm_spm *spm, cm_split split, int64_t i,
+                     int64_t most, cm_err *err) {
+    int64_t start, n, bytes;
+    uint32_t source;
+    uint64_t line;
+    if (!cm_dataset_doc(d, split, i, &start, &n, &bytes, err) ||
+        !cm_dataset_origin(d, split, i, &source, &line, err))
+        return false;
+    int64_t take = n < most ? n : most;
+    int32_t *id = malloc((size_t)take * sizeof *id);
+    CM_ASSERT(id, "out of memory");
+    cm_buf b = { 0 };
+    bool ok = cm_dataset_read(d, split, start, take, id, NULL, err);
+    cm_buf_addf(&b, "---- %s document %" PRId64 ": %" PRId64 " tokens, %" PRId64
+                " bytes, source %u line %" PRIu64 "\n", cm_split_name(split), i, n, bytes,
+                source, line);
+    for (int64_t k = 0; ok && k < take; k++) {
+        if (k && b.s[b.n - 1] != '\n') cm_buf_addf(&b, "\xE2\x94\x82"); /* a thin bar */
+        cm_token_show(spm, id[k], &b);
+    }
+    if (take < n) cm_buf_addf(&b, " ... %" PRId64 " more", n - take);
+    if (ok) puts(b.s);
+    cm_buf_free(&b);
+    free(id);
+    return ok;
+}
+
+static bool head(cm_app_ctx *ctx, const cm_dataset *d, const cm_spm *spm, cm_err *err) {
+    int64_t docs = 5, tokens = 200;
+    if (!cm_app_i64(ctx, "docs", 1, INT64_MAX, &docs, err) ||
+        !cm_app_i64(ctx, "tokens", 1, 1 << 24, &tokens, err))
+        return false;
+    const char *name = cm_app_text(ctx, "split");
+    if (name && strcmp(name, "train") && strcmp(name, "val"))
+        return cm_fail(err, CM_EXIT_USAGE, "--split=%s: wants train or val", name);
+    cm_split split = name && !strcmp(name, "val") ? CM_SPLIT_VAL : CM_SPLIT_TRAIN;
+    for (int64_t i = 0; i < docs && i < d->n_docs[split]; i++)
+        if (!head_doc(d, spm, split, i, tokens, err)) return false;
+    return true;
+}
+
+/* ---- the command line ---------------------------------------------------------------- */
+
+static const struct {
+    const char *name;
+    bool (*run)(cm_app_ctx *, const cm_dataset *, const cm_spm *, cm_err *);
+} looks[] = { { "verify", verify }, { "stats", stats }, { "head", head } };
+
+static bool look(cm_app_ctx *ctx, int k, cm_err *err) {
+    if (ctx->words.n != 2)
+        return cm_fail(err, CM_EXIT_USAGE, "tokenize %s wants one data set folder",
+                       looks[k].name);
+    cm_dataset d;
+    if (!cm_dataset_open(&d, ctx->words.v[1], err)) return false;
+    cm_spm *spm = cm_spm_open(d.tokenizer_path, err);
+    bool ok = spm && (cm_spm_vocab(spm) == d.vocab ||
+                      cm_fail(err, CM_EXIT_DATA, "%s: %d pieces, the shards know %d",
+                              d.tokenizer_path, cm_spm_vocab(spm), d.vocab));
+    ok = ok && looks[k].run(ctx, &d, spm, err);
+    cm_spm_close(spm);
+    cm_dataset_close(&d);
+    return ok;
+}
+
+static bool run(cm_app_ctx *ctx, cm_err *err) {
+    if (!ctx->words.n) return build(ctx, err);
+    for (size_t k = 0; k < sizeof looks / sizeof *looks; k++)
+        if (!strcmp(ctx->words.v[0], looks[k].name)) return look(ctx, (int)k, err);
+    return cm_fail(err, CM_EXIT_USAGE, "unknown command '%s'; wants verify, stats or head",
+                   ctx->words.v[0]);
+}
+
+int main(int argc, char **argv) {
+    static const cm_app_opt options[] = {
+        { "if-done", "WHAT", "where the data set is finished: fail (default), skip, redo" },
+        { "docs", "N", "head: documents to show (default 5)" },
+        { "tokens", "N", "head: tokens of each document (default 200)" },
+        { "split", "NAME", "head: train (default) or val" },
+        { 0 }
+    };
+    return cm_app_main(argc, argv, &(cm_app){
+        .name = "tokenize",
+        .summary = "turn raw text into token shards",
+        .words = "[verify|stats|head DIR]",
+        .examples = "  tokenize --config demo.yaml\n"
+                    "  tokenize tokenize.out=shards 'tokenize.inputs=[book.txt, a.jsonl.gz]'\n"
+                    "  zcat big.txt.gz | tokenize tokenize.out=shards tokenize.inputs=-\n"
+                    "  tokenize verify shards\n"
+                    "  tokenize head shards --docs 3\n",
+        .sections = "tokenize",
+        .options = options,
+        .no_kernels = true,
+        .run = run,
+    });
 }

@@ -213,6 +213,7 @@ typedef struct cm_dataset {
     unsigned flags;           /* CM_SHARD_BOS | CM_SHARD_EOS */
     int vocab, bos, eos, pad; /* -1 = none */
     int64_t n_tokens[2], n_docs[2], n_bytes[2]; /* by cm_split; bytes of source text */
+    int64_t n_stored[2];                        /* bytes of the shard files */
     struct cm_shard *shard[2];
     int n_shard[2];
     struct cm_frame_cache *cache; /* decoded frames, shared by all threads */

@@ -88,6 +88,7 @@ static bool open_split(cm_dataset *d, const cm_manifest *m, cm_split sp, cm_err 
         token += (int64_t)s->h.n_tokens;
         doc += (int64_t)s->h.n_docs;
         frame += (int64_t)s->h.n_frames;
+        d->n_stored[sp] += (int64_t)s->map.size;
     }
     return true;
 }

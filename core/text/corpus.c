@@ -5,6 +5,7 @@
  * absent or complete, so a killed run is continued by looking at what is there. */
 #include "text/corpus_int.h"
 
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
@@ -160,16 +161,70 @@ static bool claim_folder(const work *w, cm_err *err) {
     return ok;
 }
 
+/* A name that cm_corpus_build gives; `partial`: one that only a killed run leaves. */
+static bool is_ours(const char *name, bool partial) {
+    static const char *const file[] = { "manifest.json", "recipe.json", "rejected.jsonl",
+                                        "tokenizer.model", "sample.tmp", "stdin.tmp" };
+    size_t n = strlen(name);
+    bool temporary = n > 4 && !strcmp(name + n - 4, ".tmp");
+    if (partial && !temporary) return false;
+    for (size_t i = 0; i < sizeof file / sizeof *file; i++)
+        if (!strncmp(name, file[i], strlen(file[i])) &&
+            (temporary || n == strlen(file[i])))
+            return true;
+    int used = 0;
+    if (sscanf(name, "train-%*5[0-9].tok.zst%n", &used) != 0 || !used)
+        if (sscanf(name, "val-%*5[0-9].tok.zst%n", &used) != 0) return false;
+    return used && (temporary || !name[used]);
+}
+
+/* The manifest goes first: without it nothing counts as finished. */
+static bool sweep(const char *dir, bool partial, cm_err *err) {
+    char *manifest = cm_strf("%s/manifest.json", dir);
+    if (!partial) unlink(manifest);
+    free(manifest);
+    DIR *d = opendir(dir);
+    if (!d) return cm_fail_errno(err, CM_EXIT_FAIL, "%s", dir);
+    bool ok = true;
+    for (struct dirent *e; ok && (e = readdir(d));)
+        if (is_ours(e->d_name, partial) && unlinkat(dirfd(d), e->d_name, 0) &&
+            errno != ENOENT)
+            ok = cm_fail_errno(err, CM_EXIT_FAIL, "%s/%s: cannot remove", dir, e->d_name);
+    closedir(d);
+    return ok;
+}
+
+/* The folder's descriptor, locked, or -1. */
+static int lock(const char *dir, cm_err *err) {
+    int fd = open(dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    if (fd < 0) {
+        cm_fail_errno(err, CM_EXIT_USAGE, "%s", dir);
+        return -1;
+    }
+    if (!flock(fd, LOCK_EX | LOCK_NB)) return fd;
+    if (errno == EWOULDBLOCK)
+        cm_fail(err, CM_EXIT_USAGE, "%s: in use by another process", dir);
+    else
+        cm_fail_errno(err, CM_EXIT_FAIL, "%s: lock", dir);
+    close(fd);
+    return -1;
+}
+
+bool cm_corpus_clear(const char *dir, cm_err *err) {
+    if (!cm_exists(dir)) return true;
+    int fd = lock(dir, err);
+    if (fd < 0) return false;
+    bool ok = sweep(dir, false, err);
+    close(fd);
+    return ok;
+}
+
 static bool lock_folder(work *w, cm_err *err) {
     if (!w->t->out[0])
         return cm_fail(err, CM_EXIT_USAGE, "tokenize.out: no folder given");
     if (!cm_mkdirs(w->t->out, err)) return false;
-    w->dir = open(w->t->out, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    if (w->dir < 0) return cm_fail_errno(err, CM_EXIT_USAGE, "%s", w->t->out);
-    if (flock(w->dir, LOCK_EX | LOCK_NB))
-        return errno == EWOULDBLOCK
-                   ? cm_fail(err, CM_EXIT_USAGE, "%s: in use by another process", w->t->out)
-                   : cm_fail_errno(err, CM_EXIT_FAIL, "%s: lock", w->t->out);
+    w->dir = lock(w->t->out, err);
+    if (w->dir < 0 || !sweep(w->t->out, true, err)) return false;
     char *done = cm_strf("%s/manifest.json", w->t->out);
     bool ok = !cm_exists(done);
     free(done);

@@ -3,6 +3,8 @@
 #define CM_CORPUS_H
 
 #include "conf/conf.h"
+#include "io/io.h"
+#include "text/text.h"
 
 /* Control pieces that every trained vocabulary reserves, in id order from 3. */
 #define CM_CHAT_MARKERS                                                                 \
@@ -30,7 +32,28 @@ typedef struct cm_corpus_conf {
  * finished shards are verified, matched with the documents they claim, and kept.
  * A finished data set is CM_EXIT_USAGE. */
 bool cm_corpus_build(const cm_corpus_conf *c, cm_err *err);
+/* Remove from a folder what cm_corpus_build writes, finished or not, and nothing else.
+ * CM_EXIT_USAGE when another process works there.  Fine when there is no such folder. */
+bool cm_corpus_clear(const char *dir, cm_err *err);
 /* Everything short of writing: inputs found and readable, tokenizer loads, folder usable. */
 bool cm_corpus_check(const cm_corpus_conf *c, int *n_files, uint64_t *n_bytes, cm_err *err);
+
+/* ---- what came out --------------------------------------------------------------------- */
+
+enum { CM_DOC_QUANTILES = 7 }; /* 0, 5, 25, 50, 75, 95, 100 % */
+typedef struct cm_corpus_stats {
+    int64_t tokens, docs, bytes, stored; /* bytes of source text, of shard files */
+    int64_t words;                       /* runs of bytes without white space */
+    int64_t word_tokens;                 /* tokens, specials left out */
+    int64_t byte_tokens, unk_tokens;     /* pieces the vocabulary had nothing better for */
+    int64_t doc_tokens[CM_DOC_QUANTILES];
+    int vocab, vocab_used; /* pieces that occur at least once */
+} cm_corpus_stats;
+/* Over one split; reads all of it. */
+bool cm_corpus_measure(const cm_dataset *d, const cm_spm *spm, cm_split split,
+                       cm_corpus_stats *out, cm_err *err);
+/* One token as text for a person: control pieces by name, a newline as "\u23CE" and a line
+ * break, bytes that are not printable text as <0xE2>. */
+void cm_token_show(const cm_spm *spm, int id, cm_buf *out);
 
 #endif

@@ -7,9 +7,7 @@
 #ifndef CM_CORPUS_INT_H
 #define CM_CORPUS_INT_H
 
-#include "io/io.h"
 #include "text/corpus.h"
-#include "text/text.h"
 
 /* What happened to the documents of one source. */
 typedef struct cm_tally {
