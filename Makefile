@@ -25,7 +25,7 @@ ISA.avx512 := -mavx512f -mavx512bw -mavx512vl -mavx512dq -mavx2 -mfma -mf16c
 # Only files whose name ends in an instruction level get its flags.
 isa      = $(foreach l,avx2 avx512,$(if $(filter %_$(l).c,$(1)),$(ISA.$(l))))
 
-CORE    := $(wildcard core/*/*.c) $(wildcard eval/*.c) $(wildcard data/world/*.c)
+CORE    := $(wildcard core/*/*.c) $(wildcard eval/*.c) $(wildcard data/*/*.c)
 LIBO    := $(CORE:%.c=$(O)/%.o) $(patsubst %.cc,$(O)/%.o,$(wildcard core/*/*.cc))
 TOOLS   := $(patsubst tools/%.c,$(BIN)/%,$(wildcard tools/*.c)) \
            $(patsubst data/%.c,$(BIN)/%,$(wildcard data/*.c))
