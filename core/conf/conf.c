@@ -190,6 +190,12 @@ void cm_conf_put_list(cm_conf *c, const cm_key *k, cm_place at, const char **ite
                          n, k->lo, k->hi);
         return;
     }
+    for (int i = 0; i < n; i++)
+        if (!cm_utf8_valid(items[i], strlen(items[i]), NULL)) {
+            cm_conf_complain(c, at, "%s holds a byte that is no text",
+                             cm_key_name(k, name));
+            return;
+        }
     const char **v = keep(c, malloc((size_t)(n + 1) * sizeof *v));
     for (int i = 0; i < n; i++)
         v[i] = cm_conf_keep(c, items[i], strlen(items[i]));

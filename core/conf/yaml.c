@@ -136,7 +136,8 @@ static bool first_time(reader *r, int *line, cm_place at, const char *what,
 static char *read_name(reader *r, cm_place *at) {
     *at = here(r);
     refuse_extras(r);
-    if (r->ev.type != YAML_SCALAR_EVENT) {
+    if (r->ev.type != YAML_SCALAR_EVENT ||
+        strlen((char *)r->ev.data.scalar.value) != r->ev.data.scalar.length) {
         cm_conf_complain(r->c, *at, "a key must be a plain word");
         skip(r);
         if (next(r))

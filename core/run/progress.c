@@ -131,8 +131,10 @@ void cm_progress_show(cm_progress *p, double done, const char *fmt, ...) {
     double now = p->clock();
     cm_rate_add(&p->rate, now, done);
     double wait = p->mode == CM_PROGRESS_BAR ? bar_gap_s : p->gap;
-    bool show = p->mode != CM_PROGRESS_NONE && now - p->shown >= wait;
-    bool log = p->log && now - p->logged >= p->gap;
+    bool end = p->total > 0 && done >= p->total && !p->ended; /* always shown */
+    bool show = p->mode != CM_PROGRESS_NONE && (end || now - p->shown >= wait);
+    bool log = p->log && (end || now - p->logged >= p->gap);
+    p->ended |= end;
     if (!show && !log)
         return;
     char more[512], text[1024];

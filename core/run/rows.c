@@ -4,6 +4,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -27,7 +28,7 @@ cm_buf *cm_metrics_begin(cm_run *r, uint64_t step) {
     cm_json_str(&r->row, "t", "metrics");
     cm_json_u64(&r->row, "seg", r->segment);
     cm_json_u64(&r->row, "step", step);
-    cm_json_f64(&r->row, "wall_s", cm_now() - r->began);
+    cm_json_f64(&r->row, "wall_s", floor((cm_now() - r->began) * 1e3) / 1e3);
     return &r->row;
 }
 

@@ -152,6 +152,7 @@ typedef struct cm_progress {
     cm_rate rate;
     double shown, logged; /* when a bar or line last went to each */
     bool dirty;           /* a bar stands on the terminal's line */
+    bool ended;           /* the total was reached and said */
 } cm_progress;
 
 /* total 0: unknown.  Plain lines come at most every `gap` seconds; `log` (may be NULL)

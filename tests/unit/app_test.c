@@ -66,9 +66,11 @@ static int tool_on(const cm_app *app, const char *line) {
     fflush(NULL);
     pid_t pid = fork();
     if (pid == 0) {
-        char *copy = cm_strf("%s", line), *argv[32] = {(char *)(uintptr_t)"tool"};
+        static char copy[512]; /* static: what argv points to is no leak */
+        char *argv[32] = {(char *)(uintptr_t)"tool"}, *rest = copy;
         int argc = 1;
-        for (char *w; (w = strsep(&copy, " "));)
+        snprintf(copy, sizeof copy, "%s", line);
+        for (char *w; (w = strsep(&rest, " "));)
             if (*w)
                 argv[argc++] = w;
         if (chdir(t_tmpdir()) || !freopen(o, "w", stdout) || !freopen(e, "w", stderr))

@@ -161,6 +161,10 @@ TEST(yaml_beyond_us) {
     EXPECT("- 1\n", "f:1:1: error: a run file is made of 'key: value' lines\n");
     EXPECT("[a]: 1\nseed: x\n", "f:1:1: error: a key must be a plain word\n"
                                 "f:2:7: error: seed = x is not an integer\n");
+    EXPECT("\"seed\\0x\": 1\n", "f:1:1: error: a key must be a plain word\n");
+    EXPECT("name: \"a\\0b\"\n", "f:1:7: error: name holds a byte that is no text\n");
+    EXPECT_WORD("tokenize.inputs=a\xE9",
+                "command line: error: tokenize.inputs holds a byte that is no text\n");
     EXPECT("name: caf\xE9\n", "f:1:10: error: not valid UTF-8\n");
     EXPECT("n\xC3\xA9: 1\nname: a\x01\n", "f:2:8: error: a control character\n");
     EXPECT("", "");

@@ -323,6 +323,12 @@ TEST(plain_progress) {
     }
     CHECKF(lines == 4, "%d lines:\n%s", lines, s);
     free(s);
+    s = shown(CM_PROGRESS_PLAIN, 60, 0.01, 100); /* the first and the last, once */
+    lines = 0;
+    for (char *p = s; *p; p++)
+        lines += *p == '\n';
+    CHECKF(lines == 2 && strstr(s, "eta 0s  loss=100\n"), "%s", s);
+    free(s);
     s = shown(CM_PROGRESS_NONE, 1, 2, 2);
     CHECK(!*s);
     free(s);
