@@ -9,6 +9,11 @@
 #include <stdlib.h>
 #include <string.h>
 
+/* The key's words stand in the order of the kernels' own enum. */
+_Static_assert((int)CM_CONF_STRICT == (int)CM_NUMERICS_STRICT &&
+                   (int)CM_CONF_FAST == (int)CM_NUMERICS_FAST,
+               "numerics choices");
+
 static void free_ctx(cm_app_ctx *c) {
     free(c->words.v);
     free(c->configs.v);

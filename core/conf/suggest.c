@@ -3,12 +3,11 @@
 
 #include <string.h>
 
-/* What other training programs call our keys.  A name that is in no relation to ours
- * by spelling; the rest cm_nearest finds by itself. */
+/* What other training programs call our keys, where spelling alone would not lead
+ * there; cm_nearest finds the rest ("learning_rate", "weight_decy"). */
 static const struct {
     const char *theirs, *ours;
 } synonyms[] = {
-    {"learning_rate", "optim.lr"},
     {"max_lr", "optim.lr"},
     {"wd", "optim.weight_decay"},
     {"grad_clip", "optim.clip"},

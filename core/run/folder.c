@@ -274,6 +274,7 @@ void cm_run_close(cm_run *r, cm_run_state state, int exit_code) {
             close(fds[i]); /* the lock last: then the folder is free */
     free(r->dir);
     cm_buf_free(&r->row);
+    cm_buf_free(&r->event);
     cm_buf_free(&r->info);
     cm_buf_free(&r->inputs);
     *r = (cm_run){.fd_dir = -1, .fd_lock = -1, .fd_metrics = -1, .fd_events = -1};

@@ -44,15 +44,15 @@ bool cm_run_event(cm_run *r, const char *kind, uint64_t step, cm_err *err,
     va_start(ap, fmt);
     vsnprintf(text, sizeof text, fmt, ap);
     va_end(ap);
-    r->row.n = 0;
-    cm_json_open(&r->row, NULL, '{');
-    cm_json_str(&r->row, "t", kind);
-    cm_json_u64(&r->row, "seg", r->segment);
-    cm_json_u64(&r->row, "step", step);
-    cm_json_str(&r->row, "time", cm_time_text(now));
-    cm_json_str(&r->row, "text", text);
-    cm_json_close(&r->row, '{');
-    return write_row(r, r->fd_events, "events.jsonl", &r->row, err);
+    r->event.n = 0;
+    cm_json_open(&r->event, NULL, '{');
+    cm_json_str(&r->event, "t", kind);
+    cm_json_u64(&r->event, "seg", r->segment);
+    cm_json_u64(&r->event, "step", step);
+    cm_json_str(&r->event, "time", cm_time_text(now));
+    cm_json_str(&r->event, "text", text);
+    cm_json_close(&r->event, '{');
+    return write_row(r, r->fd_events, "events.jsonl", &r->event, err);
 }
 
 /* The step of a row of ours; 0 when it names none. */

@@ -63,7 +63,7 @@ typedef struct cm_run {
     uint64_t segment;    /* 1, then one more each resume */
     uint64_t step, steps;
     FILE *log; /* train.log */
-    cm_buf row, info, inputs;
+    cm_buf row, event, info, inputs;
     int fd_dir, fd_lock, fd_metrics, fd_events;
     double began, beat;
 } cm_run;

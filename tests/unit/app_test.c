@@ -241,9 +241,9 @@ TEST(run_names) {
     RUNS("--act run name=../x", 2, "",
          "command line: error: name: '../x' is no name for a folder: letters, digits, - "
          "and _\n");
-    CHECK(tool_on(&tool, "--act run --runs other") == 0 && !strncmp(out, "/tool lr", 8));
+    CHECK(tool_on(&tool, "--act run --runs=other") == 0 && !strncmp(out, "/tool lr", 8));
     char *j = cm_strf("%s/other/tool/run.json", t_tmpdir()), *s = read_all(j);
-    CHECKF(strstr(s, "\"argv\":[\"tool\",\"--act\",\"run\",\"--runs\",\"other\"]") &&
+    CHECKF(strstr(s, "\"argv\":[\"tool\",\"--act\",\"run\",\"--runs=other\"]") &&
                strstr(s, "\"version\":\"chimera-tool"), "%s", s);
     free(p), free(j), free(s);
 }

@@ -313,7 +313,7 @@ TEST(out_large_and_read_back) {
     cm_out o;
     cm_err e = {0};
     CHECK(cm_out_open(&o, p, &e));
-    int sizes[] = {1, 4095, 262144, 7, 262143, 0, 300000}; /* around the buffer's size */
+    int sizes[] = {1, 262144, 4095, 7, 262143, 0, 300000}; /* around the buffer's size */
     int at = 0;
     for (int k = 0; at < N; k++) {
         int n = sizes[k % 7] < N - at ? sizes[k % 7] : N - at;

@@ -79,6 +79,8 @@ TEST(unknown_names) {
     EXPECT("model:\n  lr: 1\n",
            "f:2:3: error: unknown key 'model.lr'; did you mean 'optim.lr'?\n");
     EXPECT("lr: 1\n", "f:1:1: error: unknown key 'lr'; did you mean 'optim.lr'?\n");
+    EXPECT("model: {hidden_size: 1}\n", "f:1:9: error: unknown key 'model.hidden_size'; "
+                                        "did you mean 'model.d_model'?\n");
     EXPECT("sede: 1\n", "f:1:1: error: unknown key 'sede'; did you mean 'seed'?\n");
     EXPECT("zebra_crossing: 1\n", "f:1:1: error: unknown key 'zebra_crossing'\n");
     EXPECT("optimizer:\n  lr: 1\n",

@@ -137,6 +137,10 @@ TEST(second_opener_learns_the_owner) {
     cm_run_close(&r, CM_RUN_FAILED, 1);
     CHECK(begin(&other, d, CM_RESUME_AUTO, CM_DONE_FAIL, &e) && other.resumed);
     cm_run_close(&other, CM_RUN_DONE, 0);
+    /* emptying the folder must not take the lock away from under its owner */
+    CHECK(begin(&r, d, CM_RESUME_AUTO, CM_DONE_REDO, &e) && r.segment == 1);
+    CHECK(!begin(&other, d, CM_RESUME_AUTO, CM_DONE_REDO, &e));
+    cm_run_close(&r, CM_RUN_DONE, 0);
     free(d);
 }
 
@@ -153,6 +157,22 @@ TEST(a_killed_run_frees_its_folder) {
     waitpid(pid, NULL, 0);
     CHECKF(begin(&r, d, CM_RESUME_AUTO, CM_DONE_FAIL, &e), "%s", e.msg);
     CHECK(r.resumed && r.before == CM_RUN_RUNNING && r.segment == 2);
+    cm_run_close(&r, CM_RUN_DONE, 0);
+    free(d);
+}
+
+TEST(events_do_not_disturb_an_open_row) {
+    char *d = cm_strf("%s/events", t_tmpdir());
+    cm_run r;
+    cm_err e = {0};
+    CHECK(begin(&r, d, CM_RESUME_AUTO, CM_DONE_FAIL, &e));
+    cm_buf *row = cm_metrics_begin(&r, 7);
+    CHECK(cm_run_event(&r, "spike", 7, &e, "loss %d", 9));
+    cm_json_f64(row, "train/loss", 9);
+    CHECK(cm_metrics_end(&r, &e));
+    CHECK(file_has(d, "metrics.jsonl", "{\"t\":\"metrics\",\"seg\":1,\"step\":7,"));
+    CHECK(file_has(d, "metrics.jsonl", ",\"train/loss\":9}\n"));
+    CHECK(file_has(d, "events.jsonl", "{\"t\":\"spike\",\"seg\":1,\"step\":7,"));
     cm_run_close(&r, CM_RUN_DONE, 0);
     free(d);
 }
