@@ -172,6 +172,17 @@ static void step_grads(const back *k, const cm_ssd_chunk *c, int h, const bufs *
     }
 }
 
+/* e[j,i] = <x_j, dy_i> for i >= j, by blocks of rows; what is left of the triangle is
+ * set or not. */
+static void pair_products(const cm_ssd_run *r, int q, const bufs *w) {
+    cm_k.transpose(q, r->P, w->dy, r->P, w->wide, q);
+    for (int j = 0; j < q; j += TRI) {
+        int rows = q - j < TRI ? q - j : TRI, i = j / 16 * 16;
+        cm_gemm1(false, false, rows, q - i, r->P, 1, w->x + j * r->P, r->P, w->wide + i, q,
+                 0, w->e + j * r->ld + i, r->ld);
+    }
+}
+
 static void head_back(const back *k, const cm_ssd_chunk *c, int h, const bufs *w,
                       double *part) {
     const cm_ssd_run *r = &k->r;
@@ -181,7 +192,7 @@ static void head_back(const back *k, const cm_ssd_chunk *c, int h, const bufs *w
     const cm_real *in = state_in(r, c, h), *out = grad_out(k, c, h);
     cm_ssd_copy(q, r->P, r->xbc + x, r->W, w->x);
     cm_ssd_copy(q, r->P, grad_y(k, c, h), k->ldy, w->dy);
-    cm_gemm1(false, true, q, q, r->P, 1, w->x, r->P, w->dy, r->P, 0, w->e, r->ld);
+    pair_products(r, q, w);
     cm_k.ssd_mask_back(q, r->cs + at, r->dt + at, r->D[h], w->cb, w->e, w->m, w->dcb,
                        r->ld, w->ddt, w->rect, w->tmp);
     for (int j = 0; k->gx && j < q; j += TRI) {
