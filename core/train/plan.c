@@ -1,0 +1,197 @@
+/* plan.c -- what a run takes, to the byte, before it starts.
+ *
+ * The plan builds the model and runs one training step, one validation batch and the
+ * optimizer on counting arenas with a dry tape: the very code that trains, minus the
+ * arithmetic.  So the prediction is the arenas' high-water mark, not an estimate. */
+#include "train/trainer.h"
+
+#include <stdlib.h>
+#include <sys/statvfs.h>
+
+/* Rows computed at once when nobody chose: about this many tokens keep the matrix
+ * products large while activations stay small. */
+enum { MICRO_TOKENS = 4096 };
+
+static int64_t choose_micro(int64_t rows, int64_t T) {
+    int64_t best = 1;
+    for (int64_t m = 1; m <= rows && m * T <= MICRO_TOKENS; m++)
+        if (rows % m == 0) best = m;
+    return best;
+}
+
+static bool cut_batch(const cm_conf *c, cm_plan *p, cm_err *err) {
+    int64_t T = c->data.seq_len;
+    if (c->data.batch_tokens % T)
+        return cm_conf_bad(c, err, "data.batch_tokens",
+                           "%lld is not a multiple of data.seq_len = %lld",
+                           (long long)c->data.batch_tokens, (long long)T);
+    p->batch_rows = c->data.batch_tokens / T;
+    p->micro_rows = c->data.micro_rows ? c->data.micro_rows
+                                       : choose_micro(p->batch_rows, T);
+    if (p->batch_rows % p->micro_rows)
+        return cm_conf_bad(c, err, "data.micro_rows",
+                           "%lld rows do not divide the batch of %lld rows",
+                           (long long)p->micro_rows, (long long)p->batch_rows);
+    p->steps = (c->sched.tokens + c->data.batch_tokens - 1) / c->data.batch_tokens;
+    p->tokens = p->steps * c->data.batch_tokens;
+    return true;
+}
+
+static void count_parts(cm__trainer *t, cm_plan *p) {
+    for (int i = 0; i < t->model.params.n; i++) {
+        size_t b = cm_align_up(cm_tensor_bytes(&t->model.params.p[i]->var.v));
+        p->weights += b;
+        p->grads += b;
+        p->moments += t->optim.v[i] ? 2 * b : b;
+    }
+    p->batches = p->perm - p->weights - p->grads - p->moments;
+    p->params = cm_params_count(&t->model.params);
+    p->active = cm_model_count(&t->model.conf, true);
+    p->flops = cm_model_flops(&t->model.conf, t->c->data.seq_len) * (double)p->tokens;
+    p->ckpt = cm_ckpt_bytes(&t->model, &t->optim);
+}
+
+static double op_flops(const cm_prof *prof) {
+    double f = 0;
+    for (int i = 0; i < prof->n; i++) f += prof->row[i].flops;
+    return 3 * f;
+}
+
+/* The step, counted. */
+static void rehearse(cm__trainer *t, cm_plan *p) {
+    cm_prof prof = { 0 };
+    t->prof = &prof;
+    cm__micro_step(t, 0, 0, 1, true);
+    t->prof = NULL;
+    p->step_flops = op_flops(&prof) * (double)(p->batch_rows / p->micro_rows);
+    cm_optim_step(&t->optim, 1, 1, 1, &t->step, true);
+    p->step_train = t->step.peak;
+    if (t->job->val) cm__val_rows(t, (int)p->micro_rows, true);
+    p->perm = t->perm.peak;
+    p->step = t->step.peak;
+    p->meta = t->meta.peak;
+}
+
+static bool fits(const cm_job *job, const cm_plan *p, cm_err *err) {
+    double max = job->conf->train.max_gb * 1e9;
+    double need = (double)(p->perm + p->step + p->meta);
+    if (max <= 0 || need <= max) return true;
+    char a[32], b[32], s[32];
+    return cm_fail(err, CM_EXIT_RESOURCE,
+                   "this run needs %s of memory, of which %s for one micro-batch of %lld "
+                   "rows; train.max_gb allows %s: lower data.micro_rows%s, or the model",
+                   cm_human_bytes(need, a, sizeof a),
+                   cm_human_bytes((double)p->step, s, sizeof s), (long long)p->micro_rows,
+                   cm_human_bytes(max, b, sizeof b),
+                   job->conf->train.recompute == CM_RECOMPUTE_NONE
+                       ? ", set train.recompute = block" : "");
+}
+
+bool cm_plan_make(const cm_job *job, cm_plan *p, cm_err *err) {
+    *p = (cm_plan){ 0 };
+    if (!cut_batch(job->conf, p, err)) return false;
+    cm__trainer t = { .job = job, .c = job->conf, .plan = *p };
+    bool ok = cm_arena_open_counting(&t.perm, "plan", err) &&
+              cm_arena_open_counting(&t.step, "plan of a step", err) &&
+              cm_arena_open(&t.meta, "plan's tape", (size_t)1 << 30, err);
+    if (ok) {
+        cm__build(&t, &t.perm);
+        rehearse(&t, p);
+        count_parts(&t, p);
+        cm__unbuild(&t);
+    }
+    cm_arena_close(&t.perm);
+    cm_arena_close(&t.step);
+    cm_arena_close(&t.meta);
+    return ok && fits(job, p, err);
+}
+
+/* ---- for people -------------------------------------------------------------------------- */
+
+double cm_gemm_probe(double seconds) {
+    enum { N = 512 };
+    cm_arena a;
+    cm_err err;
+    if (!cm_arena_open(&a, "gemm probe", 3 * N * N * sizeof(cm_real), &err)) return 0;
+    cm_real *x = cm_arena_zalloc(&a, N * N * sizeof *x);
+    cm_real *y = cm_arena_zalloc(&a, N * N * sizeof *y);
+    cm_real *z = cm_arena_zalloc(&a, N * N * sizeof *z);
+    cm_gemm(false, false, N, N, N, 1, x, N, y, N, 0, z, N); /* warm up */
+    double start = cm_now(), best = 0, last = start;
+    do {
+        cm_gemm(false, false, N, N, N, 1, x, N, y, N, 0, z, N);
+        double now = cm_now(), rate = 2e-9 * N * N * N / (now - last);
+        if (rate > best) best = rate;
+        last = now;
+    } while (last - start < seconds);
+    cm_arena_close(&a);
+    return best;
+}
+
+static double free_disk(const char *dir) {
+    char *path = cm_strf("%s", dir);
+    struct statvfs v;
+    /* The folder may not exist yet: ask for its nearest existing parent. */
+    while (statvfs(path, &v)) {
+        char *slash = path;
+        for (char *s = path; *s; s++)
+            if (*s == '/') slash = s;
+        if (slash == path) {
+            free(path);
+            return statvfs(".", &v) ? 0 : (double)v.f_bavail * (double)v.f_frsize;
+        }
+        *slash = 0;
+    }
+    free(path);
+    return (double)v.f_bavail * (double)v.f_frsize;
+}
+
+static void line_bytes(FILE *out, const char *what, size_t n, const char *note) {
+    char h[32];
+    fprintf(out, "  %-18s %15zu bytes  %10s  %s\n", what, n,
+            cm_human_bytes((double)n, h, sizeof h), note);
+}
+
+static void print_time(const cm_job *job, const cm_plan *p, FILE *out) {
+    double rate = cm_gemm_probe(0.5);
+    (void)job;
+    /* Whole steps reach about half of what the matrix product alone does. */
+    double s = rate > 0 ? p->flops / (0.5 * rate * 1e9) : 0;
+    fprintf(out, "time\n  %-18s %15.1f GFLOP/s (%s)\n", "gemm probe", rate,
+            cm_kern_describe());
+    fprintf(out, "  %-18s %12.0f s  (%.1f h, at half of the probe's rate)\n", "expected", s,
+            s / 3600);
+}
+
+void cm_plan_print(const cm_job *job, const cm_plan *p, const char *ckpt_dir, FILE *out) {
+    char a[32], b[32];
+    fprintf(out, "model\n  %-18s %15lld  %s\n", "parameters", (long long)p->params,
+            cm_human_count((double)p->params, a, sizeof a));
+    fprintf(out, "  %-18s %15lld  %s used by a token\n", "active", (long long)p->active,
+            cm_human_count((double)p->active, a, sizeof a));
+    fprintf(out, "memory\n");
+    line_bytes(out, "weights", p->weights, "");
+    line_bytes(out, "gradients", p->grads, "");
+    line_bytes(out, "optimizer", p->moments, "");
+    line_bytes(out, "batches", p->batches, "rows, statistics");
+    line_bytes(out, "step", p->step, "activations, gradients, scratch of a micro-batch");
+    line_bytes(out, "tape", p->meta, "");
+    line_bytes(out, "total", p->perm + p->step + p->meta, "");
+    fprintf(out, "work\n  %-18s %15lld  %lld rows of %lld, %lld at a time\n", "batch tokens",
+            (long long)job->conf->data.batch_tokens, (long long)p->batch_rows,
+            (long long)job->conf->data.seq_len, (long long)p->micro_rows);
+    fprintf(out, "  %-18s %15lld\n  %-18s %15lld  %.2f epochs\n", "steps",
+            (long long)p->steps, "tokens", (long long)p->tokens,
+            job->train->rows ? (double)p->steps * (double)p->batch_rows /
+                                   (double)job->train->rows : 0);
+    fprintf(out, "  %-18s %15.4g FLOP  (formula; %.4g summed over the ops)\n", "compute",
+            p->flops, p->step_flops * (double)p->steps);
+    double disk = free_disk(ckpt_dir), all = (double)p->ckpt *
+                  (double)(job->conf->ckpt.keep_last + 1 + job->conf->ckpt.best);
+    fprintf(out, "disk\n  %-18s %15llu bytes  %10s each\n", "checkpoint",
+            (unsigned long long)p->ckpt, cm_human_bytes((double)p->ckpt, a, sizeof a));
+    fprintf(out, "  %-18s %15s, up to %s of checkpoints%s\n", "free",
+            cm_human_bytes(disk, a, sizeof a), cm_human_bytes(all, b, sizeof b),
+            disk < all ? "  WARNING: not enough" : "");
+    print_time(job, p, out);
+}

@@ -1,0 +1,235 @@
+/* train.h -- THE training loop and its parts: schedule, guard, optimizer, batches,
+ * checkpoints, plan.
+ *
+ * pretrain, sft and dpo run the same cm_train; they differ in a cm_source (which rows, in
+ * which order) and a cm_objective (which loss).  What comes from above (samples, extra
+ * files of a checkpoint) reaches the loop as callbacks of the cm_job.
+ * Promises: the same bits for any thread count and after any interruption; the step
+ * arena's peak is what the dry run counted, to the byte; nothing of ours is allocated
+ * inside a step. */
+#ifndef CM_TRAIN_H
+#define CM_TRAIN_H
+
+#include "model/model.h"
+#include "run/run.h"
+
+/* ---- schedule --------------------------------------------------------------------------- */
+
+/* Learning rate as a share of its peak when this many tokens have been trained on.  The
+ * loop asks for the middle of a step, so neither the first nor the last step is idle. */
+double cm_sched_share(const cm_sched_conf *c, double tokens);
+
+/* ---- guard: spikes and broken numbers --------------------------------------------------- */
+
+typedef enum { CM_STEP_GOOD, CM_STEP_SPIKE, CM_STEP_BAD } cm_verdict;
+
+/* The last `cap` values of a series, a ring. */
+typedef struct cm_window {
+    double *x;
+    int cap, n, at;
+} cm_window;
+typedef struct cm_guard {
+    double sigma;
+    cm_window loss, gnorm;
+    double loss_z, gnorm_z; /* of the step judged last; 0 while history is short */
+} cm_guard;
+
+/* mem: 2 * c->spike_window doubles that outlive the guard. */
+void cm_guard_init(cm_guard *g, const cm_train_conf *c, double *mem);
+/* BAD: loss or norm is not finite (nothing is remembered).  SPIKE: one of them lies more
+ * than sigma deviations above its window. */
+cm_verdict cm_guard_judge(cm_guard *g, double loss, double gnorm);
+
+/* ---- optimizer --------------------------------------------------------------------------- */
+
+typedef struct cm_optim {
+    cm_optim_conf conf;
+    cm_params *ps;
+    cm_real **m, **v; /* moments of parameter i; v[i] NULL where Muon steps it */
+    struct cm_chunk *chunk;
+    double *part; /* [n_chunk] partial sums */
+    int n_chunk;
+} cm_optim;
+
+/* Moments come zeroed from the arena (a counting arena measures), tables from the heap. */
+void cm_optim_open(cm_optim *o, const cm_optim_conf *c, cm_params *ps, cm_arena *arena);
+void cm_optim_close(cm_optim *o);
+bool cm_optim_uses_muon(const cm_optim_conf *c, const cm_param *p);
+/* Global L2 norm of all gradients, in double, added in a fixed order. */
+double cm_optim_grad_norm(const cm_optim *o);
+/* One update with gradients times gscale.  step counts updates from 1 (bias correction);
+ * share scales the peak rates.  Scratch comes from arena and goes back; dry: only that. */
+void cm_optim_step(cm_optim *o, int64_t step, double share, double gscale,
+                   cm_arena *arena, bool dry);
+/* Muon's part of it, and its heart: x[rows,cols] <- x orthogonalised; y like x, a and b
+ * [k,k] with k = min(rows, cols) are scratch. */
+void cm_muon_all(cm_optim *o, double share, double gscale, cm_arena *arena, bool dry);
+void cm_newton_schulz(int64_t rows, int64_t cols, int steps, cm_real *x, cm_real *y,
+                      cm_real *a, cm_real *b);
+
+/* ---- rows -------------------------------------------------------------------------------- */
+
+/* Element i < n of a pseudo-random permutation of [0,n) that follows from r alone. */
+uint64_t cm_permute(cm_rng r, uint64_t i, uint64_t n);
+
+/* Room for rows of T tokens: a cm_batch that can be written. */
+typedef struct cm_rows {
+    int T;
+    int32_t *token, *target, *doc, *pos; /* [rows*T] */
+} cm_rows;
+
+/* Where rows come from: an endless stream, `rows` of them an epoch, each a pure function
+ * of its number, so that a cursor is one integer. */
+typedef struct cm_source {
+    void *self;
+    int T;
+    int64_t rows;
+    bool packed;    /* rows hold several documents: doc and pos are filled */
+    int64_t bytes;  /* source text behind one epoch's scored tokens; 0 = not known */
+    char id[65];    /* hash of the data; a resumed run must find the same */
+    /* Fill out[0..n) with rows row.. of the stream.  Must not allocate. */
+    bool (*read)(void *self, int64_t row, int n, const cm_rows *out, cm_err *err);
+} cm_source;
+
+/* Language-model rows: the split's token stream in blocks of T, each with the token that
+ * follows.  Where documents are kept apart (data.reset), positions restart at each, and
+ * its first token is not a target, unless no EOS marks the ends. */
+typedef struct cm_lm {
+    const cm_dataset *data;
+    cm_split split;
+    uint64_t seed;
+    bool shuffle, reset, mask_first;
+    int T;
+    int64_t rows, n_tokens;
+    int32_t *token; /* [T+1] */
+    int64_t *doc;   /* [T+1] */
+} cm_lm;
+/* All of the training split, in a new order each epoch. */
+bool cm_lm_open(cm_lm *l, const cm_dataset *d, const cm_conf *c, cm_source *s, cm_err *err);
+/* The first documents of the validation split up to val.tokens, in order, all of their
+ * tokens; rows 0 when the split is empty. */
+bool cm_lm_open_val(cm_lm *l, const cm_dataset *d, const cm_conf *c, cm_source *s,
+                    cm_err *err);
+void cm_lm_close(cm_lm *l);
+
+/* ---- state and checkpoints ----------------------------------------------------------------- */
+
+/* Everything of a run that is neither weight nor moment. */
+typedef struct cm_train_state {
+    int64_t step;    /* batches consumed, updates skipped included */
+    int64_t updates; /* optimizer steps taken: AdamW's time */
+    int64_t tokens;  /* trained on so far */
+    int64_t row;     /* next row of the source */
+    int64_t spikes, skipped, bad; /* since the start: spikes seen, updates left out, NaN */
+    int64_t bad_run;              /* broken steps in a row */
+    int64_t val_step;             /* last step validated, -1 none */
+    int64_t best_step;            /* step of the lowest validation loss, -1 none */
+    double best, val_loss;        /* NaN before the first validation */
+    cm_guard guard;
+} cm_train_state;
+
+/* The JSON text of state.json: counters as numbers, doubles as exact %a strings. */
+void cm_train_state_write(const cm_train_state *s, const char *data, const char *tokenizer,
+                          cm_buf *out);
+/* Parse it into s (whose guard is initialised); data and tokenizer, [65] each, get the
+ * hashes it names.  path is for messages. */
+bool cm_train_state_read(cm_train_state *s, const char *path, const char *text,
+                         char *data, char *tokenizer, cm_err *err);
+
+/* Where checkpoints of a run live and what goes in.  A checkpoint is the folder
+ * dir/step-XXXXXXXX, which appears complete or not at all; see docs/FORMATS.md. */
+typedef struct cm_ckpt {
+    const char *dir;
+    const cm_conf *conf;
+    cm_model *model;
+    cm_optim *optim;
+    cm_train_state *state;
+    const char *data, *tokenizer; /* hashes of what the run is made from */
+    /* More files (config.json, tokenizer.model) into the folder; NULL for none. */
+    bool (*extra)(void *ctx, const char *folder, cm_err *err);
+    void *ctx;
+} cm_ckpt;
+/* Write a checkpoint of the state's step, then move `latest` (and `best`, when this step
+ * is the best), then drop those that no keep rule holds.  On failure nothing that was
+ * there has changed.  out_path, when not NULL, gets the folder (free()). */
+bool cm_ckpt_save(const cm_ckpt *c, char **out_path, cm_err *err);
+/* Load the newest undamaged checkpoint, passing damaged ones with a warning; *found is
+ * false when there is none.  Checksums, configuration and hashes are compared before
+ * anything is touched: other data or tokenizer CM_EXIT_DATA, other config CM_EXIT_USAGE. */
+bool cm_ckpt_load(const cm_ckpt *c, bool *found, cm_err *err);
+/* Is there any checkpoint folder? */
+bool cm_ckpt_any(const char *dir);
+/* Remove what a killed save left behind. */
+bool cm_ckpt_clean(const char *dir, cm_err *err);
+/* Compare a folder with its SHA256SUMS. */
+bool cm_ckpt_verify(const char *folder, cm_err *err);
+/* Bytes of weights and moments in one checkpoint. */
+uint64_t cm_ckpt_bytes(const cm_model *m, const cm_optim *o);
+
+
+/* ---- the job -------------------------------------------------------------------------------- */
+
+/* What is minimised.  Puts the loss of one micro-batch on the tape: norm times the sum over
+ * its scored tokens, so that micro-batches add up to the mean over the whole batch.
+ * row: number of the micro-batch's first row in the source (for data kept beside the
+ * tokens).  On a dry tape it must make the same allocations and read no tensor. */
+typedef struct cm_objective {
+    void *self;
+    bool token_nll; /* fills st->nll: train/loss is then the mean of it, else of the loss */
+    cm_var *(*loss)(void *self, const cm_model *m, cm_tape *t, const cm_batch *b,
+                    int64_t row, cm_real norm, const cm_stats *st);
+} cm_objective;
+/* Next-token prediction; conf outlives the objective. */
+cm_objective cm_lm_objective(const cm_train_conf *c);
+
+/* One training run, as a tool describes it.  Everything outlives cm_train. */
+typedef struct cm_job {
+    const char *tool;
+    const cm_conf *conf;
+    const cm_model_conf *model; /* resolved, vocab_size set */
+    const cm_source *train;
+    const cm_source *val;       /* NULL: no validation */
+    cm_objective objective;
+    const char *tokenizer;      /* its SHA-256 */
+    cm_run *run;                /* started; NULL: silent, and ckpt_dir must be set */
+    const char *ckpt_dir;       /* NULL: the run's own */
+    cm_resume resume;
+    int64_t stop_at;            /* stop (saving) after this step; 0: train to the end */
+    /* Start from these weights instead of the seed's: fill m, all of it. */
+    bool (*init)(void *ctx, cm_model *m, cm_err *err);
+    /* Text of a few samples after a validation, appended to out. */
+    bool (*sample)(void *ctx, const cm_model *m, int64_t step, cm_buf *out, cm_err *err);
+    /* More files of a checkpoint; see cm_ckpt.extra. */
+    bool (*extra)(void *ctx, const char *folder, cm_err *err);
+    void *ctx;
+} cm_job;
+
+/* What a job will take: exact bytes, counted by running its step on counting arenas. */
+typedef struct cm_plan {
+    int64_t params, active;            /* parameters, and those one token uses */
+    int64_t batch_rows, micro_rows, steps, tokens;
+    size_t weights, grads, moments, batches; /* parts of perm */
+    size_t perm, step, meta;           /* the arenas */
+    size_t step_train;                 /* what a training step takes of `step` */
+    double flops;                      /* of the whole run, by cm_model_flops */
+    double step_flops;                 /* of one batch, forward x 3, summed over the ops */
+    uint64_t ckpt;                     /* bytes of one checkpoint */
+} cm_plan;
+/* Also checks data.batch_tokens against data.seq_len and data.micro_rows, and the total
+ * against train.max_gb (CM_EXIT_RESOURCE). */
+bool cm_plan_make(const cm_job *job, cm_plan *p, cm_err *err);
+/* The plan as lines for people, with free disk and, by a short probe, expected time. */
+void cm_plan_print(const cm_job *job, const cm_plan *p, const char *ckpt_dir, FILE *out);
+/* GFLOP/s of our gemm in a short probe: what MFU is a share of. */
+double cm_gemm_probe(double seconds);
+
+/* Train until the tokens are used up, a signal or a STOP file asks to stop (the state is
+ * saved then and *complete is false), or it diverges (CM_EXIT_DIVERGED).  Rows, events and
+ * the summary go to the job's run; closing that and dying of the signal is the caller's. */
+bool cm_train(const cm_job *job, bool *complete, cm_err *err);
+
+/* Train 2K steps straight, and K + resume + K, in two scratch folders of the run: the last
+ * checkpoints must agree in every byte (else CM_EXIT_CHECK, naming the file). */
+bool cm_train_verify_resume(const cm_job *job, int64_t K, const char *scratch, cm_err *err);
+
+#endif

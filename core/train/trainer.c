@@ -1,0 +1,340 @@
+/* trainer.c -- THE loop: accumulate, clip, step, judge, validate, save, stop.
+ *
+ * Between two steps the state is whole and every duty of the finished step (validation,
+ * checkpoint) is either done or visible in the state as undone; a signal is obeyed only
+ * there, giving up a half-accumulated gradient.  So a resumed run repeats exactly what an
+ * uninterrupted one does. */
+#include "train/trainer.h"
+
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+enum { MAX_REWINDS = 3 }; /* from one checkpoint, before a run counts as diverged */
+
+/* ---- memory ------------------------------------------------------------------------------ */
+
+static void build_stats(cm__trainer *t, cm_arena *perm) {
+    const cm_model_conf *m = &t->model.conf;
+    size_t L = (size_t)m->n_layers, E = (size_t)m->n_experts;
+    size_t rows = (size_t)t->plan.micro_rows * (size_t)t->rows.T;
+    t->stats.nll = cm_arena_zalloc(perm, rows * sizeof *t->stats.nll);
+    t->stats.load = cm_arena_zalloc(perm, L * E * sizeof *t->stats.load);
+    t->stats.moe = cm_arena_zalloc(perm, L * sizeof *t->stats.moe);
+}
+
+void cm__build(cm__trainer *t, cm_arena *perm) {
+    cm_model_build(&t->model, t->job->model, perm, true);
+    cm_optim_open(&t->optim, &t->c->optim, &t->model.params, perm);
+    t->rows.T = (int)t->c->data.seq_len;
+    size_t n = (size_t)t->plan.batch_rows * (size_t)t->rows.T * sizeof(int32_t);
+    t->rows.token = cm_arena_alloc(perm, n);
+    t->rows.target = cm_arena_alloc(perm, n);
+    t->rows.doc = cm_arena_alloc(perm, n);
+    t->rows.pos = cm_arena_alloc(perm, n);
+    build_stats(t, perm);
+    size_t window = (size_t)t->c->train.spike_window;
+    t->windows = cm_arena_alloc(perm, 2 * window * sizeof *t->windows);
+}
+
+void cm__unbuild(cm__trainer *t) {
+    cm_optim_close(&t->optim);
+    cm_model_end(&t->model);
+}
+
+/* ---- a step ------------------------------------------------------------------------------ */
+
+static cm_var *lm_loss(void *self, const cm_model *m, cm_tape *t, const cm_batch *b,
+                       int64_t row, cm_real norm, const cm_stats *st) {
+    const cm_train_conf *c = self;
+    (void)row;
+    return cm_model_loss(m, t, b, norm, c->recompute == CM_RECOMPUTE_BLOCK, st);
+}
+
+cm_objective cm_lm_objective(const cm_train_conf *c) {
+    return (cm_objective){ .self = (void *)(uintptr_t)c, .token_nll = true,
+                           .loss = lm_loss };
+}
+
+void cm__micro_step(cm__trainer *t, int i, int64_t row, cm_real norm, bool dry) {
+    const cm_objective *o = &t->job->objective;
+    int64_t micro = t->plan.micro_rows, n = micro * t->rows.T, at = i * n;
+    bool packed = t->job->train->packed;
+    cm_batch b = { (int)micro, t->rows.T, t->rows.token + at, t->rows.target + at,
+                   packed ? t->rows.doc + at : NULL, packed ? t->rows.pos + at : NULL };
+    size_t step = cm_arena_mark(&t->step), meta = cm_arena_mark(&t->meta);
+    cm_tape tape;
+    cm_tape_begin(&tape, &t->step, &t->meta, true, dry);
+    tape.prof = t->prof;
+    cm_var *loss = o->loss(o->self, &t->model, &tape, &b, row + i * micro, norm, &t->stats);
+    if (!dry) t->loss_sum += (double)*cm_rdata(&loss->v);
+    for (int64_t r = 0; !dry && o->token_nll && r < n; r++)
+        if (b.target[r] >= 0) t->nll_sum += (double)t->stats.nll[r];
+    cm_tape_backward(&tape, loss, 1);
+    cm_arena_reset(&t->step, step);
+    cm_arena_reset(&t->meta, meta);
+}
+
+bool cm__stop_asked(const cm__trainer *t) {
+    return cm_signal_stop() || (t->stop_file && access(t->stop_file, F_OK) == 0);
+}
+
+/* One process today.  With ranks, losses, counts and gradients are summed here. */
+static void reduce(cm__trainer *t) { (void)t; }
+
+/* Gradients of the whole batch at the cursor.  stopped: given up for a signal. */
+static bool accumulate(cm__trainer *t, bool *stopped, cm_err *err) {
+    const cm_source *src = t->job->train;
+    int64_t row = t->state.row, n = t->plan.batch_rows;
+    if (!src->read(src->self, row, (int)n, &t->rows, err)) return false;
+    t->scored = 0;
+    for (int64_t r = 0; r < n * t->rows.T; r++) t->scored += t->rows.target[r] >= 0;
+    if (!t->scored)
+        return cm_fail(err, CM_EXIT_DATA, "step %lld: no token of the batch is a target",
+                       (long long)t->state.step + 1);
+    cm_params_zero_grad(&t->model.params);
+    t->loss_sum = t->nll_sum = 0;
+    cm_real norm = 1 / (cm_real)t->scored;
+    for (int i = 0; i < n / t->plan.micro_rows; i++) {
+        cm__micro_step(t, i, row, norm, false);
+        if ((*stopped = cm__stop_asked(t))) return true;
+    }
+    reduce(t);
+    return true;
+}
+
+static void update(cm__trainer *t) {
+    double batch = (double)t->c->data.batch_tokens;
+    double share = cm_sched_share(&t->c->sched, (double)t->state.tokens + batch / 2);
+    double clip = t->c->optim.clip;
+    double gscale = clip > 0 && t->gnorm > clip ? clip / t->gnorm : 1;
+    t->lr = t->c->optim.lr * share;
+    t->state.updates++;
+    cm_optim_step(&t->optim, t->state.updates, share, gscale, &t->step, false);
+}
+
+/* ---- what to do with a bad or strange step ------------------------------------------------- */
+
+static bool diverged(cm__trainer *t, const char *why, cm_err *err) {
+    return cm_fail(err, CM_EXIT_DIVERGED,
+                   "step %lld: %s (loss %g, gradient norm %g); checkpoints saved before are "
+                   "untouched in %s", (long long)t->state.step + 1, why, cm__loss(t),
+                   t->gnorm, t->ckpt_dir);
+}
+
+/* Back to the newest checkpoint, with the cursor behind the rows that did it. */
+static bool rewind_run(cm__trainer *t, cm_err *err) {
+    int64_t beyond = t->state.row + t->plan.batch_rows, at = t->state.step + 1;
+    if (++t->rewinds > MAX_REWINDS)
+        return diverged(t, "spikes again after each of three rewinds", err);
+    bool found;
+    if (!cm_ckpt_load(&t->ckpt, &found, err)) return false;
+    CM_ASSERT(found, "a rewind without a checkpoint");
+    t->state.row = beyond;
+    t->state.spikes++;
+    cm_log(CM_LOG_WARN, "step %lld was a spike: back to step %lld, past the rows that did it",
+           (long long)at, (long long)t->state.step);
+    return cm__report_event(t, "rewind", err, "from step %lld to %lld", (long long)at,
+                            (long long)t->state.step);
+}
+
+static bool on_bad(cm__trainer *t, cm_err *err) {
+    t->state.bad++;
+    if (++t->state.bad_run > t->c->train.nan_limit)
+        return diverged(t, "NaN or infinity, and train.nan_limit steps in a row were skipped "
+                           "before", err);
+    cm_log(CM_LOG_WARN, "step %lld: NaN or infinity (loss %g, gradient norm %g); skipped",
+           (long long)t->state.step + 1, cm__loss(t), t->gnorm);
+    return cm__report_event(t, "nan", err, "loss %g, gradient norm %g", cm__loss(t),
+                            t->gnorm);
+}
+
+static bool on_spike(cm__trainer *t, cm_err *err) {
+    cm_log(CM_LOG_WARN, "step %lld: spike: loss %.4f (%+.1f sd), gradient norm %.3g (%+.1f "
+           "sd)", (long long)t->state.step + 1, cm__loss(t), t->state.guard.loss_z, t->gnorm,
+           t->state.guard.gnorm_z);
+    t->state.spikes++;
+    return cm__report_event(t, "spike", err, "loss %.6g z %.2f, gradient norm %.6g z %.2f",
+                            cm__loss(t), t->state.guard.loss_z, t->gnorm,
+                            t->state.guard.gnorm_z);
+}
+
+/* The batch is computed: use it, skip it, go back, or give up.  *advance: it counts as a
+ * step of the run. */
+static bool settle(cm__trainer *t, bool *advance, cm_err *err) {
+    t->gnorm = cm_optim_grad_norm(&t->optim);
+    cm_verdict v = cm_guard_judge(&t->state.guard, cm__loss(t), t->gnorm);
+    int policy = t->c->train.spike;
+    bool use = v == CM_STEP_GOOD || (v == CM_STEP_SPIKE && policy == CM_SPIKE_LOG);
+    *advance = true;
+    if (v == CM_STEP_BAD && !on_bad(t, err)) return false;
+    if (v == CM_STEP_SPIKE && policy == CM_SPIKE_REWIND) {
+        *advance = false;
+        return rewind_run(t, err);
+    }
+    if (v == CM_STEP_SPIKE && !on_spike(t, err)) return false;
+    if (v == CM_STEP_SPIKE && policy == CM_SPIKE_STOP)
+        return diverged(t, "spike, and train.spike is stop", err);
+    if (v != CM_STEP_BAD) t->state.bad_run = 0;
+    if (use) update(t);
+    else t->state.skipped++;
+    return true;
+}
+
+/* The peak of the step arena is what the rehearsal counted, to the byte. */
+static void check_peak(const cm__trainer *t, bool whole) {
+    CM_ASSERT(whole ? t->step.peak == t->plan.step_train
+                    : t->step.peak <= t->plan.step_train,
+              "a step took %zu bytes, the plan said %zu", t->step.peak, t->plan.step_train);
+}
+
+static bool train_step(cm__trainer *t, bool *stopped, cm_err *err) {
+    double start = cm_now();
+    size_t peak = t->step.peak;
+    int64_t updates = t->state.updates;
+    bool advance;
+    t->step.peak = 0;
+    if (!accumulate(t, stopped, err)) return false;
+    if (*stopped) return true;
+    if (!settle(t, &advance, err)) return false;
+    if (!advance) return true;
+    check_peak(t, t->state.updates > updates);
+    if (peak > t->step.peak) t->step.peak = peak;
+    t->state.step++;
+    t->state.row += t->plan.batch_rows;
+    t->state.tokens += t->c->data.batch_tokens;
+    t->row_seconds += cm_now() - start;
+    t->row_tokens += t->c->data.batch_tokens;
+    return cm__report_step(t, err);
+}
+
+/* ---- duties between steps ------------------------------------------------------------------ */
+
+static bool due(const cm__trainer *t, int64_t every) {
+    int64_t s = t->state.step;
+    return s > 0 && (s == t->plan.steps || (every && s % every == 0));
+}
+
+static bool save(cm__trainer *t, cm_err *err) {
+    if (t->saved_step == t->state.step) return true;
+    double start = cm_now();
+    char *path;
+    if (!cm_ckpt_save(&t->ckpt, &path, err)) return false;
+    t->saved_step = t->state.step;
+    t->rewinds = 0;
+    bool ok = cm__report_event(t, "save", err, "%s in %.2f s", path, cm_now() - start);
+    free(path);
+    return ok;
+}
+
+static bool save_asked(const cm__trainer *t) {
+    bool file = t->save_file && unlink(t->save_file) == 0;
+    return cm_signal_save() || file;
+}
+
+/* Validation and checkpoints that the finished step calls for. */
+static bool duties(cm__trainer *t, bool *stopped, cm_err *err) {
+    const cm_source *v = t->job->val;
+    int64_t step = t->state.step;
+    *stopped = cm__stop_asked(t);
+    if (!*stopped && v && v->rows && t->state.val_step != step && due(t, t->c->val.every)) {
+        if (!cm__validate(t, stopped, err)) return false;
+        if (!*stopped && !cm__report_val(t, err)) return false;
+    }
+    bool best = t->c->ckpt.best && t->state.best_step == step && step > 0;
+    bool first = step == 0 && t->c->train.spike == CM_SPIKE_REWIND;
+    bool want = *stopped || best || first || due(t, t->c->ckpt.every) || save_asked(t) ||
+                step == t->job->stop_at;
+    return !want || (step == 0 && !*stopped && !first) || save(t, err);
+}
+
+static bool loop(cm__trainer *t, bool *complete, cm_err *err) {
+    for (bool stopped = false;;) {
+        if (!duties(t, &stopped, err)) return false;
+        *complete = t->state.step >= t->plan.steps;
+        if (stopped || *complete) return true;
+        if (t->job->stop_at && t->state.step >= t->job->stop_at) return true;
+        if (!train_step(t, &stopped, err)) return false;
+    }
+}
+
+/* ---- start and end --------------------------------------------------------------------------- */
+
+static bool check_inputs(const cm_job *job, cm_err *err) {
+    const cm_source *s = job->train;
+    if (s->T == job->conf->data.seq_len && s->rows >= 1) return true;
+    return cm_fail(err, CM_EXIT_USAGE, "the training data has no row of %lld tokens",
+                   (long long)job->conf->data.seq_len);
+}
+
+static bool open_arenas(cm__trainer *t, cm_err *err) {
+    const cm_plan *p = &t->plan;
+    if (!cm_arena_open(&t->perm, "perm", p->perm, err) ||
+        !cm_arena_open(&t->step, "step", p->step, err) ||
+        !cm_arena_open(&t->meta, "meta", p->meta, err))
+        return false;
+    cm__build(t, &t->perm);
+    CM_ASSERT(t->perm.peak == p->perm, "perm arena: built %zu bytes, planned %zu",
+              t->perm.peak, p->perm);
+    cm_guard_init(&t->state.guard, &t->c->train, t->windows);
+    return true;
+}
+
+static void name_files(cm__trainer *t) {
+    const cm_job *j = t->job;
+    if (j->run) {
+        t->stop_file = cm_run_path(j->run, "STOP");
+        t->save_file = cm_run_path(j->run, "SAVE");
+        unlink(t->stop_file); /* of the run that it stopped */
+    }
+    t->ckpt_dir = j->ckpt_dir ? cm_strf("%s", j->ckpt_dir) : cm_run_path(j->run, "ckpt");
+    t->ckpt = (cm_ckpt){ .dir = t->ckpt_dir, .conf = t->c, .model = &t->model,
+                         .optim = &t->optim, .state = &t->state, .data = j->train->id,
+                         .tokenizer = j->tokenizer, .extra = j->extra, .ctx = j->ctx };
+}
+
+/* Weights and state: the newest checkpoint's, the job's own, or the seed's. */
+static bool first_state(cm__trainer *t, cm_err *err) {
+    const cm_job *j = t->job;
+    bool found = false;
+    t->state.val_step = t->state.best_step = t->saved_step = -1;
+    t->state.best = t->state.val_loss = t->val_bpb = NAN;
+    if (!cm_mkdirs(t->ckpt_dir, err) || !cm_ckpt_clean(t->ckpt_dir, err)) return false;
+    if (j->resume != CM_RESUME_NEVER && !cm_ckpt_load(&t->ckpt, &found, err)) return false;
+    if (found) {
+        t->saved_step = t->state.step;
+        if (j->run && !cm_run_rewind(j->run, (uint64_t)t->state.step, err)) return false;
+        cm_log(CM_LOG_INFO, "resuming at step %lld of %lld", (long long)t->state.step,
+               (long long)t->plan.steps);
+    } else if (j->resume == CM_RESUME_MUST) {
+        return cm_fail(err, CM_EXIT_USAGE, "%s: no checkpoint to resume from", t->ckpt_dir);
+    } else if (j->init) {
+        if (!j->init(j->ctx, &t->model, err)) return false;
+    } else {
+        cm_params_init(&t->model.params, (uint64_t)t->c->top.seed);
+    }
+    t->first_step = t->state.step;
+    return true;
+}
+
+static void close_trainer(cm__trainer *t) {
+    cm__unbuild(t);
+    cm_arena_close(&t->perm);
+    cm_arena_close(&t->step);
+    cm_arena_close(&t->meta);
+    free(t->ckpt_dir);
+    free(t->stop_file);
+    free(t->save_file);
+}
+
+bool cm_train(const cm_job *job, bool *complete, cm_err *err) {
+    cm__trainer t = { .job = job, .c = job->conf };
+    *complete = false;
+    if (!check_inputs(job, err) || !cm_plan_make(job, &t.plan, err)) return false;
+    name_files(&t);
+    bool ok = open_arenas(&t, err) && first_state(&t, err) && cm__report_open(&t, err) &&
+              loop(&t, complete, err) && cm__report_end(&t, *complete, err);
+    close_trainer(&t);
+    return ok;
+}

@@ -1,0 +1,65 @@
+/* trainer.h -- inside train/: the loop's own state, shared by trainer.c (the loop),
+ * plan.c (the same step, counted), val.c and report.c. */
+#ifndef CM_TRAINER_H
+#define CM_TRAINER_H
+
+#include "train/train.h"
+
+typedef struct cm__trainer {
+    const cm_job *job;
+    const cm_conf *c;
+    cm_plan plan;
+    cm_model model;
+    cm_optim optim;
+    cm_train_state state;
+    cm_ckpt ckpt;
+    cm_arena perm, step, meta;
+    cm_rows rows;        /* one optimizer batch */
+    cm_stats stats;
+    double *windows;     /* the guard's memory */
+    cm_prof *prof;       /* set while the plan rehearses */
+    char *ckpt_dir, *stop_file, *save_file;
+    /* of the step being computed */
+    double loss_sum;     /* objective over the whole batch */
+    double nll_sum;      /* token losses, when the objective fills them */
+    int64_t scored;      /* targets of the batch */
+    double gnorm, lr;
+    double val_bpb;
+    /* since the last metrics row */
+    double row_seconds;  /* spent in steps */
+    int64_t row_tokens;
+    double probe;        /* GFLOP/s of the gemm probe */
+    cm_progress progress;
+    bool collapse_told;  /* the warning is out until the experts recover */
+    int64_t saved_step;  /* step of the newest checkpoint, -1 none */
+    int64_t first_step;  /* where this process started */
+    int rewinds;         /* from the newest checkpoint */
+} cm__trainer;
+
+/* Put model, moments and buffers on the arena.  With a counting arena nothing is touched:
+ * the same calls size it. */
+void cm__build(cm__trainer *t, cm_arena *perm);
+void cm__unbuild(cm__trainer *t);
+
+/* Forward and backward of micro-batch i of the loaded rows (rows row.. of the source). */
+void cm__micro_step(cm__trainer *t, int i, int64_t row, cm_real norm, bool dry);
+/* Token losses of the first n loaded rows, without gradients: their sum. */
+double cm__val_rows(cm__trainer *t, int n, bool dry);
+
+/* Validate; stopped: a signal came and there is no result. */
+bool cm__validate(cm__trainer *t, bool *stopped, cm_err *err);
+/* Did a signal or a STOP file ask to end? */
+bool cm__stop_asked(const cm__trainer *t);
+
+/* The loss that is judged and shown. */
+double cm__loss(const cm__trainer *t);
+
+/* report.c: what the run's files and the terminal get to see; all silent without a run. */
+bool cm__report_open(cm__trainer *t, cm_err *err);
+bool cm__report_step(cm__trainer *t, cm_err *err);
+bool cm__report_val(cm__trainer *t, cm_err *err);
+bool cm__report_event(cm__trainer *t, const char *kind, cm_err *err, const char *fmt, ...)
+    CM_PRINTF(4, 5);
+bool cm__report_end(cm__trainer *t, bool complete, cm_err *err);
+
+#endif
