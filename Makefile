@@ -62,10 +62,13 @@ build/bench/%: $(O)/bench/%.o $(O)/libchimera.a
 $(T)/unit/kern_test $(T)/unit/gemm_test: $(O)/tests/unit/emu512_avx2.o
 $(T)/unit/kern_test: $(O)/tests/unit/kern_sweep64.o
 $(O)/tests/unit/emu512_avx2.o: CFLAGS += -O1 -Wno-psabi
+# Tests of the training loop share a tiny corpus and model.
+$(T)/unit/trainer_test $(T)/unit/ckpt_test $(T)/unit/data_test $(T)/fault/train_test: \
+    $(O)/tests/train_fixture.o
 $(T)/%: $(O)/tests/%.o $(O)/tests/t.o $(O)/libchimera.a
 	@mkdir -p $(@D)
 	@echo '  LINK  $@'
-	@$(CC) $(LDFLAGS) $^ $(LDLIBS) -o $@
+	@$(CC) $(LDFLAGS) $(filter %.o,$^) $(filter %.a,$^) $(LDLIBS) -o $@
 
 clean: ## remove build/
 	rm -rf build

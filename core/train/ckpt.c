@@ -205,10 +205,14 @@ static bool same_config(const cm_ckpt *c, const char *folder, cm_err *err) {
     bool ok = cm_read_file(path, 1 << 24, &text, &n, err);
     if (ok) {
         cm_buf diff = { 0 };
-        if (!cm__conf_same(c->conf, path, text, n, &diff))
-            ok = cm_fail(err, CM_EXIT_USAGE,
+        if (!cm__conf_same(c->conf, path, text, n, &diff)) {
+            ok = c->any_config ||
+                 cm_fail(err, CM_EXIT_USAGE,
                          "%s: this checkpoint belongs to another configuration (saved -> "
-                         "now):\n%.900s", folder, diff.s ? diff.s : "");
+                         "now):\n%.900s", folder, diff.s);
+            if (ok)
+                cm_log(CM_LOG_WARN, "%s: the configuration has changed:\n%s", folder, diff.s);
+        }
         cm_buf_free(&diff);
         free(text);
     }
@@ -228,8 +232,8 @@ static bool same_inputs(const cm_ckpt *c, const char *folder, const char *data,
                    data, c->data);
 }
 
-static bool read_state(const cm_ckpt *c, const char *folder, cm_train_state *s, char *data,
-                       char *tokenizer, cm_err *err) {
+static bool read_state(const char *folder, cm_train_state *s, char *data, char *tokenizer,
+                       cm_err *err) {
     char *path = cm_strf("%s/state.json", folder), *text;
     size_t n;
     bool ok = cm_read_file(path, 1 << 26, &text, &n, err);
@@ -238,7 +242,6 @@ static bool read_state(const cm_ckpt *c, const char *folder, cm_train_state *s, 
         free(text);
     }
     free(path);
-    (void)c;
     return ok;
 }
 
@@ -256,7 +259,7 @@ static bool load_one(const cm_ckpt *c, const char *folder, bool *damaged, cm_err
     if (ok) {
         *damaged = false; /* whole, so what is wrong now is not this file's fault */
         ok = same_config(c, folder, err) &&
-             read_state(c, folder, &s, data, tokenizer, err) &&
+             read_state(folder, &s, data, tokenizer, err) &&
              same_inputs(c, folder, data, tokenizer, err) && load_tensors(c, folder, err);
     }
     if (ok) {

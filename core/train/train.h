@@ -145,6 +145,7 @@ typedef struct cm_ckpt {
     cm_optim *optim;
     cm_train_state *state;
     const char *data, *tokenizer; /* hashes of what the run is made from */
+    bool any_config; /* load: another configuration is a warning, not a refusal */
     /* More files (config.json, tokenizer.model) into the folder; NULL for none. */
     bool (*extra)(void *ctx, const char *folder, cm_err *err);
     void *ctx;

@@ -291,7 +291,8 @@ static void name_files(cm__trainer *t) {
     t->ckpt_dir = j->ckpt_dir ? cm_strf("%s", j->ckpt_dir) : cm_run_path(j->run, "ckpt");
     t->ckpt = (cm_ckpt){ .dir = t->ckpt_dir, .conf = t->c, .model = &t->model,
                          .optim = &t->optim, .state = &t->state, .data = j->train->id,
-                         .tokenizer = j->tokenizer, .extra = j->extra, .ctx = j->ctx };
+                         .tokenizer = j->tokenizer, .extra = j->extra, .ctx = j->ctx,
+                         .any_config = j->resume == CM_RESUME_MUST };
 }
 
 /* Weights and state: the newest checkpoint's, the job's own, or the seed's. */
