@@ -24,6 +24,9 @@ bool cm__report_event(cm__trainer *t, const char *kind, cm_err *err, const char 
 
 bool cm__report_open(cm__trainer *t, cm_err *err) {
     if (!t->job->run) return true;
+    if (!t->job->val || !t->job->val->rows)
+        cm_log(CM_LOG_WARN, "the data has no validation split: no val/loss, no best "
+                            "checkpoint");
     t->probe = cm_gemm_probe(0.1);
     cm_progress_open(&t->progress, t->job->tool, "tok", (double)t->plan.tokens, 1,
                      cm_progress_auto(), t->job->run->log);
@@ -202,10 +205,12 @@ bool cm__report_end(cm__trainer *t, bool complete, cm_err *err) {
     cm_json_i64(&b, "step", s->step);
     cm_json_i64(&b, "train/tokens", s->tokens);
     if (t->scored) cm_json_f64(&b, "train/loss", cm__loss(t));
-    cm_json_f64(&b, "val/loss", s->val_loss);
-    cm_json_f64(&b, "val/bpb", t->val_bpb);
-    cm_json_f64(&b, "val/best_loss", s->best);
-    cm_json_i64(&b, "val/best_step", s->best_step);
+    if (isfinite(s->best)) {
+        cm_json_f64(&b, "val/loss", s->val_loss);
+        cm_json_f64(&b, "val/bpb", t->val_bpb);
+        cm_json_f64(&b, "val/best_loss", s->best);
+        cm_json_i64(&b, "val/best_step", s->best_step);
+    }
     cm_json_i64(&b, "train/spikes", s->spikes);
     cm_json_i64(&b, "train/skipped", s->skipped);
     cm_json_i64(&b, "train/nan", s->bad);
