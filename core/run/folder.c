@@ -91,23 +91,33 @@ static void read_status(cm_run *r) {
     free(path);
 }
 
-static bool empty_folder(cm_run *r, cm_err *err) {
+static bool ends_in(const char *s, const char *tail) {
+    size_t n = strlen(s), m = strlen(tail);
+    return n >= m && !strcmp(s + n - m, tail);
+}
+
+/* Remove everything but the lock, or only what a killed owner was about to rename. */
+static bool sweep(cm_run *r, bool all, cm_err *err) {
     DIR *d = opendir(r->dir);
     if (!d)
         return cm_fail_errno(err, CM_EXIT_FAIL, "%s: cannot list", r->dir);
     bool ok = true;
     for (struct dirent *e; ok && (e = readdir(d));) {
         if (!strcmp(e->d_name, ".") || !strcmp(e->d_name, "..") ||
-            !strcmp(e->d_name, "lock"))
+            !strcmp(e->d_name, "lock") || (!all && !ends_in(e->d_name, ".tmp")))
             continue;
         char *path = cm_run_path(r, e->d_name);
         ok = cm_remove_tree(path, err);
         free(path);
     }
     closedir(d);
+    return ok;
+}
+
+static bool empty_folder(cm_run *r, cm_err *err) {
     r->before = CM_RUN_NEW;
     r->segment = r->step = 0;
-    return ok;
+    return sweep(r, true, err);
 }
 
 static bool decide(cm_run *r, cm_resume resume, cm_if_done done, cm_err *err) {
@@ -131,7 +141,7 @@ static bool decide(cm_run *r, cm_resume resume, cm_if_done done, cm_err *err) {
                        "--resume=auto to go on or --if-done=redo to do it again", dir,
                        was);
     r->resumed = true;
-    return true;
+    return sweep(r, false, err);
 }
 
 bool cm_run_open(cm_run *r, const char *dir, const char *tool, cm_resume resume,

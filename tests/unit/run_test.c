@@ -151,14 +151,20 @@ TEST(a_killed_run_frees_its_folder) {
     fflush(NULL);
     pid_t pid = fork();
     if (pid == 0) {
+        cm_out o;
+        char *half = cm_strf("%s/summary.json", d);
         begin(&r, d, CM_RESUME_AUTO, CM_DONE_FAIL, &e);
+        cm_out_open(&o, half, &e);
         raise(SIGKILL);
     }
     waitpid(pid, NULL, 0);
+    char *left = cm_strf("%s/summary.json.%ld.tmp", d, (long)pid);
+    CHECK(cm_exists(left));
     CHECKF(begin(&r, d, CM_RESUME_AUTO, CM_DONE_FAIL, &e), "%s", e.msg);
     CHECK(r.resumed && r.before == CM_RUN_RUNNING && r.segment == 2);
+    CHECK(!cm_exists(left)); /* what the dead owner was writing is swept away */
     cm_run_close(&r, CM_RUN_DONE, 0);
-    free(d);
+    free(d), free(left);
 }
 
 TEST(events_do_not_disturb_an_open_row) {
