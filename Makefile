@@ -65,17 +65,68 @@ $(O)/tests/unit/emu512_avx2.o: CFLAGS += -O1 -Wno-psabi
 # Tests of the training loop share a tiny corpus and model.
 $(T)/unit/trainer_test $(T)/unit/ckpt_test $(T)/unit/data_test $(T)/fault/train_test: \
     $(O)/tests/train_fixture.o
+# docs.c prints docs/ops.md; it is no test.
+$(T)/docs: $(O)/tests/lint/docs.o $(O)/libchimera.a
+	@mkdir -p $(@D)
+	@$(CC) $(LDFLAGS) $^ $(LDLIBS) -o $@
 $(T)/%: $(O)/tests/%.o $(O)/tests/t.o $(O)/libchimera.a
 	@mkdir -p $(@D)
 	@echo '  LINK  $@'
 	@$(CC) $(LDFLAGS) $(filter %.o,$^) $(filter %.a,$^) $(LDLIBS) -o $@
 
+# ---- what people run -------------------------------------------------------------------
+
+deps: ## install the packages needed (apt, as root or with sudo)
+	@sh tests/deps.sh
+demo: deps ## text to a GGUF file: generate a corpus, train, sample, export (TEXT=file: yours)
+	@$(MAKE) --no-print-directory -j2 all
+	@sh data/demo.sh
+
+# The double build runs what compares numbers; release runs everything else.
+F64.tests := $(patsubst tests/%.c,build/f64/test/%,$(wildcard tests/grad/*_test.c) \
+             tests/golden/model_test.c tests/golden/ops_test.c \
+             $(foreach t,ssd mixer attention moe xent nn,$(wildcard tests/unit/$(t)_test.c)))
+REL.tests := $(filter-out $(T)/grad/%,$(TESTS))
+SCRIPTS   := $(wildcard tests/lint/*.sh) $(filter-out %/lib.sh,$(wildcard tests/cli/*.sh)) \
+             $(filter-out %/lib.sh,$(wildcard tests/fault/*.sh))
+test-deps:
+	@sh tests/deps.sh test
+test: test-deps ## set up, build and run every test; last line `N passed, N failed, N skipped`
+	@$(MAKE) --no-print-directory -j2 all tests-build
+	@$(MAKE) --no-print-directory -j2 MODE=f64 tests-build
+	@sh tests/run.sh $(SCRIPTS) $(F64.tests) $(REL.tests) tests/interop/run.sh
+test-full: test ## also sanitizers, every kernel level, long fault loops, fuzzing, chimera-700m
+	@sh tests/full.sh
+interop: test-deps ## logits, tokens and greedy text against llama.cpp (node-llama-cpp)
+	@$(MAKE) --no-print-directory -j2 all tests-build
+	@sh tests/run.sh tests/interop/run.sh
+lint: all ## layers, style, generated documents
+	@sh tests/run.sh $(wildcard tests/lint/*.sh)
+BENCHES := $(patsubst bench/%.c,build/bench/%,$(wildcard bench/*.c))
+bench: deps ## speed: products, ops, whole steps
+	@$(MAKE) --no-print-directory -j2 $(BENCHES)
+	@sh bench/run.sh
+docs: all $(T)/docs ## write docs/config.md, exit-codes.md and ops.md from the tables
+	@$(BIN)/eval --help=markdown > docs/config.md
+	@$(BIN)/eval --help=exit-markdown > docs/exit-codes.md
+	@$(T)/docs > docs/ops.md
+ci: test ## what continuous integration runs
+
+PREFIX ?= /usr/local
+install: all ## install the tools as PREFIX/bin/chimera-TOOL with man pages
+	@for t in tokenize pretrain quantize eval generate; do \
+	    install -D -m 755 $(BIN)/$$t $(DESTDIR)$(PREFIX)/bin/chimera-$$t && \
+	    install -d $(DESTDIR)$(PREFIX)/share/man/man1 && \
+	    $(BIN)/$$t --help=man > $(DESTDIR)$(PREFIX)/share/man/man1/chimera-$$t.1 || exit 1; \
+	done
 clean: ## remove build/
 	rm -rf build
 help: ## list the targets
-	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/ -/' | sort
+	@grep -hE '^[a-z0-9-]+:.*##' Makefile | sed -E 's/:.*## /\t/' | \
+	    awk -F '\t' '{ printf "  %-10s %s\n", $$1, $$2 }'
 
-.PHONY: all tests-build clean help
+.PHONY: all tests-build deps demo test-deps test test-full interop lint bench docs ci \
+        install clean help
 .SECONDARY:
 .DELETE_ON_ERROR:
 -include $(shell find $(O) -name '*.d' 2>/dev/null)

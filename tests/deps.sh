@@ -5,7 +5,7 @@
 set -u
 pkgs="gcc g++ libc6-dev libopenblas-dev libzstd-dev libsentencepiece-dev libyaml-dev
       libcjson-dev zlib1g-dev libssl-dev"
-[ "${1:-}" = test ] && pkgs="$pkgs git zstd python3-numpy nodejs npm ca-certificates"
+[ "${1:-}" = test ] && pkgs="$pkgs git zstd libsimde-dev nodejs npm ca-certificates"
 missing=
 for p in $pkgs; do
     dpkg-query -W -f='${Status}' "$p" 2>/dev/null | grep -q 'ok installed' && continue
