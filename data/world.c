@@ -46,7 +46,7 @@ static void add_story(cm_buf *b, const cm_story *st, uint64_t index, bool jsonl)
     }
     cm_buf_addf(b, "{\"id\":\"%s-%llu\",\"text\":", cm_plots[st->plot].name,
                 (unsigned long long)index);
-    cm_json_string(b, st->text.s, st->text.n);
+    cm_world_json(b, st->text.s, st->text.n);
     cm_buf_addf(b, "}\n");
 }
 
@@ -111,7 +111,7 @@ static bool check_lines(FILE *f, bool complete, bool show, tally *t) {
         if (n == 0) continue;
         text.n = 0;
         if (line[0] != '{') cm_buf_add(&text, line, (size_t)n);
-        else cm_json_field(line, (size_t)n, "text", &text);
+        else cm_world_json_field(line, (size_t)n, "text", &text);
         check_one(text.s ? text.s : "", text.n, complete, show, t);
     }
     cm_buf_free(&text);

@@ -11,12 +11,12 @@
 typedef struct reading {
     const char *text;
     size_t n;
-    cm_state state;        /* before the sentence */
+    cm_facts state;        /* before the sentence */
     const cm_event *e;     /* being tried */
     const char *why;       /* of the longest parse that is not true */
     const cm_event *why_e;
     size_t parsed, truly;  /* ends of the longest parse, of the longest true one */
-    cm_state after;        /* the state after the true one */
+    cm_facts after;        /* the state after the true one */
 } reading;
 
 static bool visit(void *ctx, const cm_bind *found, size_t end) {
@@ -52,7 +52,7 @@ static bool read_sentence(reading *r, size_t pos) {
 
 static bool ends_story(const char *text, size_t n, size_t pos) {
     reading r = {.text = text, .n = n};
-    cm_state_clear(&r.state);
+    cm_facts_clear(&r.state);
     for (int i = 0; i < cm_n_events; i++) {
         r.e = &cm_events[i];
         if (r.e->edge != CM_LAST) continue;
@@ -64,7 +64,7 @@ static bool ends_story(const char *text, size_t n, size_t pos) {
 void cm_story_check(const char *text, size_t n, bool complete, cm_verdict *v) {
     *v = (cm_verdict){.parses = n > 0, .consistent = n > 0};
     reading r = {.text = text, .n = n};
-    cm_state_clear(&r.state);
+    cm_facts_clear(&r.state);
     size_t pos = 0, last = 0;
     while (pos < n) {
         bool ran_out = read_sentence(&r, pos);

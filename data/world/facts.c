@@ -22,7 +22,7 @@ void cm_bind_clear(cm_bind *b) {
     *cm_var(b, '$') = (int16_t)(cm_n_values(CM_KIND) - 1);
 }
 
-void cm_state_clear(cm_state *s) {
+void cm_facts_clear(cm_facts *s) {
     s->n = s->n_said = 0;
     s->topic = s->topic2 = CM_UNBOUND;
 }
@@ -57,7 +57,7 @@ static int16_t fn_id(const char *s, size_t n) {
     return (int16_t)(h & 0x7fff);
 }
 
-static const cm_fact *look(const cm_state *s, int fn, int a, int b) {
+static const cm_fact *look(const cm_facts *s, int fn, int a, int b) {
     for (int i = 0; i < s->n; i++) {
         const cm_fact *f = &s->fact[i];
         if (f->fn == fn && f->a == a && f->b == b) return f;
@@ -65,7 +65,7 @@ static const cm_fact *look(const cm_state *s, int fn, int a, int b) {
     return NULL;
 }
 
-static void forget(cm_state *s, int fn, int a, int b) {
+static void forget(cm_facts *s, int fn, int a, int b) {
     const cm_fact *f = look(s, fn, a, b);
     if (!f) return;
     size_t i = (size_t)(f - s->fact);
@@ -154,7 +154,7 @@ static parts fact_parts(const clause *c, const cm_bind *b) {
 }
 
 /* The sentence does not name an argument ("he saw nobody"): the newest fact that fits. */
-static bool any_holds(const clause *c, const parts *p, const cm_state *s, cm_bind *b) {
+static bool any_holds(const clause *c, const parts *p, const cm_facts *s, cm_bind *b) {
     for (int i = s->n - 1; i >= 0; i--) {
         const cm_fact *f = &s->fact[i];
         cm_bind t = *b;
@@ -168,7 +168,7 @@ static bool any_holds(const clause *c, const parts *p, const cm_state *s, cm_bin
     return false;
 }
 
-static bool fact_holds(const clause *c, const cm_state *s, cm_bind *b) {
+static bool fact_holds(const clause *c, const cm_facts *s, cm_bind *b) {
     parts p = fact_parts(c, b);
     bool open = (p.rel > 1 && p.a == CM_UNBOUND) || (p.rel > 2 && p.b == CM_UNBOUND);
     if (open && tok_is(c, p.rel, "=")) return any_holds(c, &p, s, b);
@@ -178,7 +178,7 @@ static bool fact_holds(const clause *c, const cm_state *s, cm_bind *b) {
     return f && unify(c, p.rel + 1, b, f->val);
 }
 
-static bool holds(const clause *c, const cm_state *s, cm_bind *b, cm_side side) {
+static bool holds(const clause *c, const cm_facts *s, cm_bind *b, cm_side side) {
     if (!is_var(c, 0)) return fact_holds(c, s, b);
     if (tok_is(c, 1, ":"))
         return value(c, 0, b) >= 0 && cm_has_tag(cm_type_of(*c->tok[0]), value(c, 0, b),
@@ -190,7 +190,7 @@ static bool holds(const clause *c, const cm_state *s, cm_bind *b, cm_side side) 
     return sum_holds(c, b, side);
 }
 
-const char *cm_needs(const char *clauses, const cm_state *s, cm_bind *b, cm_side side) {
+const char *cm_needs(const char *clauses, const cm_facts *s, cm_bind *b, cm_side side) {
     for (const char *p = clauses; p && *p;) {
         clause c = clause_read(p);
         if (!holds(&c, s, b, side)) return p;
@@ -199,7 +199,7 @@ const char *cm_needs(const char *clauses, const cm_state *s, cm_bind *b, cm_side
     return NULL;
 }
 
-void cm_makes(const char *clauses, cm_state *s, const cm_bind *b) {
+void cm_makes(const char *clauses, cm_facts *s, const cm_bind *b) {
     for (const char *p = clauses; p && *p;) {
         clause c = clause_read(p);
         parts f = fact_parts(&c, b);
@@ -214,7 +214,7 @@ void cm_makes(const char *clauses, cm_state *s, const cm_bind *b) {
 }
 
 /* The facts that a clause with unbound arguments can mean, newest first. */
-static bool each_fact(const clause *c, const cm_state *s, const cm_bind *b,
+static bool each_fact(const clause *c, const cm_facts *s, const cm_bind *b,
                       cm_hold_fn fn, void *ctx) {
     parts want = fact_parts(c, b);
     for (int i = s->n - 1; i >= 0; i--) {
@@ -230,7 +230,7 @@ static bool each_fact(const clause *c, const cm_state *s, const cm_bind *b,
     return false;
 }
 
-bool cm_holds(const char *clauses, const cm_state *s, const cm_bind *b, cm_hold_fn fn,
+bool cm_holds(const char *clauses, const cm_facts *s, const cm_bind *b, cm_hold_fn fn,
               void *ctx) {
     if (!*clauses) return fn(ctx, b);
     clause c = clause_read(clauses);

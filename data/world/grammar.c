@@ -100,14 +100,14 @@ static int gender(int person) {
 }
 
 /* He or she can only mean the person last spoken of, and nobody else just named. */
-static bool means_only(const cm_state *s, int person) {
+static bool means_only(const cm_facts *s, int person) {
     if (s->topic != person || s->topic2 != CM_UNBOUND) return false;
     for (int i = 0; i < s->n_said; i++)
         if (s->said[i] != person && gender(s->said[i]) == gender(person)) return false;
     return true;
 }
 
-bool cm_resolve(const cm_state *s, cm_bind *b) {
+bool cm_resolve(const cm_facts *s, cm_bind *b) {
     for (int i = 0; i < 64; i++)
         if (b->v[i] == CM_HE || b->v[i] == CM_SHE) {
             if (s->topic < 0 || gender(s->topic) != b->v[i] || !means_only(s, s->topic))
@@ -122,7 +122,7 @@ bool cm_resolve(const cm_state *s, cm_bind *b) {
     return true;
 }
 
-void cm_mention(cm_state *s, const cm_event *e, const cm_bind *b) {
+void cm_mention(cm_facts *s, const cm_event *e, const cm_bind *b) {
     bool pair = e->vars[0] && e->vars[1] == '&';
     s->n_said = 0;
     for (const char *v = e->vars; *v; v++)
@@ -145,7 +145,7 @@ static void add_word(cm_text *out, const char *word) {
     if (cap && out->n > at) out->s[at] = (char)toupper((unsigned char)out->s[at]);
 }
 
-static void tell_slot(const slot *s, const cm_bind *b, const cm_state *st, cm_dice *d,
+static void tell_slot(const slot *s, const cm_bind *b, const cm_facts *st, cm_dice *d,
                       cm_text *out) {
     char buf[64];
     int v = cm_val(b, s->var);
@@ -176,7 +176,7 @@ static const char *skip_choice(const char *p) {
     return p;
 }
 
-static const char *tell(const char *p, const cm_bind *b, const cm_state *st, cm_dice *d,
+static const char *tell(const char *p, const cm_bind *b, const cm_facts *st, cm_dice *d,
                         cm_text *out) {
     while (*p && *p != '|' && *p != ')') {
         if (*p == '{') {
@@ -199,7 +199,7 @@ static const char *tell(const char *p, const cm_bind *b, const cm_state *st, cm_
     return p;
 }
 
-void cm_tell(const char *pattern, const cm_bind *b, const cm_state *s, cm_dice *d,
+void cm_tell(const char *pattern, const cm_bind *b, const cm_facts *s, cm_dice *d,
              cm_text *out) {
     tell(pattern, b, s, d, out);
 }

@@ -3,7 +3,7 @@
 
 #include <string.h>
 
-void cm_json_string(cm_buf *b, const char *s, size_t n) {
+void cm_world_json(cm_buf *b, const char *s, size_t n) {
     cm_buf_add(b, "\"", 1);
     for (size_t i = 0; i < n;) {
         size_t plain = i;
@@ -40,7 +40,7 @@ static size_t string_at(const char *s, size_t n, size_t i, cm_buf *out) {
     return i + 1;
 }
 
-bool cm_json_field(const char *s, size_t n, const char *key, cm_buf *out) {
+bool cm_world_json_field(const char *s, size_t n, const char *key, cm_buf *out) {
     size_t len = strlen(key);
     for (size_t i = 0; i < n;) {
         if (s[i] != '"') {

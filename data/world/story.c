@@ -54,8 +54,8 @@ static bool taken(const cm_bind *b, char var, int v) {
 
 /* Draw a word of the variable's type until the clause (about the variable) holds. */
 static bool draw_word(char var, const char *clause, cm_bind *b, cm_dice *d) {
-    cm_state nowhere;
-    cm_state_clear(&nowhere);
+    cm_facts nowhere;
+    cm_facts_clear(&nowhere);
     int n = cm_n_values(cm_type_of(var)) - (cm_type_of(var) == CM_KIND);
     for (int tries = 0; tries < 100; tries++) {
         int v = cm_roll(d, n);
@@ -70,8 +70,8 @@ static bool draw_word(char var, const char *clause, cm_bind *b, cm_dice *d) {
 static bool draw(const char *p, size_t n, cm_bind *b, cm_dice *d, cm_side side) {
     char clause[48] = "", var = p[0], rel = n > 1 ? p[1] : 0;
     if (rel == '=') {
-        cm_state nowhere;
-        cm_state_clear(&nowhere);
+        cm_facts nowhere;
+        cm_facts_clear(&nowhere);
         snprintf(clause, sizeof clause, "%c = %c %c %c", var, p[2], p[3], p[4]);
         return !cm_needs(clause, &nowhere, b, side);
     }
@@ -85,17 +85,22 @@ static bool draw(const char *p, size_t n, cm_bind *b, cm_dice *d, cm_side side) 
     return draw_word(var, clause, b, d);
 }
 
-/* Words and numbers first, sums after them. */
-static bool plan(const cm_plot *plot, cm_bind *b, cm_dice *d, cm_side side) {
-    cm_bind_clear(b);
-    for (int sums = 0; sums < 2; sums++)
-        for (const char *p = plot->draws; *p; p += *p == ' ') {
-            size_t n = strcspn(p, " ");
-            bool is_sum = n > 1 && p[1] == '=';
-            if (is_sum == sums && !draw(p, n, b, d, side)) return false;
-            p += n;
-        }
+typedef enum { DRAW_WORDS, DRAW_NUMBERS, DRAW_SUMS } draw_kind;
+
+/* The draws of one kind, in the order in which the plot lists them. */
+static bool draw_all(const char *p, draw_kind kind, cm_bind *b, cm_dice *d, cm_side side) {
+    for (; *p; p += *p == ' ') {
+        size_t n = strcspn(p, " ");
+        draw_kind is = n > 1 && p[1] == '=' ? DRAW_SUMS
+                       : cm_type_of(*p) == CM_NUMBER ? DRAW_NUMBERS : DRAW_WORDS;
+        if (is == kind && !draw(p, n, b, d, side)) return false;
+        p += n;
+    }
     return true;
+}
+
+static void clear_numbers(cm_bind *b) {
+    for (char c = 'a'; c <= 'z'; c++) *cm_var(b, c) = CM_UNBOUND;
 }
 
 /* Who, what and where. */
@@ -104,6 +109,25 @@ static uint64_t key_of(int plot, const cm_bind *b) {
     for (const char *v = "AXKNFGWP"; *v; v++)
         if (cm_val(b, *v) >= 0) h = cm_mix(h, (uint64_t)(cm_val(b, *v) * 128 + *v));
     return h;
+}
+
+/* Words until their key is of the side, then numbers until their sums are. */
+static bool plan(cm_story *st, cm_dice *d, cm_side side) {
+    enum { TRIES = 200 };
+    const char *draws = cm_plots[st->plot].draws;
+    bool ok = false;
+    for (int i = 0; !ok && i < TRIES; i++) {
+        cm_bind_clear(&st->plan);
+        if (!draw_all(draws, DRAW_WORDS, &st->plan, d, side)) continue;
+        st->key = key_of(st->plot, &st->plan);
+        ok = cm_key_side(st->key) == side;
+    }
+    for (int i = 0; ok && i < TRIES; i++) {
+        clear_numbers(&st->plan);
+        draw_all(draws, DRAW_NUMBERS, &st->plan, d, side);
+        if (draw_all(draws, DRAW_SUMS, &st->plan, d, side)) return true;
+    }
+    return false;
 }
 
 /* ---- telling --------------------------------------------------------------------------- */
@@ -153,7 +177,7 @@ static const char *tell_step(cm_story *st, const char *p, cm_dice *d, cm_side si
 static bool tell_story(cm_story *st, cm_dice *d, cm_side side) {
     st->text.n = 0;
     st->text.full = false;
-    cm_state_clear(&st->end);
+    cm_facts_clear(&st->end);
     bool ok = true;
     for (const char *p = cm_plots[st->plot].script; ok && *p; p += *p == ' ')
         p = tell_step(st, p, d, side, &ok);
@@ -163,13 +187,10 @@ static bool tell_story(cm_story *st, cm_dice *d, cm_side side) {
 void cm_story_make(cm_story *st, uint64_t seed, cm_side side, uint64_t index) {
     uint64_t world = cm_mix(cm_mix(seed, CM_WORLD_VERSION), (uint64_t)side);
     cm_dice d = {cm_rng_make(world, CM_RNG_CORPUS, index), 0};
-    enum { PLANS = 4000 }; /* for one plot, before another is tried */
+    enum { PLANS = 200 }; /* for one plot, before another is tried */
     for (;;) {
         st->plot = cm_roll(&d, cm_n_plots);
-        for (int tries = 0; tries < PLANS; tries++) {
-            if (!plan(&cm_plots[st->plot], &st->plan, &d, side)) continue;
-            st->key = key_of(st->plot, &st->plan);
-            if (cm_key_side(st->key) == side && tell_story(st, &d, side)) return;
-        }
+        for (int i = 0; i < PLANS; i++)
+            if (plan(st, &d, side) && tell_story(st, &d, side)) return;
     }
 }

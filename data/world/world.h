@@ -73,13 +73,13 @@ typedef struct cm_fact {
     int16_t fn, a, b, val;
 } cm_fact;
 enum { CM_MAX_FACTS = 96 };
-typedef struct cm_state {
+typedef struct cm_facts {
     cm_fact fact[CM_MAX_FACTS];
     int n;
     int topic, topic2;  /* subject of the last sentence; second of a pair, or UNBOUND */
     int said[4], n_said; /* persons in the last sentence */
-} cm_state;
-void cm_state_clear(cm_state *s);
+} cm_facts;
+void cm_facts_clear(cm_facts *s);
 
 /* Training, validation and test: a story's key facts and a sum's operands each belong to
  * exactly one.  CM_ANY is the checker's: no restriction. */
@@ -91,11 +91,11 @@ uint64_t cm_mix(uint64_t h, uint64_t x);
 
 /* Test the clauses against the state, binding what is unbound.  NULL, or the clause that
  * does not hold.  With side other than CM_ANY, sums of other sides do not hold. */
-const char *cm_needs(const char *clauses, const cm_state *s, cm_bind *b, cm_side side);
-void cm_makes(const char *clauses, cm_state *s, const cm_bind *b);
+const char *cm_needs(const char *clauses, const cm_facts *s, cm_bind *b, cm_side side);
+void cm_makes(const char *clauses, cm_facts *s, const cm_bind *b);
 /* Every way the clauses hold, most recent fact first; stops when fn returns true. */
 typedef bool (*cm_hold_fn)(void *ctx, const cm_bind *b);
-bool cm_holds(const char *clauses, const cm_state *s, const cm_bind *b, cm_hold_fn fn,
+bool cm_holds(const char *clauses, const cm_facts *s, const cm_bind *b, cm_hold_fn fn,
               void *ctx);
 
 /* ---- events and plots ------------------------------------------------------------------ */
@@ -131,7 +131,7 @@ typedef struct cm_text {
     bool full; /* something did not fit: the text is unusable */
 } cm_text;
 void cm_text_add(cm_text *t, const char *s, size_t n);
-void cm_tell(const char *pattern, const cm_bind *b, const cm_state *s, cm_dice *d,
+void cm_tell(const char *pattern, const cm_bind *b, const cm_facts *s, cm_dice *d,
              cm_text *out);
 /* Match at text+pos; calls visit with the end of each way to match, until it returns
  * true.  Returns whether some way to match ran out of text: what is there could be the
@@ -141,15 +141,15 @@ bool cm_match(const char *pattern, const char *text, size_t n, size_t pos,
               cm_visit_fn visit, void *ctx);
 
 /* Pronouns of b replaced by whom they mean; false when they can mean nobody, or two. */
-bool cm_resolve(const cm_state *s, cm_bind *b);
+bool cm_resolve(const cm_facts *s, cm_bind *b);
 /* After an event: who was spoken of. */
-void cm_mention(cm_state *s, const cm_event *e, const cm_bind *b);
+void cm_mention(cm_facts *s, const cm_event *e, const cm_bind *b);
 
 /* ---- stories ------------------------------------------------------------------------------ */
 
 typedef struct cm_story {
     cm_text text;
-    cm_state end;  /* the world after the last sentence */
+    cm_facts end;  /* the world after the last sentence */
     int plot;
     uint64_t key;  /* who, what, where: decides the side */
     cm_bind plan;
@@ -172,9 +172,9 @@ void cm_story_check(const char *text, size_t n, bool complete, cm_verdict *v);
 
 /* ---- the little JSON that the corpus needs ------------------------------------------- */
 
-void cm_json_string(cm_buf *b, const char *s, size_t n);
+void cm_world_json(cm_buf *b, const char *s, size_t n);
 /* Appends the value of the first string member with this key; false when there is none.
- * Reads what cm_json_string writes (\u escapes are kept as letters). */
-bool cm_json_field(const char *s, size_t n, const char *key, cm_buf *out);
+ * Reads what cm_world_json writes (\u escapes are kept as letters). */
+bool cm_world_json_field(const char *s, size_t n, const char *key, cm_buf *out);
 
 #endif
