@@ -1,13 +1,13 @@
 /* attn.c -- the forward tile loop of the attention ops.
  *
- * For each key tile of CM_ATTN_BLK rows, counted from the document's start: scores by one
+ * For each tile of CM_ATTN_KEYS keys, counted from the document's start: scores by one
  * gemm against the transposed tile, a running maximum m and sum l for every query row,
  * probabilities in place, and one gemm that adds their mix of v.  When a row's maximum
  * rises by x, what it has collected is multiplied by exp(-x).  Masked scores are zeros
  * after the exponential, so a row's bits do not depend on who shares its tile. */
 #include "op/attn.h"
 
-enum { N = CM_ATTN_BLK };
+enum { N = CM_ATTN_KEYS, M = CM_ATTN_QUERIES };
 static const cm_real NOTHING = (cm_real)-1e30; /* maximum of no scores */
 
 int64_t cm_attn_cut(const cm_seq *seq, int64_t len, cm_span *out) {
@@ -41,49 +41,57 @@ void cm_attn_rotate(const cm_attn_rot *rot, const cm_real *x, cm_real scale, int
         cm_k.set_scaled(rot->P, scale, x, y);
 }
 
-int64_t cm_attn_own(int64_t heads, int64_t P) {
-    return 2 * N * P + N * N + heads * N * (P + 2) + 2 * P;
+bool cm_attn_strip(cm_strip *s, int64_t nq, int64_t nk, int64_t ahead) {
+    if (s->n < 0) s->at = ahead < 0 ? -ahead : 0;
+    else s->at += s->n;
+    if (s->at >= nq) return false;
+    s->n = nq - s->at;
+    if (s->at + ahead + 1 < nk && s->n > CM_ATTN_STRIP) s->n = CM_ATTN_STRIP;
+    s->seen = s->at + s->n + ahead < nk ? s->at + s->n + ahead : nk;
+    return true;
 }
 
-/* Running maximum and sum of one head's rows over the tile s[nq,N] of nk keys, the first
- * of which is `ahead` keys before the first query. */
-static void soften(int64_t nq, int64_t nk, int64_t ahead, int64_t P, cm_real *s, cm_real *m,
+int64_t cm_attn_own(int64_t heads, int64_t P) {
+    return 2 * N * P + M * N + heads * M * (P + 2) + 2 * P;
+}
+
+/* Running maximum and sum of one head's rows over the strip's scores s[n,N]. */
+static void soften(const cm_strip *w, int64_t ahead, int64_t P, cm_real *s, cm_real *m,
                    cm_real *l, cm_real *o) {
-    for (int64_t i = 0; i < nq; i++) {
-        int64_t live = i + ahead + 1 < nk ? i + ahead + 1 : nk;
-        if (live < 0) live = 0;
-        cm_real *si = s + i * N, fade = 1;
-        for (int64_t j = live; j < nk; j++) si[j] = 0;
-        if (!live) continue;
-        cm_real sum = cm_k.softmax_part(live, si, &m[i], &fade);
+    for (int64_t i = w->at; i < w->at + w->n; i++, s += N) {
+        int64_t live = i + ahead + 1 < w->seen ? i + ahead + 1 : w->seen;
+        cm_real fade = 1, sum = cm_k.softmax_part(live, s, &m[i], &fade);
         l[i] = l[i] * fade + sum;
         if (fade != 1) cm_k.scale(P, fade, o + i * P);
+        for (int64_t j = live; j < w->seen; j++) s[j] = 0;
     }
 }
 
-static void tile_by_gemm(const cm_attn_tile *t, int64_t j, int64_t nk, const cm_real *kt,
-                         const cm_real *v, cm_real *s, cm_real *m, cm_real *o, int64_t h) {
-    cm_real *mh = m + h * 2 * N, *oh = o + h * N * t->P;
-    cm_gemm1(false, false, t->nq, nk, t->P, 1, t->q + h * t->q_head, t->q_row, kt, N, 0, s,
-             N);
-    soften(t->nq, nk, t->q0 - j, t->P, s, mh, mh + N, oh);
-    cm_gemm1(false, false, t->nq, t->P, nk, 1, s, N, v, t->P, 1, oh, t->P);
+/* One strip against the tile at key j: scores, softmax, mix.  kt [P,N], v [N,P]. */
+static void strip_by_gemm(const cm_attn_tile *t, const cm_strip *w, int64_t j,
+                          const cm_real *kt, const cm_real *v, cm_real *s, cm_real *m,
+                          cm_real *o, int64_t h) {
+    const cm_real *q = t->q + h * t->q_head + w->at * t->q_row;
+    cm_gemm1(false, false, w->n, w->seen, t->P, 1, q, t->q_row, kt, N, 0, s, N);
+    soften(w, t->q0 - j, t->P, s, m, m + M, o);
+    cm_gemm1(false, false, w->n, t->P, w->seen, 1, s, N, v, t->P, 1, o + w->at * t->P,
+             t->P);
 }
 
-static void tile_by_dots(const cm_attn_tile *t, int64_t j, int64_t nk, cm_real *s,
-                         cm_real *m, cm_real *o, int64_t h) {
-    cm_real *mh = m + h * 2 * N, *oh = o + h * N * t->P;
+static void strip_by_dots(const cm_attn_tile *t, const cm_strip *w, int64_t j, cm_real *s,
+                          cm_real *m, cm_real *o, int64_t h) {
     const cm_real *k = t->k + j * t->k_row, *v = t->v + j * t->v_row;
-    for (int64_t i = 0; i < t->nq; i++)
-        cm_k.matvec(nk, t->P, k, t->k_row, t->q + h * t->q_head + i * t->q_row, s + i * N);
-    soften(t->nq, nk, t->q0 - j, t->P, s, mh, mh + N, oh);
-    for (int64_t i = 0; i < t->nq; i++)
-        cm_k.vecmat_add(nk, t->P, s + i * N, v, t->v_row, oh + i * t->P);
+    const cm_real *q = t->q + h * t->q_head + w->at * t->q_row;
+    for (int64_t i = 0; i < w->n; i++)
+        cm_k.matvec(w->seen, t->P, k, t->k_row, q + i * t->q_row, s + i * N);
+    soften(w, t->q0 - j, t->P, s, m, m + M, o);
+    for (int64_t i = 0; i < w->n; i++)
+        cm_k.vecmat_add(w->seen, t->P, s + i * N, v, t->v_row, o + (w->at + i) * t->P);
 }
 
 /* y = o / l, lse = m + ln l. */
 static void finish(const cm_attn_tile *t, int64_t h, const cm_real *m, const cm_real *o) {
-    const cm_real *l = m + N;
+    const cm_real *l = m + M;
     for (int64_t i = 0; i < t->nq; i++) {
         cm_real *y = t->y + h * t->y_head + i * t->y_row, ln;
         cm_k.set_scaled(t->P, 1 / l[i], o + i * t->P, y);
@@ -93,24 +101,31 @@ static void finish(const cm_attn_tile *t, int64_t h, const cm_real *m, const cm_
     }
 }
 
+/* Dense copies of a tile: k transposed, v as it is. */
+static void copy_tile(const cm_attn_tile *t, int64_t j, int64_t nk, cm_real *kt,
+                      cm_real *v) {
+    cm_k.transpose(nk, t->P, t->k + j * t->k_row, t->k_row, kt, N);
+    for (int64_t r = 0; r < nk; r++)
+        cm_k.set_scaled(t->P, 1, t->v + (j + r) * t->v_row, v + r * t->P);
+}
+
 void cm_attn_forward(const cm_attn_tile *t, cm_real *own) {
     int64_t P = t->P, end = t->q0 + t->nq;
-    cm_real *kt = own, *v = kt + N * P, *s = v + N * P, *m = s + N * N;
-    cm_real *o = m + 2 * N * t->heads;
-    for (int64_t i = 0; i < t->heads * N * P; i++) o[i] = 0;
-    for (int64_t i = 0; i < t->heads * 2 * N; i++) m[i] = i / N % 2 ? 0 : NOTHING;
+    cm_real *kt = own, *v = kt + N * P, *s = v + N * P, *ml = s + M * N;
+    cm_real *out = ml + 2 * M * t->heads;
+    for (int64_t i = 0; i < t->heads * M * P; i++) out[i] = 0;
+    for (int64_t i = 0; i < t->heads * 2 * M; i++) ml[i] = i / M % 2 ? 0 : NOTHING;
     for (int64_t j = 0; j < end; j += N) {
         int64_t nk = end - j < N ? end - j : N;
-        if (!t->decode) {
-            cm_k.transpose(nk, P, t->k + j * t->k_row, t->k_row, kt, N);
-            for (int64_t r = 0; r < nk; r++)
-                cm_k.set_scaled(P, 1, t->v + (j + r) * t->v_row, v + r * P);
-        }
+        if (!t->decode) copy_tile(t, j, nk, kt, v);
         for (int64_t h = 0; h < t->heads; h++) {
-            if (t->decode) tile_by_dots(t, j, nk, s, m, o, h);
-            else tile_by_gemm(t, j, nk, kt, v, s, m, o, h);
+            cm_real *m = ml + h * 2 * M, *o = out + h * M * P;
+            for (cm_strip w = { .n = -1 }; cm_attn_strip(&w, t->nq, nk, t->q0 - j);) {
+                if (t->decode) strip_by_dots(t, &w, j, s, m, o, h);
+                else strip_by_gemm(t, &w, j, kt, v, s, m, o, h);
+            }
         }
     }
     for (int64_t h = 0; h < t->heads; h++)
-        finish(t, h, m + h * 2 * N, o + h * N * P);
+        finish(t, h, ml + h * 2 * M, out + h * M * P);
 }

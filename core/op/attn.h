@@ -5,7 +5,21 @@
 
 #include "op/op.h"
 
-enum { CM_ATTN_BLK = 64 }; /* rows of a query block and of a key tile */
+enum {
+    CM_ATTN_KEYS = 64,     /* rows of a key tile */
+    CM_ATTN_QUERIES = 128, /* rows of a query block: they share the copies of a tile */
+    CM_ATTN_STRIP = 32     /* rows that go together where the diagonal crosses a tile */
+};
+
+/* Rows [at, at+n) of a block, all with something to see in a tile, and the tile's first
+ * `seen` keys, beyond which none of them sees. */
+typedef struct cm_strip {
+    int64_t at, n, seen;
+} cm_strip;
+
+/* The strip after `*s` (start with n = -1) of nq rows over a tile of nk keys; row i sees
+ * the tile's first i + ahead + 1 keys.  False at the end. */
+bool cm_attn_strip(cm_strip *s, int64_t nq, int64_t nk, int64_t ahead);
 
 /* ---- cutting ----------------------------------------------------------------------- */
 

@@ -1,7 +1,7 @@
 /* op_attention.c -- causal attention with grouped KV heads, tile by tile.
  *
- * Documents are cut into blocks of up to BLK rows that start where the document starts,
- * so a document's arithmetic, and every bit of it, is the same wherever it is packed, and
+ * Documents are cut into blocks of rows, counted from where the document starts, so a
+ * document's arithmetic, and every bit of it, is the same wherever it is packed, and
  * no tile ever mixes two documents.  Forward: one task for a block of queries and a KV
  * head runs over the key tiles with a running maximum and sum.  Backward: one task for a
  * document and a head owns all sums of that head; query heads that share keys are added
@@ -10,6 +10,9 @@
 #include "op/attn.h"
 
 #include <omp.h>
+#include <string.h>
+
+enum { KEYS = CM_ATTN_KEYS, QUERIES = CM_ATTN_QUERIES };
 
 typedef struct attention_attr {
     cm_seq seq;
@@ -56,7 +59,7 @@ static size_t map_kept(const dims *d, void *base, kept *s) {
 
 /* Reals of one thread in the backward: K^T, V^T tiles and two score tiles. */
 static int64_t back_own(const dims *d) {
-    return 2 * CM_ATTN_BLK * d->P + 2 * CM_ATTN_BLK * CM_ATTN_BLK + 2 * d->P;
+    return 2 * KEYS * d->P + 2 * QUERIES * KEYS + 2 * d->P;
 }
 
 static size_t map_back(const dims *d, void *base, back *s) {
@@ -152,7 +155,7 @@ static void attention_fwd(cm_node *n, void *scratch) {
     split_heads(n, &d, &s, own, stride);
     const cm_real *v = cm_rdata(&n->in[2]->v);
     cm_real *y = cm_rdata(&n->out[0]->v);
-    int64_t tasks = cm_attn_cut(&a->seq, CM_ATTN_BLK, blk) * d.G;
+    int64_t tasks = cm_attn_cut(&a->seq, QUERIES, blk) * d.G;
     /* Last blocks first: they are the longest. */
 #pragma omp parallel for schedule(dynamic)
     for (int64_t i = tasks - 1; i >= 0; i--) {
@@ -187,15 +190,14 @@ static void split_gy(const cm_node *n, const dims *d, const back *s) {
     }
 }
 
-/* Scores and their gradients of one tile: s = exp(q k - lse), ds = s (gy v - delta), both
- * zero above the diagonal. */
-static void back_scores(int64_t nq, int64_t nk, int64_t ahead, const cm_real *lse,
+/* Scores and their gradients of one strip: s = exp(q k - lse), ds = s (gy v - delta),
+ * both zero above the diagonal. */
+static void back_scores(const cm_strip *w, int64_t ahead, const cm_real *lse,
                         const cm_real *delta, cm_real *s, cm_real *ds) {
-    for (int64_t i = 0; i < nq; i++) {
-        int64_t live = i + ahead + 1 < nk ? i + ahead + 1 : nk;
-        cm_real *si = s + i * CM_ATTN_BLK, *di = ds + i * CM_ATTN_BLK;
-        cm_k.attn_back(live, lse[i], delta[i], si, di);
-        for (int64_t j = live; j < nk; j++) si[j] = di[j] = 0;
+    for (int64_t i = w->at; i < w->at + w->n; i++, s += KEYS, ds += KEYS) {
+        int64_t live = i + ahead + 1 < w->seen ? i + ahead + 1 : w->seen;
+        cm_k.attn_back(live, lse[i], delta[i], s, ds);
+        for (int64_t j = live; j < w->seen; j++) s[j] = ds[j] = 0;
     }
 }
 
@@ -207,25 +209,35 @@ typedef struct back_task {
     cm_real *gq, *gk, *gv;
 } back_task;
 
+/* One strip of the queries from row i on against the key tile at row j: five products.
+ * kt, vt: the tile transposed, [P,KEYS]. */
+static void back_strip(const back_task *t, const cm_strip *w, int64_t i, int64_t j,
+                       const cm_real *kt, const cm_real *vt, cm_real *s, cm_real *ds) {
+    int64_t P = t->P, n = w->n, seen = w->seen, at = (i + w->at) * P;
+    const cm_real *q = t->q + at, *gy = t->gy + at;
+    cm_gemm1(false, false, n, seen, P, 1, q, P, kt, KEYS, 0, s, KEYS);
+    cm_gemm1(false, false, n, seen, P, 1, gy, P, vt, KEYS, 0, ds, KEYS);
+    back_scores(w, i - j, t->lse + i, t->delta + i, s, ds);
+    cm_gemm1(true, false, seen, P, n, 1, s, KEYS, gy, P, 1, t->gv + j * P, P);
+    cm_gemm1(true, false, seen, P, n, 1, ds, KEYS, q, P, 1, t->gk + j * P, P);
+    cm_gemm1(false, false, n, P, seen, 1, ds, KEYS, t->k + j * P, P, 1, t->gq + at, P);
+}
+
 static void back_run(const back_task *t, cm_real *own) {
-    enum { N = CM_ATTN_BLK };
     int64_t P = t->P;
-    cm_real *kt = own, *vt = kt + N * P, *s = vt + N * P, *ds = s + N * N;
-    for (int64_t j = 0; j < t->len; j += N) {
-        int64_t nk = t->len - j < N ? t->len - j : N;
-        const cm_real *k = t->k + j * P;
-        cm_k.transpose(nk, P, k, P, kt, N);
-        cm_k.transpose(nk, P, t->v + j * t->v_row, t->v_row, vt, N);
-        for (int64_t i = j; i < t->len; i += N) {
-            int64_t nq = t->len - i < N ? t->len - i : N;
-            const cm_real *q = t->q + i * P, *gy = t->gy + i * P;
-            cm_real first = i > j ? 1 : 0, begun = j > 0 ? 1 : 0;
-            cm_gemm1(false, false, nq, nk, P, 1, q, P, kt, N, 0, s, N);
-            cm_gemm1(false, false, nq, nk, P, 1, gy, P, vt, N, 0, ds, N);
-            back_scores(nq, nk, i - j, t->lse + i, t->delta + i, s, ds);
-            cm_gemm1(true, false, nk, P, nq, 1, s, N, gy, P, first, t->gv + j * P, P);
-            cm_gemm1(true, false, nk, P, nq, 1, ds, N, q, P, first, t->gk + j * P, P);
-            cm_gemm1(false, false, nq, P, nk, 1, ds, N, k, P, begun, t->gq + i * P, P);
+    cm_real *kt = own, *vt = kt + KEYS * P, *s = vt + KEYS * P, *ds = s + QUERIES * KEYS;
+    size_t bytes = sizeof *own * (size_t)(t->len * P);
+    memset(t->gq, 0, bytes);
+    memset(t->gk, 0, bytes);
+    memset(t->gv, 0, bytes);
+    for (int64_t j = 0; j < t->len; j += KEYS) {
+        int64_t nk = t->len - j < KEYS ? t->len - j : KEYS;
+        cm_k.transpose(nk, P, t->k + j * P, P, kt, KEYS);
+        cm_k.transpose(nk, P, t->v + j * t->v_row, t->v_row, vt, KEYS);
+        for (int64_t i = j; i < t->len; i += QUERIES) {
+            int64_t nq = t->len - i < QUERIES ? t->len - i : QUERIES;
+            for (cm_strip w = { .n = -1 }; cm_attn_strip(&w, nq, nk, i - j);)
+                back_strip(t, &w, i, j, kt, vt, s, ds);
         }
     }
 }

@@ -1,7 +1,7 @@
 /* op_attention_cached.c -- attention of new rows to a cache of keys and values.
  *
  * Appends the new rows (k rotated) to the caches, then attends.  Queries are cut at
- * multiples of CM_ATTN_BLK of the absolute position and go through the same tiles as
+ * multiples of CM_ATTN_QUERIES of the absolute position and go through the same tiles as
  * cm_attention, so the numbers do not depend on how a prompt is fed.  With fewer than
  * DECODE rows and no demand for the exact bits, dot products replace the tiles. */
 #include "op/attn.h"
@@ -60,7 +60,8 @@ static void append(const cm_node *n, int64_t T, int64_t P, cm_real *q, cm_real *
         int64_t b = r / T, at = a->kv.held[b] + r % T, row = (b * a->kv.cap + at) * G;
         CM_ASSERT(at < a->kv.cap, "KV cache: row %lld of %lld", (long long)at,
                   (long long)a->kv.cap);
-        cm_attn_rot rot = { a->inv, a->mscale, P, own + omp_get_thread_num() * stride, -1 };
+        cm_attn_rot rot = { a->inv, a->mscale, P, own + omp_get_thread_num() * stride,
+                            -1 };
         cm_attn_rot_at(&rot, at);
         for (int64_t h = 0; h < H; h++)
             cm_attn_rotate(&rot, xq + (r * H + h) * P, a->scale, 1, false,
@@ -73,35 +74,40 @@ static void append(const cm_node *n, int64_t T, int64_t P, cm_real *q, cm_real *
     }
 }
 
+/* The i-th block of queries of sequence b and KV head g, if it is not void. */
+static void attend(const cm_node *n, int64_t b, int64_t i, int64_t g, const cm_real *q,
+                   cm_real *own) {
+    const cached_attr *a = n->attr;
+    int64_t H = a->H, G = a->G, HG = H / G, T = n->in[0]->v.dim[0] / a->B;
+    int64_t P = n->in[0]->v.dim[1] / H, n0 = a->kv.held[b];
+    int64_t from = (n0 / CM_ATTN_QUERIES + i) * CM_ATTN_QUERIES, to = from + CM_ATTN_QUERIES;
+    if (from < n0) from = n0;
+    if (to > n0 + T) to = n0 + T;
+    if (from >= to) return;
+    int64_t at = ((b * T + from - n0) * H + g * HG) * P, kv = (b * a->kv.cap * G + g) * P;
+    cm_attn_tile task = {
+        .heads = HG, .P = P, .q0 = from, .nq = to - from,
+        .q = q + at, .q_head = P, .q_row = H * P,
+        .k = a->kv.k + kv, .v = a->kv.v + kv, .k_row = G * P, .v_row = G * P,
+        .y = cm_rdata(&n->out[0]->v) + at, .y_head = P, .y_row = H * P,
+        .decode = T < DECODE && !a->kv.exact,
+    };
+    cm_attn_forward(&task, own);
+}
+
 static void cached_fwd(cm_node *n, void *scratch) {
     const cached_attr *a = n->attr;
-    int64_t H = a->H, G = a->G, HG = H / G, R = n->in[0]->v.dim[0], T = R / a->B;
-    int64_t P = n->in[0]->v.dim[1] / H, stride = cm_attn_own(HG, P);
-    int64_t cuts = (T + CM_ATTN_BLK - 1) / CM_ATTN_BLK + 1; /* blocks, the last may be void */
-    cm_real *q, *own, *y = cm_rdata(&n->out[0]->v);
+    int64_t T = n->in[0]->v.dim[0] / a->B, P = n->in[0]->v.dim[1] / a->H;
+    int64_t cuts = (T + CM_ATTN_QUERIES - 1) / CM_ATTN_QUERIES + 1; /* the last may be void */
+    int64_t stride = cm_attn_own(a->H / a->G, P);
+    cm_real *q, *own;
     map(n, scratch, &q, &own);
     append(n, T, P, q, own, stride);
 #pragma omp parallel for schedule(dynamic) collapse(3)
-    for (int64_t b = 0; b < a->B; b++) {
-        for (int64_t i = 0; i < cuts; i++) {
-            for (int64_t g = 0; g < G; g++) {
-                int64_t n0 = a->kv.held[b], from = (n0 / CM_ATTN_BLK + i) * CM_ATTN_BLK;
-                int64_t to = from + CM_ATTN_BLK < n0 + T ? from + CM_ATTN_BLK : n0 + T;
-                if (from < n0) from = n0;
-                if (from >= to) continue;
-                int64_t at = ((b * T + from - n0) * H + g * HG) * P;
-                int64_t kv = (b * a->kv.cap * G + g) * P;
-                cm_attn_tile task = {
-                    .heads = HG, .P = P, .q0 = from, .nq = to - from,
-                    .q = q + at, .q_head = P, .q_row = H * P,
-                    .k = a->kv.k + kv, .v = a->kv.v + kv, .k_row = G * P, .v_row = G * P,
-                    .y = y + at, .y_head = P, .y_row = H * P,
-                    .decode = T < DECODE && !a->kv.exact,
-                };
-                cm_attn_forward(&task, own + omp_get_thread_num() * stride);
-            }
-        }
-    }
+    for (int64_t b = 0; b < a->B; b++)
+        for (int64_t i = 0; i < cuts; i++)
+            for (int64_t g = 0; g < a->G; g++)
+                attend(n, b, i, g, q, own + omp_get_thread_num() * stride);
 }
 
 const cm_op cm_op_attention_cached = {

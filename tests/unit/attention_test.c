@@ -213,8 +213,6 @@ TEST(attention_documents_are_alone) {
     result_free(&a), result_free(&b);
 }
 
-/* ---- cache ---------------------------------------------------------------------------- */
-
 static cm_var *rows_of(op_fix *f, cm_var *x, int B, int T, int from, int n) {
     int64_t w = x->v.dim[1];
     cm_var *y = cm_var_new(&f->t, (int64_t[]){ (int64_t)B * n, w }, 2, false);
@@ -224,6 +222,42 @@ static cm_var *rows_of(op_fix *f, cm_var *x, int B, int T, int from, int n) {
                sizeof(cm_real) * (size_t)(n * w));
     return y;
 }
+
+/* A document packed behind others has the bits it has alone. */
+TEST(attention_packing_changes_no_bit) {
+    enum { LEN = 150, AT = 37, H = 4, G = 2, P = 8, ALL = AT + LEN + 20 };
+    static int32_t doc[ALL], pos[ALL];
+    op_fix f;
+    double inv[P / 2], mscale = 1;
+    freqs(P, inv, &mscale);
+    fix_threads(2);
+    for (int t = 0; t < ALL; t++) {
+        doc[t] = (t >= AT) + (t >= AT + LEN);
+        pos[t] = t < AT ? t : t < AT + LEN ? t - AT : t - AT - LEN;
+    }
+    cm_real *alone = NULL;
+    for (int packed = 0; packed < 2; packed++) {
+        int rows = packed ? ALL : LEN, at = packed ? AT : 0;
+        cm_seq seq = { .B = 1, .T = rows, .doc = packed ? doc : NULL,
+                       .pos = packed ? pos : NULL };
+        cm_var *x[3];
+        fix_open(&f, true);
+        for (int i = 0; i < 3; i++) {
+            int64_t w = (i ? G : H) * P;
+            x[i] = fix_var(&f, 9, 2, (int64_t[]){ rows, w });
+            for (int64_t j = 0; j < LEN * w; j++)
+                cm_rdata(&x[i]->v)[at * w + j] = (cm_real)fix_value((uint64_t)i, j);
+        }
+        cm_var *y = cm_attention(&f.t, x[0], x[1], x[2], &seq, H, G, 1, inv, mscale);
+        y = rows_of(&f, y, 1, rows, at, LEN);
+        if (packed) CHECK(fix_same(LEN * H * P, cm_rdata(&y->v), alone));
+        else alone = keep(cm_rdata(&y->v), LEN * H * P);
+        fix_close(&f);
+    }
+    free(alone);
+}
+
+/* ---- cache ---------------------------------------------------------------------------- */
 
 /* Largest difference between all rows at once and rows fed through a cache. */
 static double cache_diff(const int *portion, bool exact) {
