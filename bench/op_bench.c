@@ -9,7 +9,9 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { B = 8, T = 512, D = 256, H = 4, P = 64, V = 8192, E = 8, K = 2, F = 256, R = B * T };
+enum {
+    B = 8, T = 512, D = 256, H = 4, P = 64, V = 8192, E = 8, K = 2, F = 256, R = B * T
+};
 
 typedef struct bench {
     cm_arena arena, meta;
@@ -97,8 +99,8 @@ static cm_var *do_linear(bench *b) {
     return cm_linear(&b->t, x, w);
 }
 static cm_var *do_attention(bench *b) {
-    cm_var *q = var(b, 2, (int64_t[]){ R, H * P }), *k = var(b, 2, (int64_t[]){ R, H * P });
-    cm_var *v = var(b, 2, (int64_t[]){ R, H * P });
+    static const int64_t dim[] = { R, H * P };
+    cm_var *q = var(b, 2, dim), *k = var(b, 2, dim), *v = var(b, 2, dim);
     cm_seq seq = { .B = B, .T = T };
     return cm_attention(&b->t, q, k, v, &seq, H, H, (cm_real)0.125, inv, 1);
 }

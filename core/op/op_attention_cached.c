@@ -80,7 +80,8 @@ static void attend(const cm_node *n, int64_t b, int64_t i, int64_t g, const cm_r
     const cached_attr *a = n->attr;
     int64_t H = a->H, G = a->G, HG = H / G, T = n->in[0]->v.dim[0] / a->B;
     int64_t P = n->in[0]->v.dim[1] / H, n0 = a->kv.held[b];
-    int64_t from = (n0 / CM_ATTN_QUERIES + i) * CM_ATTN_QUERIES, to = from + CM_ATTN_QUERIES;
+    int64_t from = (n0 / CM_ATTN_QUERIES + i) * CM_ATTN_QUERIES;
+    int64_t to = from + CM_ATTN_QUERIES;
     if (from < n0) from = n0;
     if (to > n0 + T) to = n0 + T;
     if (from >= to) return;
@@ -98,7 +99,7 @@ static void attend(const cm_node *n, int64_t b, int64_t i, int64_t g, const cm_r
 static void cached_fwd(cm_node *n, void *scratch) {
     const cached_attr *a = n->attr;
     int64_t T = n->in[0]->v.dim[0] / a->B, P = n->in[0]->v.dim[1] / a->H;
-    int64_t cuts = (T + CM_ATTN_QUERIES - 1) / CM_ATTN_QUERIES + 1; /* the last may be void */
+    int64_t cuts = (T + CM_ATTN_QUERIES - 1) / CM_ATTN_QUERIES + 1; /* one may be void */
     int64_t stride = cm_attn_own(a->H / a->G, P);
     cm_real *q, *own;
     map(n, scratch, &q, &own);

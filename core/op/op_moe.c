@@ -2,14 +2,17 @@
  *
  * Every row goes to K experts, whatever the load: the R*K (row, slot) pairs are sorted by
  * expert, counting, in row order; rows are gathered in that order, each expert is a gemm
- * over its stretch, and results are mixed back slot by slot.  Buffers hold R*K rows, never
- * a number that depends on the routing, so the memory plan is exact.
+ * over its stretch, and results are mixed back slot by slot.  Buffers hold R*K rows,
+ * never a number that depends on the routing, so the memory plan is exact.
  * Formulas, the renormalised gate's gradient and both router losses: docs/math/moe.md */
 #include "op/op.h"
 
 #include <string.h>
 
-enum { BLOCK = 256 }; /* rows that share one partial sum of the router statistics */
+enum {
+    BLOCK = 256, /* rows that share one partial sum of the router statistics */
+    FEW = 128    /* mean rows an expert below which experts run side by side */
+};
 
 typedef struct moe_attr {
     int K;
@@ -65,8 +68,8 @@ static size_t map_kept(const dims *d, void *base, kept *s) {
     return c.used;
 }
 
-static size_t map_work(const cm_node *n, const dims *d, bool backward, void *base, work *w,
-                       kept *s) {
+static size_t map_work(const cm_node *n, const dims *d, bool backward, void *base,
+                       work *w, kept *s) {
     cm_cut c = { base, 0 };
     kept spare;
     w->x = cm_cut_reals(&c, d->RK * d->D);
@@ -116,7 +119,8 @@ static size_t moe_scratch(const cm_node *n, bool backward) {
 
 /* The K largest of p[E], largest first, the lower index first among equals, with weights
  * that sum to 1. */
-static void top_k(const cm_real *p, int64_t E, int64_t K, int32_t *expert, cm_real *gate) {
+static void top_k(const cm_real *p, int64_t E, int64_t K, int32_t *expert,
+                  cm_real *gate) {
     cm_real sum = 0;
     for (int64_t k = 0; k < K; k++) {
         int32_t best = -1;
@@ -134,7 +138,8 @@ static void top_k(const cm_real *p, int64_t E, int64_t K, int32_t *expert, cm_re
 
 /* Softmax, choice and statistics of one block of rows. */
 static void route_block(const dims *d, const work *w, const kept *s, int64_t block) {
-    int64_t from = block * BLOCK, to = from + BLOCK < d->R ? from + BLOCK : d->R, E = d->E;
+    int64_t from = block * BLOCK, to = from + BLOCK < d->R ? from + BLOCK : d->R;
+    int64_t E = d->E;
     double *part = w->part + block * (E + 3);
     for (int64_t i = 0; i < E + 3; i++) part[i] = 0;
     for (int64_t r = from; r < to; r++) {
@@ -195,6 +200,28 @@ static cm_real router_losses(const cm_node *n, const dims *d, const work *w,
     return (cm_real)((double)a->lb * balance + (double)a->z * z);
 }
 
+/* ---- products over the sorted rows ------------------------------------------------- */
+
+/* c[stretch of e] = a[stretch of e] op(w_e), w_e matrix e of w; N, K are the columns of c
+ * and a, and op(w_e) is [K,N]. */
+static void rows_by_expert(const dims *d, const kept *s, bool transposed, int64_t N,
+                           int64_t K, const cm_real *a, const cm_real *w, cm_real *c) {
+    int64_t ldw = transposed ? K : N;
+#pragma omp parallel for schedule(dynamic) if (d->RK < FEW * d->E)
+    for (int64_t e = 0; e < d->E; e++)
+        cm_gemm(false, transposed, load_of(s, e), N, K, 1, a + s->first[e] * K, K,
+                w + e * N * K, ldw, 0, c + s->first[e] * N, N);
+}
+
+/* gw_e[M,N] += a[stretch of e]^T b[stretch of e]. */
+static void weights_by_expert(const dims *d, const kept *s, int64_t M, int64_t N,
+                              const cm_real *a, const cm_real *b, cm_real *gw) {
+#pragma omp parallel for schedule(dynamic) if (d->RK < FEW * d->E)
+    for (int64_t e = 0; e < d->E; e++)
+        cm_gemm(true, false, M, N, load_of(s, e), 1, a + s->first[e] * M, M,
+                b + s->first[e] * N, N, 1, gw + e * M * N, N);
+}
+
 /* ---- forward ----------------------------------------------------------------------- */
 
 /* to[at of (r,k)] = from[r] for every pair. */
@@ -221,15 +248,11 @@ static void moe_fwd(cm_node *n, void *scratch) {
     sort_pairs(&d, &s);
     *cm_rdata(&n->out[1]->v) = router_losses(n, &d, &w, &s);
     gather(&d, &s, x, w.x);
-    for (int64_t e = 0; e < d.E; e++)
-        cm_gemm(false, true, load_of(&s, e), 2 * F, D, 1, w.x + s.first[e] * D, D,
-                wi + e * 2 * F * D, D, 0, s.h + s.first[e] * 2 * F, 2 * F);
+    rows_by_expert(&d, &s, true, 2 * F, D, w.x, wi, s.h);
 #pragma omp parallel for schedule(static) if (d.RK * F > 4096)
     for (int64_t i = 0; i < d.RK; i++)
         cm_k.swiglu(F, s.h + 2 * i * F, s.h + (2 * i + 1) * F, w.act + i * F);
-    for (int64_t e = 0; e < d.E; e++)
-        cm_gemm(false, true, load_of(&s, e), D, F, 1, w.act + s.first[e] * F, F,
-                wo + e * D * F, F, 0, w.x + s.first[e] * D, D);
+    rows_by_expert(&d, &s, true, D, F, w.act, wo, w.x);
 #pragma omp parallel for schedule(static) if (d.RK * D > 8192)
     for (int64_t r = 0; r < d.R; r++) {
         for (int64_t k = 0; k < d.K; k++) {
@@ -283,21 +306,15 @@ static void experts_bwd(const cm_node *n, const dims *d, const work *w, const ke
     cm_real *gx = n->in[0]->g, *gwi = n->in[2]->g, *gwo = n->in[3]->g;
     int64_t D = d->D, F = d->F;
     gather(d, s, n->out[0]->g, w->y);
-    for (int64_t e = 0; e < d->E; e++)
-        cm_gemm(false, false, load_of(s, e), F, D, 1, w->y + s->first[e] * D, D,
-                wo + e * D * F, F, 0, w->gact + s->first[e] * F, F);
+    rows_by_expert(d, s, false, F, D, w->y, wo, w->gact);
     expert_rows(d, w, s);
-    for (int64_t e = 0; gwo && e < d->E; e++)
-        cm_gemm(true, false, D, F, load_of(s, e), 1, w->y + s->first[e] * D, D,
-                w->act + s->first[e] * F, F, 1, gwo + e * D * F, F);
-    if (gwi) gather(d, s, cm_rdata(&n->in[0]->v), w->x);
-    for (int64_t e = 0; gwi && e < d->E; e++)
-        cm_gemm(true, false, 2 * F, D, load_of(s, e), 1, s->h + s->first[e] * 2 * F, 2 * F,
-                w->x + s->first[e] * D, D, 1, gwi + e * 2 * F * D, D);
+    if (gwo) weights_by_expert(d, s, D, F, w->y, w->act, gwo);
+    if (gwi) {
+        gather(d, s, cm_rdata(&n->in[0]->v), w->x);
+        weights_by_expert(d, s, 2 * F, D, s->h, w->x, gwi);
+    }
     if (!gx) return;
-    for (int64_t e = 0; e < d->E; e++)
-        cm_gemm(false, false, load_of(s, e), D, 2 * F, 1, s->h + s->first[e] * 2 * F, 2 * F,
-                wi + e * 2 * F * D, D, 0, w->y + s->first[e] * D, D);
+    rows_by_expert(d, s, false, D, 2 * F, s->h, wi, w->y);
 #pragma omp parallel for schedule(static) if (d->RK * D > 8192)
     for (int64_t r = 0; r < d->R; r++) {
         for (int64_t k = 0; k < d->K; k++) {
@@ -325,8 +342,8 @@ static void moe_bwd(cm_node *n, void *scratch) {
         cm_gemm(false, false, d.R, d.D, d.E, 1, w.z, d.E, cm_rdata(&n->in[1]->v), d.D,
                 n->fresh[0] && !through_y ? 0 : 1, gx, d.D);
     if (gr)
-        cm_gemm(true, false, d.E, d.D, d.R, 1, w.z, d.E, cm_rdata(&n->in[0]->v), d.D, 1, gr,
-                d.D);
+        cm_gemm(true, false, d.E, d.D, d.R, 1, w.z, d.E, cm_rdata(&n->in[0]->v), d.D, 1,
+                gr, d.D);
 }
 
 static double moe_flops(const cm_node *n) {
@@ -354,7 +371,8 @@ static bool moe_sample(cm_sample *s, int i) {
 }
 
 const cm_op cm_op_moe = {
-    .name = "moe", .shapes = "x[R,D] router[E,D] w_in[E,2F,D] w_out[E,D,F] -> y[R,D] aux[1]",
+    .name = "moe",
+    .shapes = "x[R,D] router[E,D] w_in[E,2F,D] w_out[E,D,F] -> y[R,D] aux[1]",
     .n_in = 4, .n_out = 2, .attr_bytes = sizeof(moe_attr), .sets = 1, .infer = moe_infer,
     .saved = moe_saved, .scratch = moe_scratch, .fwd = moe_fwd, .bwd = moe_bwd,
     .flops = moe_flops, .sample = moe_sample,

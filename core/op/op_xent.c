@@ -1,8 +1,8 @@
 /* op_xent.c -- fused linear and cross-entropy, a chunk of rows at a time.
  *
  * Only rows with a target are worked on: they are collected into chunks whose size
- * depends on V alone, so [R,V] never exists and masked prompts cost nothing.  For a chunk:
- * logits by one gemm; per row lse, loss, and in place the gradient of the logits
+ * depends on V alone, so [R,V] never exists and masked prompts cost nothing.  For a
+ * chunk: logits by one gemm; per row lse, loss, and in place the gradient of the logits
  *   norm * s * ((1 + 2 z lse) softmax - onehot),    s = logit_scale, z = z_coef;
  * then dW += g^T x into W's gradient and dx = g W into saved memory, which the backward
  * hands on.  The loss is a double sum in row order. */
@@ -67,8 +67,9 @@ static void collect(const cm_node *n, int64_t *next, chunk *s) {
     const xent_attr *a = n->attr;
     int64_t R = n->in[0]->v.dim[0], V = n->in[1]->v.dim[0], r = *next;
     for (s->n = 0; r < R && s->n < chunk_rows(V); r++) {
-        CM_ASSERT(a->target[r] >= -1 && a->target[r] < V, "xent: target %d of row %lld is "
-                  "outside [-1,%lld)", a->target[r], (long long)r, (long long)V);
+        CM_ASSERT(a->target[r] >= -1 && a->target[r] < V,
+                  "xent: target %d of row %lld is outside [-1,%lld)", a->target[r],
+                  (long long)r, (long long)V);
         if (a->target[r] >= 0) s->row[s->n++] = (int32_t)r;
         else if (a->nll) a->nll[r] = 0;
     }

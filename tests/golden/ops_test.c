@@ -123,7 +123,7 @@ static void output(gold *g, const char *name, cm_var *y) {
     cm_tape_apply(&g->t, &dot_op, &y, 1, &w, &g->term[g->n_term++]);
 }
 
-/* ---- the ops --------------------------------------------------------------------------- */
+/* ---- the ops ---- */
 
 static void do_embed(gold *g) {
     int64_t R = cm_tensor_count(need(g, "", "token"));
@@ -163,8 +163,9 @@ static const double *rope_of(gold *g, double *mscale) {
     const double *want = need(g, "", "inv")->data;
     cm_rope_freqs(&c, inv, mscale);
     for (int i = 0; i < c.P / 2; i++)
-        CHECKF(fabs(inv[i] - want[i]) <= 1e-14 * want[i], "case %d: frequency %d is %.17g, "
-               "wanted %.17g", g->index, i, inv[i], want[i]);
+        CHECKF(fabs(inv[i] - want[i]) <= 1e-14 * want[i],
+               "case %d: frequency %d is %.17g, wanted %.17g", g->index, i, inv[i],
+               want[i]);
     CHECK(fabs(*mscale - num(g, "mscale")) < 1e-14);
     return inv;
 }
@@ -245,8 +246,8 @@ static void do_moe(gold *g) {
     cm_var *x = input(g, "x"), *r = input(g, "router"), *wi = input(g, "w_in");
     cm_var *wo = input(g, "w_out"), *y, *aux;
     int64_t load[64] = { 0 };
-    cm_moe(&g->t, x, r, wi, wo, count(g, "K"), (cm_real)num(g, "lb"), (cm_real)num(g, "z"),
-           load, NULL, &y, &aux);
+    cm_moe(&g->t, x, r, wi, wo, count(g, "K"), (cm_real)num(g, "lb"),
+           (cm_real)num(g, "z"), load, NULL, &y, &aux);
     output(g, "y", y);
     output(g, "aux", aux);
     for (int64_t e = 0; e < r->v.dim[0]; e++)

@@ -75,7 +75,7 @@ static result run(const shape *s, double bump, int from, int to) {
     return r;
 }
 
-/* ---- the plain loops, in double ------------------------------------------------------ */
+/* ---- the plain loops, in double ---- */
 
 static void turn(double *x, int P, int sign, int32_t pos, const double *inv, double m) {
     for (int i = 0; inv && i < P / 2; i++) {
@@ -93,7 +93,8 @@ typedef struct plain {
 /* One query row r of head h: output and gradients.  Keys are rows first..r. */
 static void plain_row(const shape *s, plain *p, int64_t r, int64_t first, int h) {
     int P = s->P, g = h / (s->H / s->G);
-    double *w = calloc((size_t)(r - first + 1), sizeof *w), sum = 0, max = -1e300, dot = 0;
+    double *w = calloc((size_t)(r - first + 1), sizeof *w);
+    double sum = 0, max = -1e300, dot = 0;
     double *q = p->q + (r * s->H + h) * P, *gy = p->gy + (r * s->H + h) * P;
     double *y = p->y + (r * s->H + h) * P, *gq = p->gq + (r * s->H + h) * P;
     for (int64_t j = first; j <= r; j++) {
@@ -257,7 +258,7 @@ TEST(attention_packing_changes_no_bit) {
     free(alone);
 }
 
-/* ---- cache ---------------------------------------------------------------------------- */
+/* ---- cache ---- */
 
 /* Largest difference between all rows at once and rows fed through a cache. */
 static double cache_diff(const int *portion, bool exact) {
@@ -282,8 +283,9 @@ static double cache_diff(const int *portion, bool exact) {
                                         rows_of(&f, v, B, T, at, n), &kv, B, H, G,
                                         (cm_real)0.4, inv, mscale);
         cm_var *want = rows_of(&f, all, B, T, at, n);
+        const cm_real *got = cm_rdata(&y->v), *full = cm_rdata(&want->v);
         for (int64_t j = 0; j < cm_tensor_count(&y->v); j++)
-            worst = fmax(worst, fabs((double)(cm_rdata(&y->v)[j] - cm_rdata(&want->v)[j])));
+            worst = fmax(worst, fabs((double)(got[j] - full[j])));
         at += n;
         for (int b = 0; b < B; b++) held[b] = at;
     }

@@ -42,7 +42,7 @@ static void mix_run(mix *m, const shape *s) {
     fix_backward(&m->f, m->y, 5);
 }
 
-/* ---- the loop over tokens, in double --------------------------------------------------- */
+/* ---- the loop over tokens, in double ---- */
 
 typedef struct loop {
     double *in[4], *g[4], *y, *gy, aux;
