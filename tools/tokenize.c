@@ -17,8 +17,11 @@ typedef struct view {
 
 static bool show(void *ctx, const cm_corpus_progress *p) {
     view *v = ctx;
-    if (!v->stage || strcmp(v->stage, p->stage)) {
-        if (v->stage) cm_progress_close(&v->bar);
+    if (!strcmp(p->stage, "vocabulary")) {
+        cm_log(CM_LOG_INFO, "training the vocabulary");
+        return true;
+    }
+    if (!v->stage) {
         v->stage = p->stage;
         cm_progress_open(&v->bar, p->stage, "MB", (double)p->total / 1e6, 10, v->mode, NULL);
     }

@@ -47,6 +47,7 @@ typedef struct cm_shard {
     cm_shard_doc *doc;         /* [n_docs + 1]; the last one's start is n_tokens */
     uint8_t *index_mem;
     int64_t first_token, first_doc, first_frame; /* where it lies in its split */
+    char sha256[65]; /* of the file, as the manifest says */
 } cm_shard;
 
 static inline void cm_put_le(uint8_t *p, uint64_t v, int bytes) {

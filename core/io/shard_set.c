@@ -82,6 +82,7 @@ static bool open_split(cm_dataset *d, const cm_manifest *m, cm_split sp, cm_err 
         if (!ok) return false;
         d->n_shard[sp]++;
         if (!matches(s, &m->shard[sp][i], m, sp, i, err)) return false;
+        memcpy(s->sha256, m->shard[sp][i].sha256, sizeof s->sha256);
         s->first_token = token;
         s->first_doc = doc;
         s->first_frame = frame;
@@ -288,13 +289,22 @@ bool cm_dataset_origin(const cm_dataset *d, cm_split split, int64_t i, uint32_t 
     return true;
 }
 
+static bool verify_shard(const cm_shard *s, cm_err *err) {
+    char hex[65];
+    if (!cm_shard_scan(s, err)) return false;
+    cm_sha_bytes(s->map.data, s->map.size, hex);
+    return !strcmp(hex, s->sha256) ||
+           cm_fail(err, CM_EXIT_DATA, "%s: SHA-256 is %.8s..., the manifest says %.8s...",
+                   s->path, hex, s->sha256);
+}
+
 bool cm_dataset_verify(const cm_dataset *d, cm_err *err) {
     int n = d->n_shard[0] + d->n_shard[1], bad = n;
 #pragma omp parallel for schedule(dynamic)
     for (int i = 0; i < n; i++) {
         cm_split sp = i < d->n_shard[0] ? CM_SPLIT_TRAIN : CM_SPLIT_VAL;
         cm_err mine;
-        if (cm_shard_scan(&d->shard[sp][sp ? i - d->n_shard[0] : i], &mine)) continue;
+        if (verify_shard(&d->shard[sp][sp ? i - d->n_shard[0] : i], &mine)) continue;
 #pragma omp critical(cm_dataset_verify)
         if (i < bad) { /* the first in order, whichever thread finds it */
             bad = i;

@@ -123,8 +123,8 @@ static void put_recipe(const cm_tokenize_conf *t, cm_buf *b) {
                 t->shard_tokens, t->level);
 }
 
-/* recipe.json: what the folder is being filled with.  Another recipe there, and the
- * folder is not ours to continue. */
+/* recipe.json: what the folder is being filled with.  Where another recipe got as far as
+ * a tokenizer, the folder is not ours to continue. */
 static bool claim_folder(const work *w, cm_err *err) {
     const cm_tokenize_conf *t = w->t;
     cm_buf b = { 0 };
@@ -148,13 +148,13 @@ static bool claim_folder(const work *w, cm_err *err) {
     char *path = cm_strf("%s/recipe.json", t->out), *old = NULL;
     size_t n;
     bool ok;
-    if (!cm_exists(path))
+    if (!cm_exists(w->model))
         ok = cm_write_file(path, b.s, b.n, err);
     else if ((ok = cm_read_file(path, (size_t)1 << 30, &old, &n, err)) &&
              (n != b.n || memcmp(old, b.s, n)))
         ok = cm_fail(err, CM_EXIT_USAGE, "%s: the folder was begun with another "
-                     "configuration or other inputs; remove it or choose another "
-                     "tokenize.out", path);
+                     "configuration or other inputs; choose another tokenize.out, "
+                     "or --if-done=redo", path);
     free(old);
     free(path);
     cm_buf_free(&b);
@@ -229,7 +229,7 @@ static bool lock_folder(work *w, cm_err *err) {
     bool ok = !cm_exists(done);
     free(done);
     return ok || cm_fail(err, CM_EXIT_USAGE, "%s: holds a finished data set; choose another "
-                         "tokenize.out or remove it", w->t->out);
+                         "tokenize.out, or --if-done=redo or skip", w->t->out);
 }
 
 /* ---- tokenizer ---- */

@@ -61,8 +61,8 @@ static bool pass_over(encoder *e, const cm_doc *d, bool *skip, cm_err *err) {
     e->passing[sp]++;
     if (!strcmp(hex, info->docs_id)) return true;
     return cm_fail(err, CM_EXIT_DATA, "%s/%s: made of other documents than the inputs now "
-                   "hold; they changed since the interrupted run. Remove the folder to "
-                   "start anew", e->j->conf->t->out, info->file);
+                   "hold; they changed since the interrupted run. --if-done=redo "
+                   "starts anew", e->j->conf->t->out, info->file);
 }
 
 /* ---- the three steps of a batch ---- */
@@ -209,8 +209,8 @@ bool cm_corpus_encode(cm_corpus_job *j, uint64_t total, cm_err *err) {
     for (int sp = 0; ok && sp < 2; sp++)
         if (e.passing[sp] < j->n_done[sp])
             ok = cm_fail(err, CM_EXIT_DATA, "%s: %s shards of an interrupted run hold more "
-                         "documents than the inputs; they changed since. Remove the folder "
-                         "to start anew", j->conf->t->out, cm_split_name((cm_split)sp));
+                         "documents than the inputs; they changed since. --if-done=redo "
+                         "starts anew", j->conf->t->out, cm_split_name((cm_split)sp));
     encoder_close(&e);
     return ok;
 }

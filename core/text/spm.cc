@@ -267,6 +267,18 @@ extern "C" bool cm_spm_encode(const cm_spm *s, const char *text, size_t n, int32
     }
 }
 
+/* The library alone, without cuts and cache: what tests compare with. */
+extern "C" bool cm_spm_encode_whole(const cm_spm *s, const char *text, size_t n,
+                                    int32_t **out, int64_t *n_out, int64_t *cap,
+                                    cm_err *err) {
+    std::vector<int> tmp;
+    const auto status = s->sp.Encode({ text, n }, &tmp);
+    if (!status.ok())
+        return cm_fail(err, CM_EXIT_FAIL, "tokenizer: %s", status.ToString().c_str());
+    Ids{ out, n_out, cap }.add(tmp.data(), tmp.size());
+    return true;
+}
+
 /* ---- decoding ---- */
 
 extern "C" char *cm_spm_decode(const cm_spm *s, const int32_t *id, int64_t n) {

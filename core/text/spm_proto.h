@@ -30,6 +30,10 @@ void cm_spm_proto_free(cm_spm_model *m);
 /* The byte of a piece "<0xE2>", or -1. */
 int cm_spm_byte(const cm_spm_entry *e);
 
+/* cm_spm_encode by the library alone, without cuts and cache: what tests compare with. */
+bool cm_spm_encode_whole(const cm_spm *s, const char *text, size_t n, int32_t **out,
+                         int64_t *n_out, int64_t *cap, cm_err *err);
+
 /* The library's training, in this process: the caller is the child. */
 bool cm_spm_train_here(const cm_spm_train_conf *c, FILE *in, cm_buf *proto, cm_err *err);
 

@@ -58,7 +58,7 @@ static bool explain(const cm_spm_train_conf *c, const char *msg, cm_exit code,
     long least = number_after(msg, " vs ");
     if (strstr(msg, "smaller than required_chars") && least > 0)
         return cm_fail(err, CM_EXIT_USAGE, "vocabulary of %d is too small: the bytes, "
-                       "markers and characters of this corpus need more than %ld pieces",
+                       "markers and characters of this corpus need at least %ld pieces",
                        c->vocab, least);
     return cm_fail(err, code, "vocabulary training: %s", msg);
 }
