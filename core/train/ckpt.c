@@ -187,7 +187,7 @@ bool cm_ckpt_save(const cm_ckpt *c, char **out_path, cm_err *err) {
     cm_err ignored;
     if (!ok) cm_remove_tree(tmp, &ignored);
     ok = ok && move_link(c->dir, "latest", name, err);
-    if (ok && c->state->best_step == c->state->step)
+    if (ok && c->conf->ckpt.best && c->state->best_step == c->state->step)
         ok = move_link(c->dir, "best", name, err);
     ok = ok && cm__ckpt_prune(c, err);
     if (ok && out_path) *out_path = cm_strf("%s/%s", c->dir, name);
@@ -211,7 +211,8 @@ static bool same_config(const cm_ckpt *c, const char *folder, cm_err *err) {
                          "%s: this checkpoint belongs to another configuration (saved -> "
                          "now):\n%.900s", folder, diff.s);
             if (ok)
-                cm_log(CM_LOG_WARN, "%s: the configuration has changed:\n%s", folder, diff.s);
+                cm_log(CM_LOG_WARN, "%s: the configuration has changed:\n%.*s", folder,
+                       (int)diff.n - 1, diff.s);
         }
         cm_buf_free(&diff);
         free(text);
