@@ -135,6 +135,7 @@ typedef struct {
 
 static const double EPS = 1e-3;
 
+/* Applied twice to the same inputs: gradients come out double only when added. */
 static void gated_run(int groups, gated_result *out) {
     op_fix f;
     fix_open(&f, true);
@@ -142,7 +143,8 @@ static void gated_run(int groups, gated_result *out) {
     cm_var *z = fix_var(&f, SEED_B, 2, (int64_t[]){ GR, ZW });
     cm_var *w = fix_var(&f, SEED_W, 1, (int64_t[]){ DI });
     cm_var *o = cm_gated_norm(&f.t, y, z, w, ZCOL, groups, (cm_real)EPS);
-    fix_backward(&f, o, SEED_OUT);
+    cm_var *o2 = cm_gated_norm(&f.t, y, z, w, ZCOL, groups, (cm_real)EPS);
+    fix_backward(&f, cm_residual(&f.t, o, o2, 1), SEED_OUT);
     get(cm_rdata(&o->v), GR * DI, out->out);
     get(y->g, GR * DI, out->gy);
     get(z->g, GR * ZW, out->gz);
@@ -175,11 +177,11 @@ TEST(gated_norm_equals_its_definition) {
                 for (int i = 0; i < n; i++) {
                     int c = g * n + i, zi = r * ZW + ZCOL + c;
                     double z = input(SEED_B, zi), s = sigmoid(z), xhat = u[i] * rstd;
-                    double du = rstd * (t[i] - xhat * mean);
+                    double du = 2 * rstd * (t[i] - xhat * mean);
                     out[r * DI + c] = xhat * input(SEED_W, c);
                     gy[r * DI + c] = du * z * s;
                     gz[zi] = du * input(SEED_X, r * DI + c) * s * (1 + z * (1 - s));
-                    gw[c] += fix_value(SEED_OUT, r * DI + c) * xhat;
+                    gw[c] += 2 * fix_value(SEED_OUT, r * DI + c) * xhat;
                 }
             }
         double tol = TOL(1e-13, 4e-6);
