@@ -181,7 +181,8 @@ static void read_rope(reader *r, cm_model_conf *c) {
     int64_t P = c->head_dim ? c->head_dim : c->d_model / (c->n_heads ? c->n_heads : 1);
     c->rope = CM_ROPE_PLAIN;
     if (on && on->type != CM_GGUF_BOOL) wrong(r, "rope.scaling.finetuned", "a bool");
-    if (on && !on->v.b) c->rope = CM_ROPE_NONE;
+    /* granitemoe rotates whatever the switch says. */
+    if (on && !on->v.b && strcmp(r->arch, "granitemoe")) c->rope = CM_ROPE_NONE;
     c->rope_theta = get_real(r, "rope.freq_base", 10000);
     if (c->rope == CM_ROPE_NONE) return;
     if (get_int(r, "rope.dimension_count", P) != P)

@@ -33,6 +33,9 @@ bool cm_model_exportable(const cm_model_conf *c, cm_err *err) {
     if (mamba && c->ssm_expand != 2)
         return cannot(err, "ssm_expand", "%lld; the inner width must be 2 x d_model",
                       (long long)c->ssm_expand);
+    if (!mamba && experts && c->rope == CM_ROPE_NONE)
+        return cannot(err, "rope", "none; llama.cpp always rotates in attention-only models "
+                      "with experts");
     if (c->n_layers > MAX_LAYERS)
         return cannot(err, "n_layers", "%lld; at most %d", (long long)c->n_layers,
                       MAX_LAYERS);

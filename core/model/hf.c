@@ -29,11 +29,15 @@ static void add_int(cm_buf *b, const char *key, int64_t v) {
  * since transformers' typed configurations tell 1 from 1.0. */
 static void add_real(cm_buf *b, const char *key, double v) {
     char s[40];
+    if (v == floor(v) && fabs(v) < 1e15) {
+        cm_buf_addf(b, "  \"%s\": %.1f,\n", key, v);
+        return;
+    }
     for (int digits = 1; digits <= 17; digits++) {
         snprintf(s, sizeof s, "%.*g", digits, v);
         if (strtod(s, NULL) == v) break;
     }
-    cm_buf_addf(b, "  \"%s\": %s%s,\n", key, s, strpbrk(s, ".e") ? "" : ".0");
+    cm_buf_addf(b, "  \"%s\": %s,\n", key, s);
 }
 
 static void add_id(cm_buf *b, const char *key, int id) {

@@ -1,0 +1,129 @@
+/* llama.mjs -- stock llama.cpp (through node-llama-cpp) against Chimera's logits, ids, text.
+ *
+ *   node llama.mjs DIR NAME...     files as written by mkmodel; node_modules beside the
+ *                                  current directory's package.json
+ * Prints a line per model; exit status 1 if any bound is broken. */
+import fs from "node:fs";
+import path from "node:path";
+import {createRequire} from "node:module";
+import {pathToFileURL} from "node:url";
+
+const require = createRequire(path.join(process.cwd(), "package.json"));
+const {getLlama, LlamaLogLevel} =
+    await import(pathToFileURL(require.resolve("node-llama-cpp")).href);
+
+const BOUND = 1e-4; /* largest |difference| / RMS, at every position */
+const TYPE_NMSE = {F16: 1e-4, BF16: 3e-2, Q8_0: 3e-2}; /* of whole files: sanity only */
+
+const ids = file => fs.readFileSync(file, "utf8").trim().split(",").map(Number);
+
+const floats = file => {
+    const b = fs.readFileSync(file);
+    return new Float32Array(b.buffer.slice(b.byteOffset, b.byteOffset + b.length));
+};
+
+async function withSequence(llama, file, use) {
+    const model = await llama.loadModel({modelPath: file, gpuLayers: 0});
+    const context = await model.createContext({
+        contextSize: 512, batchSize: 512, sequences: 1, threads: 1, flashAttention: false,
+        experimentalKvCacheKeyType: "F32", experimentalKvCacheValueType: "F32"
+    });
+    try {
+        return await use(model, context.getSequence());
+    } finally {
+        await context.dispose();
+        await model.dispose();
+    }
+}
+
+async function logitsOf(sequence, tokens, vocab) {
+    const items = await sequence.controlledEvaluate(
+        tokens.map(t => [t, {generateNext: {logits: true}}]));
+    const out = new Float32Array(tokens.length * vocab);
+    items.forEach((item, i) => {
+        for (const [token, logit] of item.next.logits) out[i * vocab + token] = logit;
+    });
+    return out;
+}
+
+async function greedyOf(sequence, tokens, n) {
+    await sequence.clearHistory();
+    const out = [];
+    for await (const token of sequence.evaluate(tokens, {temperature: 0, yieldEogToken: true})) {
+        out.push(token);
+        if (out.length === n) break;
+    }
+    return out;
+}
+
+/* Largest difference over RMS of any position, and mean square over mean square. */
+function compare(ours, theirs, positions) {
+    const vocab = ours.length / positions;
+    let worst = 0, error = 0, power = 0;
+    for (let i = 0; i < positions; i++) {
+        let square = 0, most = 0;
+        for (let v = i * vocab; v < (i + 1) * vocab; v++) {
+            const d = Math.abs(ours[v] - theirs[v]);
+            square += ours[v] * ours[v];
+            error += d * d;
+            if (!(d <= most)) most = d;
+        }
+        power += square;
+        const rel = most / Math.sqrt(square / vocab);
+        if (!(rel <= worst)) worst = rel;
+    }
+    return {worst, nmse: error / power};
+}
+
+async function checkModel(llama, dir, name) {
+    const file = type => path.join(dir, `${name}.${type}.gguf`);
+    const tokens = ids(path.join(dir, `${name}.tokens`));
+    const ours = floats(path.join(dir, `${name}.logits`));
+    const greedy = ids(path.join(dir, `${name}.greedy`));
+    const vocab = ours.length / tokens.length;
+    let ok = true;
+    const text = await withSequence(llama, file("F32"), async (model, seq) => {
+        const {worst} = compare(ours, await logitsOf(seq, tokens, vocab), tokens.length);
+        const theirs = await greedyOf(seq, tokens.slice(0, 100), greedy.length);
+        const same = theirs.join() === greedy.join();
+        ok = worst <= BOUND && same;
+        return `${model.typeDescription.padEnd(22)} F32 ${worst.toExponential(1)}, greedy ` +
+            (same ? `${greedy.length} equal` : `DIFFERS (${theirs} for ${greedy})`);
+    });
+    let types = "";
+    for (const [type, bound] of Object.entries(TYPE_NMSE))
+        await withSequence(llama, file(type), async (model, seq) => {
+            const {nmse} = compare(ours, await logitsOf(seq, tokens, vocab), tokens.length);
+            ok = ok && nmse <= bound;
+            types += `, ${type} nmse ${nmse.toExponential(1)}`;
+        });
+    console.log(`${ok ? "ok  " : "FAIL"} ${name.padEnd(16)} ${text}${types}`);
+    return ok;
+}
+
+async function checkTokenizer(llama, dir, name) {
+    const lines = fs.readFileSync(path.join(dir, "lines.txt"), "utf8").split("\n").slice(0, -1);
+    const want = fs.readFileSync(path.join(dir, "ids.txt"), "utf8").split("\n");
+    const model = await llama.loadModel({modelPath: path.join(dir, `${name}.F32.gguf`),
+                                         gpuLayers: 0});
+    let wrong = 0;
+    lines.forEach((line, i) => {
+        const got = model.tokenize(line, false).join(" ");
+        if (got !== want[i] && wrong++ < 3)
+            console.log(`  line ${i + 1}: ${JSON.stringify(line)}\n    ours   ${want[i]}` +
+                        `\n    theirs ${got}`);
+    });
+    await model.dispose();
+    console.log(`${wrong ? "FAIL" : "ok  "} tokenizer        ${lines.length} lines, ` +
+                `${wrong} differ`);
+    return wrong === 0 && lines.length >= 2000;
+}
+
+const [dir, ...names] = process.argv.slice(2);
+const llama = await getLlama({gpu: false, build: "never", logLevel: LlamaLogLevel.error});
+console.log(`llama.cpp ${llama.llamaCppRelease.release}, bound ${BOUND} of the logits' RMS ` +
+            `at every position`);
+let ok = await checkTokenizer(llama, dir, names[0]);
+for (const name of names) ok = await checkModel(llama, dir, name) && ok;
+await llama.dispose();
+process.exit(ok ? 0 : 1);
