@@ -107,26 +107,50 @@ bool cm_hf_write_tokenizer(const cm_spm *spm, const char *chat_template, const c
     return ok;
 }
 
+/* transformers makes a shared expert of width 0 where there is none, and wants its empty
+ * tensors.  Their names are appended to e; the number of them. */
+static int add_empty(const cm_model *m, cm_st_entry *e) {
+    int n = 0;
+    int64_t D = m->conf.d_model;
+    for (int i = 0; i < m->conf.n_layers; i++) {
+        if (m->layer[i].mlp.in) continue;
+        e[n++] = (cm_st_entry){cm_strf("model.layers.%d.shared_mlp.input_linear.weight", i),
+                               {CM_F32_T, 2, {0, D}, NULL}};
+        e[n++] = (cm_st_entry){
+            cm_strf("model.layers.%d.shared_mlp.output_linear.weight", i),
+            {CM_F32_T, 2, {D, 0}, NULL}};
+    }
+    return n;
+}
+
+static bool write_weights(const cm_export *x, const char *path, cm_err *err) {
+    cm_items items;
+    items_of(x, false, &items);
+    size_t most = (size_t)items.n + 2 * (size_t)x->model->conf.n_layers;
+    cm_st_entry *e = calloc(most, sizeof *e);
+    CM_ASSERT(e, "out of memory: %zu tensors", most);
+    for (int i = 0; i < items.n; i++) e[i] = (cm_st_entry){items.v[i].name, items.v[i].t};
+    int empty = add_empty(x->model, e + items.n);
+    cm_st_meta meta = {"format", "pt"};
+    bool ok = cm_st_write(path, e, items.n + empty, &meta, 1, fill, &items, err);
+    for (int i = 0; i < empty; i++) free((void *)(uintptr_t)e[items.n + i].name);
+    free(e);
+    cm_items_free(&items);
+    return ok;
+}
+
 bool cm_export_hf(const cm_export *x, const char *dir, cm_err *err) {
     if (!cm_dtypes[x->type].safetensors)
         return cm_fail(err, CM_EXIT_USAGE, "safetensors cannot hold %s; F32, F16 or BF16 "
                        "was wanted", cm_dtypes[x->type].name);
-    cm_items items;
-    items_of(x, false, &items);
-    cm_st_entry *e = calloc((size_t)items.n, sizeof *e);
-    CM_ASSERT(e, "out of memory: %d tensors", items.n);
-    for (int i = 0; i < items.n; i++) e[i] = (cm_st_entry){items.v[i].name, items.v[i].t};
-    cm_st_meta meta = {"format", "pt"};
     char *config = cm_strf("%s/config.json", dir);
     char *weights = cm_strf("%s/model.safetensors", dir);
     bool ok = cm_mkdirs(dir, err) &&
               cm_hf_write_config(&x->model->conf, x->spm, config, err) &&
               (!x->spm || cm_hf_write_tokenizer(x->spm, x->chat_template, dir, err)) &&
-              cm_st_write(weights, e, items.n, &meta, 1, fill, &items, err);
+              write_weights(x, weights, err);
     free(config);
     free(weights);
-    free(e);
-    cm_items_free(&items);
     return ok;
 }
 

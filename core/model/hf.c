@@ -27,17 +27,20 @@ static void add_int(cm_buf *b, const char *key, int64_t v) {
 
 /* The shortest text that reads back as the same double, always with a point or exponent,
  * since transformers' typed configurations tell 1 from 1.0. */
-static void add_real(cm_buf *b, const char *key, double v) {
+static void add_number(cm_buf *b, double v) {
     char s[40];
-    if (v == floor(v) && fabs(v) < 1e15) {
-        cm_buf_addf(b, "  \"%s\": %.1f,\n", key, v);
-        return;
-    }
     for (int digits = 1; digits <= 17; digits++) {
         snprintf(s, sizeof s, "%.*g", digits, v);
         if (strtod(s, NULL) == v) break;
     }
-    cm_buf_addf(b, "  \"%s\": %s,\n", key, s);
+    if (v == floor(v) && fabs(v) < 1e15) snprintf(s, sizeof s, "%.1f", v);
+    cm_buf_addf(b, "%s", s);
+}
+
+static void add_real(cm_buf *b, const char *key, double v) {
+    cm_buf_addf(b, "  \"%s\": ", key);
+    add_number(b, v);
+    cm_buf_addf(b, ",\n");
 }
 
 static void add_id(cm_buf *b, const char *key, int id) {
@@ -50,10 +53,13 @@ static void add_rope(cm_buf *b, const cm_model_conf *c) {
     cm_buf_addf(b, "  \"position_embedding_type\": \"%s\",\n", on ? "rope" : "nope");
     add_real(b, "rope_theta", c->rope_theta);
     if (!on || c->rope == CM_ROPE_PLAIN) return;
-    cm_buf_addf(b, "  \"rope_scaling\": {\"rope_type\": \"%s\", \"factor\": %.17g, "
-                "\"original_max_position_embeddings\": %lld},\n",
-                c->rope == CM_ROPE_YARN ? "yarn" : "linear", c->rope_factor,
-                (long long)c->rope_orig_ctx);
+    cm_buf_addf(b, "  \"rope_scaling\": {\"rope_type\": \"%s\", \"factor\": ",
+                c->rope == CM_ROPE_YARN ? "yarn" : "linear");
+    add_number(b, c->rope_factor);
+    if (c->rope == CM_ROPE_YARN)
+        cm_buf_addf(b, ", \"original_max_position_embeddings\": %lld",
+                    (long long)c->rope_orig_ctx);
+    cm_buf_addf(b, "},\n");
 }
 
 static void add_attention(cm_buf *b, const cm_model_conf *c) {
