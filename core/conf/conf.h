@@ -37,7 +37,15 @@
 
 #define CM_EVAL_CHOICES(X) X(CM_EVAL_DOCUMENTS, documents) X(CM_EVAL_LLAMA, llama)
 
+#define CM_TYPE_CHOICES(X)                                                              \
+    X(CM_TYPE_F32, f32) X(CM_TYPE_F16, f16) X(CM_TYPE_BF16, bf16) X(CM_TYPE_Q8_0, q8_0)
+#define CM_TARGET_CHOICES(X)                                                            \
+    X(CM_TARGET_AUTO, auto) X(CM_TARGET_GGUF, gguf) X(CM_TARGET_HF, hf)                 \
+    X(CM_TARGET_CHECKPOINT, checkpoint)
+
 #define X(id, word) id,
+enum { CM_TYPE_CHOICES(X) };
+enum { CM_TARGET_CHOICES(X) };
 enum { CM_EVAL_CHOICES(X) };
 enum { CM_NUMERICS_CHOICES(X) };
 enum { CM_ROPE_CHOICES(X) };

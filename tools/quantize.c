@@ -1,0 +1,238 @@
+/* quantize.c -- a checkpoint into GGUF or Hugging Face's form, and both back.
+ *
+ * What is written is read again by the same door every tool uses, and compared with the
+ * source: every tensor within its type's error, and the logits of a fixed probe. */
+#include "app/app.h"
+#include "model/model.h"
+
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+#include <strings.h>
+
+enum { PROBE = 64 };
+
+/* In the order of CM_TYPE_CHOICES. */
+static const cm_dtype dtypes[] = {CM_F32_T, CM_F16_T, CM_BF16_T, CM_Q8_0_T};
+
+typedef struct job {
+    cm_app_ctx *app;
+    cm_quantize_conf *c;
+    bool gguf;
+    cm_export x;
+    cm_loaded source, back;
+    uint64_t bytes;      /* of tensors written */
+    double diff, rms;    /* probe: largest |difference| of a logit; RMS of the source's */
+    double kl, kl_most;  /* mean and largest over positions, nats */
+    int same;            /* positions with the same most likely token */
+} job;
+
+/* ---- what to do ------------------------------------------------------------------- */
+
+/* An option that stands for a key with a list of words, in any case of letters. */
+static bool word_option(job *j, const char *option, const char *key, int *out,
+                        cm_err *err) {
+    const char *s = cm_app_text(j->app, option);
+    if (!s) return true;
+    const char *const *w = cm_conf_find(key)->choices;
+    cm_buf all = {0};
+    for (int i = 0; w[i]; i++) {
+        if (!strcasecmp(w[i], s)) {
+            *out = i;
+            cm_buf_free(&all);
+            return true;
+        }
+        cm_buf_addf(&all, "%s%s", i ? ", " : "", w[i]);
+    }
+    cm_fail(err, CM_EXIT_USAGE, "--%s=%s: wanted one of %s", option, s, all.s);
+    cm_buf_free(&all);
+    return false;
+}
+
+static bool read_options(job *j, cm_err *err) {
+    cm_quantize_conf *c = j->c;
+    const char *s;
+    if ((s = cm_app_text(j->app, "model"))) c->model = s;
+    if ((s = cm_app_text(j->app, "out"))) c->out = s;
+    if (!word_option(j, "type", "quantize.type", &c->type, err) ||
+        !word_option(j, "format", "quantize.format", &c->format, err))
+        return false;
+    if (!*c->model) return cm_fail(err, CM_EXIT_USAGE, "no model to convert: --model PATH");
+    if (!*c->out && !j->app->dry_run)
+        return cm_fail(err, CM_EXIT_USAGE, "nowhere to write: --out PATH");
+    size_t n = strlen(c->out);
+    bool dot = n > 5 && !strcmp(c->out + n - 5, ".gguf");
+    j->gguf = c->format == CM_TARGET_GGUF || (c->format == CM_TARGET_AUTO && dot) ||
+              (c->format == CM_TARGET_AUTO && !n);
+    if (c->format == CM_TARGET_CHECKPOINT && c->type != CM_TYPE_F32)
+        return cm_fail(err, CM_EXIT_USAGE, "quantize.type: checkpoints are f32");
+    return true;
+}
+
+/* Writing over what is being read would lose it if anything went wrong. */
+static bool check_apart(const job *j, cm_err *err) {
+    char *in = realpath(j->c->model, NULL), *out = realpath(j->c->out, NULL);
+    bool same = in && out && !strcmp(in, out);
+    free(in);
+    free(out);
+    return !same || cm_fail(err, CM_EXIT_USAGE, "%s: the output would replace the model it "
+                            "is made from", j->c->out);
+}
+
+static const char *base_name(const char *path) {
+    const char *slash = strrchr(path, '/');
+    return slash && slash[1] ? slash + 1 : path;
+}
+
+static bool load_source(job *j, cm_err *err) {
+    cm_loaded *l = &j->source;
+    if (!cm_load(l, j->c->model, false, err)) return false;
+    j->x = (cm_export){.model = &l->model, .spm = l->spm,
+                       .chat_template = l->chat_template, .type = dtypes[j->c->type],
+                       .name = *j->c->name ? j->c->name : base_name(j->c->out)};
+    if (!l->spm) cm_log(CM_LOG_WARN, "%s has no tokenizer; neither will the output",
+                        j->c->model);
+    return !j->gguf || cm_model_exportable(&l->model.conf, err);
+}
+
+/* ---- parity ----------------------------------------------------------------------- */
+
+/* log of the sum of exp, and the largest element's place. */
+static double log_sum(const cm_real *x, int64_t n, int64_t *top) {
+    *top = 0;
+    for (int64_t i = 1; i < n; i++)
+        if (x[i] > x[*top]) *top = i;
+    double most = (double)x[*top], sum = 0;
+    for (int64_t i = 0; i < n; i++) sum += exp((double)x[i] - most);
+    return most + log(sum);
+}
+
+static void compare_row(job *j, const cm_real *a, const cm_real *b, int64_t V) {
+    int64_t top_a, top_b;
+    double za = log_sum(a, V, &top_a), zb = log_sum(b, V, &top_b), kl = 0;
+    for (int64_t v = 0; v < V; v++) {
+        double la = (double)a[v] - za, lb = (double)b[v] - zb, d = (double)a[v] - b[v];
+        kl += exp(la) * (la - lb);
+        j->rms += (double)a[v] * a[v];
+        if (!(fabs(d) <= j->diff)) j->diff = fabs(d); /* NaN sticks */
+    }
+    j->same += top_a == top_b;
+    j->kl += kl / PROBE;
+    if (!(kl <= j->kl_most)) j->kl_most = kl;
+}
+
+static bool probe(const cm_model *m, cm_real *out, cm_err *err) {
+    int32_t token[PROBE];
+    cm_rng r = cm_rng_make(1, CM_RNG_TEST, 0);
+    for (int i = 0; i < PROBE; i++)
+        token[i] = (int32_t)cm_rng_below(r, (uint64_t)i, (uint64_t)m->conf.vocab_size);
+    cm_session s;
+    bool ok = cm_session_open(&s, m, PROBE, err) &&
+              cm_session_feed(&s, token, PROBE, out, NULL, err);
+    cm_session_close(&s);
+    return ok;
+}
+
+static bool compare_logits(job *j, cm_err *err) {
+    int64_t V = j->source.model.conf.vocab_size;
+    cm_real *a = malloc((size_t)(2 * PROBE * V) * sizeof *a), *b = a + PROBE * V;
+    CM_ASSERT(a, "out of memory: logits of the probe");
+    bool ok = probe(&j->source.model, a, err) && probe(&j->back.model, b, err);
+    for (int64_t i = 0; ok && i < PROBE; i++) compare_row(j, a + i * V, b + i * V, V);
+    j->rms = sqrt(j->rms / (double)(PROBE * V));
+    free(a);
+    return ok;
+}
+
+static bool check_written(job *j, cm_err *err) {
+    cm_err why;
+    if (!cm_load(&j->back, j->c->out, false, &why))
+        return cm_fail(err, CM_EXIT_CHECK, "parity: what was written does not load: %s "
+                       "(left in place)", why.msg);
+    if (!cm_export_compare(&j->x, &j->back.model, j->gguf, &why))
+        return cm_fail(err, CM_EXIT_CHECK, "%s: parity: %s (left in place)", j->c->out,
+                       why.msg);
+    if ((j->source.spm != NULL) != (j->back.spm != NULL) ||
+        (j->source.spm && !j->gguf &&
+         strcmp(cm_spm_hash(j->source.spm), cm_spm_hash(j->back.spm))))
+        return cm_fail(err, CM_EXIT_CHECK, "%s: parity: the tokenizer came back different "
+                       "(left in place)", j->c->out);
+    return compare_logits(j, err);
+}
+
+/* ---- report ----------------------------------------------------------------------- */
+
+static void report(const job *j) {
+    char size[32];
+    const char *type = cm_dtypes[j->x.type].name;
+    double rel = j->rms > 0 ? j->diff / j->rms : j->diff;
+    if (j->app->json) {
+        printf("{\"out\": \"%s\", \"type\": \"%s\", \"tensor_bytes\": %llu, "
+               "\"max_logit_diff_rel\": %.6g, \"kl_mean\": %.6g, \"kl_max\": %.6g, "
+               "\"same_top1\": %.6g}\n", j->c->out, type, (unsigned long long)j->bytes, rel,
+               j->kl, j->kl_most, (double)j->same / PROBE);
+        return;
+    }
+    printf("%s: %s, %s of tensors\n", j->c->out, type,
+           cm_human_bytes((double)j->bytes, size, sizeof size));
+    printf("parity: tensors within %s's error; over %d probe tokens: largest logit "
+           "difference %.1e of the RMS, KL mean %.1e max %.1e nats, same top token %.1f%%\n",
+           type, PROBE, rel, j->kl, j->kl_most, 100.0 * j->same / PROBE);
+}
+
+/* f32 must come back as it went, but for ssm_a's trip through exp and log. */
+static bool verdict(const job *j, cm_err *err) {
+    bool f32 = j->x.type == CM_F32_T;
+    double kl = f32 ? 1e-9 : j->c->max_kl, rel = j->rms > 0 ? j->diff / j->rms : j->diff;
+    bool ok = fabs(j->kl) <= kl && (!f32 || rel <= (j->gguf ? 1e-5 : 0));
+    return ok || cm_fail(err, CM_EXIT_CHECK, "%s: parity: the logits differ from the "
+                         "source's: largest %.2e of the RMS, KL %.2e nats (at most %.0e "
+                         "passes); left in place", j->c->out, rel, j->kl, kl);
+}
+
+static bool run_job(job *j, cm_err *err) {
+    if (!read_options(j, err) || !check_apart(j, err) || !load_source(j, err)) return false;
+    cm_buf table = {0};
+    j->bytes = cm_export_table(&j->x, j->gguf, &table);
+    if (j->app->dry_run) fputs(table.s, stdout);
+    cm_buf_free(&table);
+    if (j->app->dry_run) {
+        char size[32];
+        printf("total: %s\n", cm_human_bytes((double)j->bytes, size, sizeof size));
+        return true;
+    }
+    if (!(j->gguf ? cm_export_gguf(&j->x, j->c->out, err)
+                  : cm_export_hf(&j->x, j->c->out, err)) ||
+        !check_written(j, err))
+        return false;
+    report(j);
+    return verdict(j, err);
+}
+
+static bool run(cm_app_ctx *ctx, cm_err *err) {
+    job j = {.app = ctx, .c = &ctx->conf.quantize};
+    bool ok = run_job(&j, err);
+    cm_loaded_close(&j.source);
+    cm_loaded_close(&j.back);
+    return ok;
+}
+
+int main(int argc, char **argv) {
+    static const cm_app_opt options[] = {
+        {"model", "PATH", "checkpoint or run folder, Hugging Face folder, GGUF file"},
+        {"out", "PATH", "GGUF file or folder to write"},
+        {"type", "TYPE", "f32, f16, bf16 or q8_0 (default: f32)"},
+        {"format", "FORMAT", "gguf, hf or checkpoint (default: gguf for *.gguf, else hf)"},
+        {0},
+    };
+    return cm_app_main(argc, argv, &(cm_app){
+        .name = "quantize",
+        .summary = "convert a model between checkpoint, GGUF and Hugging Face form",
+        .examples = "  quantize --model runs/demo --type q8_0 --out demo.gguf\n"
+                    "  quantize --model runs/demo --type bf16 --format hf --out demo-hf\n"
+                    "  quantize --model demo.gguf --format checkpoint --out imported\n",
+        .sections = "top quantize",
+        .options = options,
+        .run = run,
+    });
+}
