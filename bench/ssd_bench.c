@@ -90,11 +90,16 @@ static double gemm_time(int n) {
 
 static double least(double a, double b) { return a < b ? a : b; }
 
-/* Products of one backward: the forward's states again, their gradients, and per chunk
- * three with the states, two causal Q x Q ones with x and dy, three of C B^T. */
-static double back_flops(const shape *s) {
-    double R = (double)s->B * s->T, DI = (double)s->H * s->P, N = s->N;
-    return R * (2 * DI * s->Q + 10 * DI * N + 3.0 * s->Q * s->G * N);
+/* Products really done.  The first chunk of a row has no state to read and the last passes
+ * none on, so products with states happen in chunks - 1 of them; cm_op.flops, which feeds
+ * the utilisation of whole steps, counts them in all.  Forward: two with the state.
+ * Backward: states again, their gradients, three in the chunk; three of C B^T. */
+static double done_flops(const shape *s, bool backward) {
+    double R = (double)s->B * s->T, DI = (double)s->H * s->P, N = s->N, GN = s->G * N;
+    int chunks = (s->T + s->Q - 1) / s->Q;
+    double state = 2 * DI * N * (chunks - 1) / chunks;
+    if (backward) return R * (2 * DI * s->Q + 5 * state + 3 * s->Q * GN);
+    return R * (s->Q * (GN + DI) + 2 * state);
 }
 
 static void report(const shape *s, const cm_prof *best, double peak) {
@@ -103,7 +108,7 @@ static void report(const shape *s, const cm_prof *best, double peak) {
         if (r->op == &op_one) continue;
         printf("%-10s forward %7.2f ms  backward %7.2f ms", r->op->name, r->fwd_s * 1e3,
                r->bwd_s * 1e3);
-        double f = r->flops / r->fwd_s, b = back_flops(s) / r->bwd_s;
+        double f = done_flops(s, false) / r->fwd_s, b = done_flops(s, true) / r->bwd_s;
         if (r->flops > 0)
             printf("  %5.1f (%2.0f%%) and %5.1f (%2.0f%%) GFLOP/s", f / 1e9,
                    100 * f / peak, b / 1e9, 100 * b / peak);
