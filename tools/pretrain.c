@@ -21,13 +21,12 @@ typedef struct {
 
 /* ---- callbacks of the loop ---------------------------------------------------------------- */
 
-/* What makes a checkpoint a model that others can load. */
+/* What makes a checkpoint a model that transformers and our own tools load. */
 static bool extra_files(void *ctx, const char *folder, cm_err *err) {
     const pretrain *p = ctx;
-    char *path = cm_strf("%s/tokenizer.model", folder);
-    size_t n;
-    const void *proto = cm_spm_proto(p->spm, &n);
-    bool ok = cm_write_file(path, proto, n, err);
+    char *path = cm_strf("%s/config.json", folder);
+    bool ok = cm_hf_write_config(&p->model, p->spm, path, err) &&
+              cm_hf_write_tokenizer(p->spm, NULL, folder, err);
     free(path);
     return ok;
 }
@@ -95,8 +94,10 @@ static bool open_data(pretrain *p, cm_err *err) {
                            "name the folder of token shards (made by tokenize)");
     if (!cm_dataset_open(&p->data, path, err)) return false;
     p->spm = cm_spm_open(p->data.tokenizer_path, err);
-    return p->spm && choose_vocab(p, err) && cm_model_resolve(&p->model, err) &&
-           cm_lm_open(&p->train, &p->data, p->conf, &p->train_rows, err) &&
+    if (!p->spm || !choose_vocab(p, err) || !cm_model_resolve(&p->model, err)) return false;
+    if (p->model.export == CM_EXPORT_GGUF && !cm_model_exportable(&p->model, err))
+        return false;
+    return cm_lm_open(&p->train, &p->data, p->conf, &p->train_rows, err) &&
            cm_lm_open_val(&p->val, &p->data, p->conf, &p->val_rows, err);
 }
 

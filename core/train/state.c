@@ -65,7 +65,7 @@ static bool read_double(const cJSON *v, double *out) {
 static bool read_hash(const cJSON *o, const char *name, char out[65]) {
     const char *s = cJSON_GetStringValue(field(o, name));
     if (!s || strlen(s) > 64) return false;
-    strcpy(out, s);
+    memcpy(out, s, strlen(s) + 1);
     return true;
 }
 
