@@ -37,6 +37,7 @@ static int by_index(const void *a, const void *b) {
 static void shrink(sample *s) {
     uint64_t total = 0;
     size_t keep = 0;
+    if (!s->n) return;
     qsort(s->it, s->n, sizeof *s->it, by_rank);
     while (keep < s->n && total + s->it[keep].n + 1 <= s->max)
         total += s->it[keep++].n + 1;
