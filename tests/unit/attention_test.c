@@ -56,9 +56,9 @@ static result run(const shape *s, double bump, int from, int to) {
     double inv[64], mscale = 1;
     freqs(s->P, inv, &mscale);
     layout(s, doc, pos);
-    cm_var *q = fix_var(&f, 1, 2, (int64_t[]){ R, HP });
-    cm_var *k = fix_var(&f, 2, 2, (int64_t[]){ R, GP });
-    cm_var *v = fix_var(&f, 3, 2, (int64_t[]){ R, GP });
+    cm_var *q = fix_input(&f, 1, 2, (int64_t[]){ R, HP });
+    cm_var *k = fix_input(&f, 2, 2, (int64_t[]){ R, GP });
+    cm_var *v = fix_input(&f, 3, 2, (int64_t[]){ R, GP });
     for (int64_t i = from * HP; i < to * HP; i++) cm_rdata(&q->v)[i] += (cm_real)bump;
     for (int64_t i = from * GP; i < to * GP; i++) {
         cm_rdata(&k->v)[i] -= (cm_real)bump * (cm_real)(i % 3);

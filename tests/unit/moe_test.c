@@ -30,7 +30,7 @@ static void mix_run(mix *m, const shape *s) {
     memset(m->load, 0, sizeof m->load);
     m->stats = (cm_moe_stats){ 0 };
     fix_open(&m->f, true);
-    m->in[0] = fix_var(&m->f, 1, 2, (int64_t[]){ s->R, s->D });
+    m->in[0] = fix_input(&m->f, 1, 2, (int64_t[]){ s->R, s->D });
     m->in[1] = fix_var(&m->f, 2, 2, (int64_t[]){ s->E, s->D });
     m->in[2] = fix_var(&m->f, 3, 3, (int64_t[]){ s->E, 2 * s->F, s->D });
     m->in[3] = fix_var(&m->f, 4, 3, (int64_t[]){ s->E, s->D, s->F });

@@ -3,7 +3,7 @@
 
 #include <stdlib.h>
 
-enum { R = 517, D = 131, V = 11 };
+enum { R = 512, D = 131, V = 11 };
 
 typedef struct result {
     cm_real y[R * D], gx[R * D], gw[D], ge[V * D];

@@ -1,6 +1,6 @@
 /* op_fixture.h -- a tape to try ops on, for the unit tests of core/op.
  *
- * Inputs are parameters (their gradients persist); outputs are dotted with fixed random
+ * Inputs are parameters or activations; outputs are dotted with fixed random
  * weights to get the scalar that is differentiated. */
 #ifndef CM_OP_FIXTURE_H
 #define CM_OP_FIXTURE_H
@@ -14,6 +14,8 @@
 /* Tolerance in this build: first for double, second for float. */
 #define TOL(in_double, in_float) (sizeof(cm_real) == 8 ? (in_double) : (in_float))
 
+enum { DIRT = 16 << 20 };
+
 typedef struct op_fix {
     cm_arena arena, meta;
     cm_tape t;
@@ -23,6 +25,9 @@ static inline void fix_open(op_fix *f, bool recording) {
     cm_err err;
     CHECKF(cm_arena_open(&f->arena, "test", (size_t)4 << 30, &err), "%s", err.msg);
     CHECKF(cm_arena_open(&f->meta, "test meta", (size_t)64 << 20, &err), "%s", err.msg);
+    /* Start from memory full of NaN: whoever reads what it did not write shows. */
+    memset(cm_arena_alloc(&f->arena, DIRT), 0xff, DIRT);
+    cm_arena_reset(&f->arena, 0);
     cm_tape_begin(&f->t, &f->arena, &f->meta, recording, false);
 }
 
@@ -41,10 +46,18 @@ static inline double fix_value(uint64_t seed, int64_t i) {
     return 2 * cm_rng_uniform(cm_rng_make(seed, CM_RNG_TEST, 0), (uint64_t)i) - 1;
 }
 
-static inline cm_var *fix_var(op_fix *f, uint64_t seed, int nd, const int64_t *dim) {
+/* An activation: its gradient appears with the backward. */
+static inline cm_var *fix_input(op_fix *f, uint64_t seed, int nd, const int64_t *dim) {
     cm_var *x = cm_var_new(&f->t, dim, nd, true);
     int64_t n = cm_tensor_count(&x->v);
     for (int64_t i = 0; i < n; i++) cm_rdata(&x->v)[i] = (cm_real)fix_value(seed, i);
+    return x;
+}
+
+/* A parameter: its gradient is there from the start and accumulates. */
+static inline cm_var *fix_var(op_fix *f, uint64_t seed, int nd, const int64_t *dim) {
+    cm_var *x = fix_input(f, seed, nd, dim);
+    int64_t n = cm_tensor_count(&x->v);
     x->is_param = true;
     x->g = cm_arena_zalloc(&f->arena, (size_t)n * sizeof(cm_real));
     return x;
