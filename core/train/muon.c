@@ -4,13 +4,13 @@
  *   O = NewtonSchulz(u)         w <- (1 - lr wd) w - lr s O
  * (Jordan's Muon.)  s = 0.2 sqrt(max(rows, cols)) gives updates the size of AdamW's, so
  * that its rate and decay can be reused (Moonlight, arXiv 2502.16982).  Every expert, and
- * every row block that is a matrix of its own, is orthogonalised alone. */
+ * every row block that is a matrix of its own, is orthogonalised alone; they are small and
+ * many, so threads take whole matrices and no result depends on how many threads there are. */
 #include "train/train.h"
 
 #include <math.h>
+#include <omp.h>
 #include <string.h>
-
-enum { ROW_BLOCK = 64 };
 
 /* One matrix inside a parameter: rows of `cols` numbers, dense. */
 typedef struct {
@@ -25,8 +25,7 @@ typedef struct {
 
 static int64_t least(int64_t a, int64_t b) { return a < b ? a : b; }
 
-static work take_work(cm_arena *arena, int64_t rows, int64_t cols) {
-    size_t k = (size_t)least(rows, cols), n = (size_t)(rows * cols);
+static work take_work(cm_arena *arena, size_t n, size_t k) {
     work s;
     s.x = cm_arena_alloc(arena, n * sizeof(cm_real));
     s.y = cm_arena_alloc(arena, n * sizeof(cm_real));
@@ -47,14 +46,14 @@ void cm_newton_schulz(int64_t rows, int64_t cols, int steps, cm_real *x, cm_real
     cm_k.scale(n, (cm_real)(1 / (sqrt(norm) + 1e-7)), x);
     cm_real *from = x, *to = y;
     for (int i = 0; i < steps; i++) {
-        cm_gemm(tall, !tall, k, k, other, 1, from, cols, from, cols, 0, a, k);
+        cm_gemm1(tall, !tall, k, k, other, 1, from, cols, from, cols, 0, a, k);
         memcpy(b, a, (size_t)(k * k) * sizeof *b);
-        cm_gemm(false, false, k, k, k, cc, a, k, a, k, cb, b, k);
+        cm_gemm1(false, false, k, k, k, cc, a, k, a, k, cb, b, k);
         memcpy(to, from, (size_t)n * sizeof *to);
         if (tall)
-            cm_gemm(false, false, rows, cols, k, 1, from, cols, b, k, ca, to, cols);
+            cm_gemm1(false, false, rows, cols, k, 1, from, cols, b, k, ca, to, cols);
         else
-            cm_gemm(false, false, rows, cols, k, 1, b, k, from, cols, ca, to, cols);
+            cm_gemm1(false, false, rows, cols, k, 1, b, k, from, cols, ca, to, cols);
         cm_real *t = from;
         from = to;
         to = t;
@@ -62,57 +61,61 @@ void cm_newton_schulz(int64_t rows, int64_t cols, int steps, cm_real *x, cm_real
     if (from != x) memcpy(x, from, (size_t)n * sizeof *x);
 }
 
-/* Momentum of some rows, and their Nesterov direction in x. */
-static void momentum(const block *k, int64_t r0, int64_t r1, double mu, double gscale,
-                     cm_real *x) {
-    cm_real keep = (cm_real)mu, in = (cm_real)((1 - mu) * gscale);
-    for (int64_t i = r0 * k->cols; i < r1 * k->cols; i++) {
-        k->m[i] = keep * k->m[i] + in * k->g[i];
-        x[i] = keep * k->m[i] + in * k->g[i];
-    }
-}
-
+/* One matrix's whole update, on the calling thread. */
 static void step_block(const cm_optim_conf *c, const block *k, const work *s, double lr,
                        double gscale) {
-    int64_t blocks = (k->rows + ROW_BLOCK - 1) / ROW_BLOCK;
-#pragma omp parallel for schedule(static) num_threads(cm_kern_threads())
-    for (int64_t i = 0; i < blocks; i++)
-        momentum(k, i * ROW_BLOCK, least((i + 1) * ROW_BLOCK, k->rows), c->muon_momentum,
-                 gscale, s->x);
+    int64_t n = k->rows * k->cols;
+    cm_real mu = (cm_real)c->muon_momentum, in = (cm_real)((1 - c->muon_momentum) * gscale);
+    for (int64_t i = 0; i < n; i++) {
+        k->m[i] = mu * k->m[i] + in * k->g[i];
+        s->x[i] = mu * k->m[i] + in * k->g[i];
+    }
     cm_newton_schulz(k->rows, k->cols, (int)c->muon_steps, s->x, s->y, s->a, s->b);
     double scale = 0.2 * sqrt((double)(k->rows > k->cols ? k->rows : k->cols));
-    cm_real keep = (cm_real)(1 - lr * c->weight_decay), move = (cm_real)(-lr * scale);
-#pragma omp parallel for schedule(static) num_threads(cm_kern_threads())
-    for (int64_t i = 0; i < blocks; i++) {
-        int64_t at = i * ROW_BLOCK * k->cols;
-        int64_t n = least((i + 1) * ROW_BLOCK, k->rows) * k->cols - at;
-        cm_k.scale(n, keep, k->w + at);
-        cm_k.add_scaled(n, move, s->x + at, k->w + at);
-    }
+    cm_k.scale(n, (cm_real)(1 - lr * c->weight_decay), k->w);
+    cm_k.add_scaled(n, (cm_real)(-lr * scale), s->x, k->w);
 }
 
-/* All matrices of one parameter: [experts] x row blocks. */
-static void step_param(cm_optim *o, int i, double lr, double gscale, cm_arena *arena,
-                       bool dry) {
-    const cm_param *p = o->ps->p[i];
-    const cm_tensor *v = &p->var.v;
-    int64_t cols = v->dim[v->nd - 1], rows = v->dim[v->nd - 2];
-    int64_t mats = cm_tensor_count(v) / (rows * cols);
-    int n_split = p->n_split ? p->n_split : 1;
-    for (int64_t at = 0, e = 0; e < mats; e++)
-        for (int b = 0; b < n_split; b++) {
+/* The matrices of all parameters that Muon steps; list NULL only counts.  Largest sizes
+ * go to *n_max (elements) and *k_max (smaller side). */
+static int list_blocks(const cm_optim *o, block *list, size_t *n_max, size_t *k_max) {
+    int count = 0;
+    for (int i = 0; i < o->ps->n; i++) {
+        if (o->v[i]) continue;
+        const cm_param *p = o->ps->p[i];
+        const cm_tensor *v = &p->var.v;
+        int64_t cols = v->dim[v->nd - 1], rows = v->dim[v->nd - 2], all = cm_tensor_count(v);
+        int n_split = p->n_split ? p->n_split : 1;
+        for (int64_t at = 0, b = 0; at < all; b = (b + 1) % n_split) {
             int64_t r = p->n_split ? p->split[b] : rows;
-            size_t mark = cm_arena_mark(arena);
-            work s = take_work(arena, r, cols);
-            block k = { r, cols, cm_rdata(v) + at, o->m[i] + at, p->var.g + at };
-            if (!dry) step_block(&o->conf, &k, &s, lr, gscale);
-            cm_arena_reset(arena, mark);
+            if (list)
+                list[count] = (block){ r, cols, cm_rdata(v) + at, o->m[i] + at,
+                                       p->var.g + at };
+            size_t n = (size_t)(r * cols), k = (size_t)least(r, cols);
+            *n_max = n > *n_max ? n : *n_max;
+            *k_max = k > *k_max ? k : *k_max;
             at += r * cols;
+            count++;
         }
+    }
+    return count;
 }
 
 void cm_muon_all(cm_optim *o, double share, double gscale, cm_arena *arena, bool dry) {
     double lr = (o->conf.muon_lr > 0 ? o->conf.muon_lr : o->conf.lr) * share;
-    for (int i = 0; i < o->ps->n; i++)
-        if (!o->v[i]) step_param(o, i, lr, gscale, arena, dry);
+    size_t mark = cm_arena_mark(arena), n_max = 0, k_max = 0;
+    int n = list_blocks(o, NULL, &n_max, &k_max), threads = cm_kern_threads();
+    block *list = cm_arena_alloc(arena, (size_t)n * sizeof *list);
+    work *s = cm_arena_alloc(arena, (size_t)threads * sizeof *s);
+    for (int t = 0; t < threads; t++) {
+        work one = take_work(arena, n_max, k_max);
+        if (!dry) s[t] = one;
+    }
+    if (!dry) {
+        list_blocks(o, list, &n_max, &k_max);
+#pragma omp parallel for schedule(dynamic) num_threads(threads)
+        for (int i = 0; i < n; i++)
+            step_block(&o->conf, &list[i], &s[omp_get_thread_num()], lr, gscale);
+    }
+    cm_arena_reset(arena, mark);
 }

@@ -62,7 +62,7 @@ double cm_optim_grad_norm(const cm_optim *o);
 void cm_optim_step(cm_optim *o, int64_t step, double share, double gscale,
                    cm_arena *arena, bool dry);
 /* Muon's part of it, and its heart: x[rows,cols] <- x orthogonalised; y like x, a and b
- * [k,k] with k = min(rows, cols) are scratch. */
+ * [k,k] with k = min(rows, cols) are scratch.  Runs on the calling thread. */
 void cm_muon_all(cm_optim *o, double share, double gscale, cm_arena *arena, bool dry);
 void cm_newton_schulz(int64_t rows, int64_t cols, int steps, cm_real *x, cm_real *y,
                       cm_real *a, cm_real *b);
