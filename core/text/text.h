@@ -65,13 +65,14 @@ bool cm_spm_build(const char *const *piece, const size_t *len, const float *scor
                   bool add_dummy_prefix, cm_buf *proto, cm_err *err);
 
 /* Train a vocabulary: BPE, identity normalisation, byte fallback, digits split, runs of
- * spaces as pieces, no whitespace collapsing: what llama.cpp reproduces exactly.  No dummy
- * prefix: then decode(encode(x)) is x, the ids of a text do not depend on where it was cut
- * at a space, and the first word of a document is spelled as the first word of any other
- * line.  Ids: unk 0, bos 1, eos 2, no pad, then the control pieces, bytes, the rest.  The
- * proto is rebuilt by cm_spm_build, so it holds no path, and a tokenizer imported from a
- * GGUF file written from it has the same hash.  Deterministic for any thread count.  Runs the library in a child
- * process forked before any parallel region, so that an abort inside becomes a sentence.
+ * spaces as pieces, no whitespace collapsing: what llama.cpp reproduces exactly.
+ * No dummy prefix: then decode(encode(x)) is x, the ids of a text do not depend on where
+ * it was cut at a space, and the first word of a document is spelled as the first word of
+ * any other line.  Ids: unk 0, bos 1, eos 2, no pad, then control pieces, bytes, the rest.
+ * The proto is rebuilt by cm_spm_build, so it holds no path, and a tokenizer imported from
+ * a GGUF file written from it has the same hash.  Deterministic for any thread count.
+ * The library runs in a child process forked before any parallel region, so that an abort
+ * inside becomes a sentence.
  * input: a text file, one sentence a line.  control: extra control pieces (chat markers). */
 typedef struct cm_spm_train_conf {
     const char *input;
