@@ -87,6 +87,14 @@ static bool choose_vocab(pretrain *p, cm_err *err) {
     return true;
 }
 
+/* Shapes that fit each other, and that the export asked for can say. */
+static bool resolve(pretrain *p, cm_err *err) {
+    bool gguf = p->model.export == CM_EXPORT_GGUF;
+    return (cm_model_resolve(&p->model, err) &&
+            (!gguf || cm_model_exportable(&p->model, err))) ||
+           cm_conf_locate(p->conf, err);
+}
+
 static bool open_data(pretrain *p, cm_err *err) {
     const char *path = p->conf->data.shards;
     if (!*path)
@@ -94,10 +102,8 @@ static bool open_data(pretrain *p, cm_err *err) {
                            "name the folder of token shards (made by tokenize)");
     if (!cm_dataset_open(&p->data, path, err)) return false;
     p->spm = cm_spm_open(p->data.tokenizer_path, err);
-    if (!p->spm || !choose_vocab(p, err) || !cm_model_resolve(&p->model, err)) return false;
-    if (p->model.export == CM_EXPORT_GGUF && !cm_model_exportable(&p->model, err))
-        return false;
-    return cm_lm_open(&p->train, &p->data, p->conf, &p->train_rows, err) &&
+    return p->spm && choose_vocab(p, err) && resolve(p, err) &&
+           cm_lm_open(&p->train, &p->data, p->conf, &p->train_rows, err) &&
            cm_lm_open_val(&p->val, &p->data, p->conf, &p->val_rows, err);
 }
 
@@ -108,7 +114,7 @@ static bool plan_without_data(pretrain *p, cm_err *err) {
                            "a dry run without data.shards needs it");
     p->train_rows = (cm_source){ .T = (int)p->conf->data.seq_len, .packed = true };
     p->val_rows = p->train_rows;
-    return cm_model_resolve(&p->model, err);
+    return resolve(p, err);
 }
 
 static bool dry_run(pretrain *p, cm_err *err) {
@@ -151,6 +157,7 @@ static bool work(pretrain *p, cm_err *err) {
                        .train = &p->train_rows, .val = &p->val_rows,
                        .objective = cm_lm_objective(&p->conf->train),
                        .tokenizer = p->data.tokenizer, .resume = p->app->resume,
+                       .quiet = p->app->quiet,
                        .sample = samples, .extra = extra_files, .ctx = p };
     if (p->app->dry_run) return dry_run(p, err);
     return K ? verify(p, K, err) : train(p, err);
@@ -175,7 +182,7 @@ int main(int argc, char **argv) {
         .name = "pretrain",
         .summary = "train a language model on token shards",
         .examples = "  pretrain --config configs/demo.yaml data.shards=data/demo\n"
-                    "  pretrain --config run.yaml optim.lr=3e-4 --resume\n"
+                    "  pretrain --config run.yaml optim.lr=3e-4 --resume=must\n"
                     "  pretrain --config configs/chimera-700m.yaml --dry-run\n",
         .sections = "top model data optim sched train val log ckpt",
         .options = options,

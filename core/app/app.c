@@ -65,7 +65,7 @@ static bool load(cm_app_ctx *c) {
 static bool only_prints(cm_app_ctx *c, int *code) {
     cm_buf out = {0};
     if (c->help && !cm_app_topic(c, &out)) {
-        cm_log(CM_LOG_ERROR, "no help on '%s'; there is config, config:SECTION, exit",
+        cm_log(CM_LOG_ERROR, "no help on '%s'; there is config, config:SECTION, exit, man",
                c->help);
         *code = CM_EXIT_USAGE;
         return true;

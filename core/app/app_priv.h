@@ -15,6 +15,8 @@ extern const int cm_n_shared_opts;
 
 /* The text that --help=TOPIC asks for; false: no such topic. */
 bool cm_app_topic(const cm_app_ctx *ctx, cm_buf *out);
+/* A man(7) page of the tool. */
+void cm_app_man(const cm_app_ctx *ctx, cm_buf *out);
 /* Fill ctx from argv.  False: a sentence for the user, CM_EXIT_USAGE. */
 bool cm_app_parse(cm_app_ctx *ctx, int argc, char **argv, cm_err *err);
 void cm_words_add(cm_words *w, const char *s);

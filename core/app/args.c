@@ -18,7 +18,7 @@ const cm_shared_opt cm_shared_opts[] = {
     {{"json", NULL, "results as JSON"}, 0, 0},
     {{"quiet", NULL, "no progress; warnings and errors only"}, 0, 0},
     {{"print-config", NULL, "print every key, its value and where it was set"}, 0, 0},
-    {{"help", "TOPIC", "this text; config, config:SECTION, exit"}, 0, 1},
+    {{"help", "TOPIC", "this text; config, config:SECTION, exit, man"}, 0, 1},
     {{"version", NULL, "version, compiler, libraries"}, 0, 0},
 };
 const int cm_n_shared_opts = sizeof cm_shared_opts / sizeof *cm_shared_opts;

@@ -53,6 +53,8 @@ bool cm_app_topic(const cm_app_ctx *c, cm_buf *out) {
         cm_app_help(c->app, out);
     else if (!strcmp(t, "exit"))
         exit_lines(out);
+    else if (!strcmp(t, "man"))
+        cm_app_man(c, out);
     else if (!strcmp(t, "markdown"))
         cm_conf_markdown(out);
     else if (!strcmp(t, "exit-markdown"))

@@ -281,3 +281,13 @@ bool cm_conf_bad(const cm_conf *c, cm_err *err, const char *key, const char *fmt
     cm_buf_free(&where);
     return false;
 }
+
+bool cm_conf_locate(const cm_conf *c, cm_err *err) {
+    char name[96], text[sizeof err->msg];
+    size_t n = strcspn(err->msg, ":");
+    if (n >= sizeof name || strncmp(err->msg + n, ": ", 2)) return false;
+    memcpy(name, err->msg, n);
+    name[n] = 0;
+    memcpy(text, err->msg, sizeof text);
+    return cm_conf_find(name) && cm_conf_bad(c, err, name, "%s", text + n + 2);
+}

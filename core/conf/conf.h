@@ -148,6 +148,9 @@ const char *cm_conf_errors(const cm_conf *c);
  * and the place where `key` was set: "run.yaml:7:12: error: model.n_heads: ...". */
 bool cm_conf_bad(const cm_conf *c, cm_err *err, const char *key, const char *fmt, ...)
     CM_PRINTF(4, 5);
+/* For sentences of layers that know the keys but not the places: where err begins with
+ * "section.key:" and that key was set somewhere, put the place in front.  Returns false. */
+bool cm_conf_locate(const cm_conf *c, cm_err *err);
 /* Whether a file or the command line set the key. */
 bool cm_conf_given(const cm_conf *c, const char *key);
 bool cm_conf_uses(const cm_conf *c, const char *section);

@@ -29,7 +29,8 @@ bool cm__report_open(cm__trainer *t, cm_err *err) {
                             "checkpoint");
     t->probe = cm_gemm_probe(0.1);
     cm_progress_open(&t->progress, t->job->tool, "tok", (double)t->plan.tokens, 1,
-                     cm_progress_auto(), t->job->run->log);
+                     t->job->quiet ? CM_PROGRESS_NONE : cm_progress_auto(),
+                     t->job->run->log);
     return cm__report_event(t, t->first_step ? "resume" : "start", err,
                             "step %lld of %lld, %s", (long long)t->first_step,
                             (long long)t->plan.steps, cm_kern_describe());

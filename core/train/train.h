@@ -195,6 +195,7 @@ typedef struct cm_job {
     cm_run *run;                /* started; NULL: silent, and ckpt_dir must be set */
     const char *ckpt_dir;       /* NULL: the run's own */
     cm_resume resume;
+    bool quiet;                 /* no progress on stderr */
     int64_t stop_at;            /* stop (saving) after this step; 0: train to the end */
     /* Start from these weights instead of the seed's: fill m, all of it. */
     bool (*init)(void *ctx, cm_model *m, cm_err *err);
