@@ -235,11 +235,12 @@ static bool lock_folder(work *w, cm_err *err) {
 /* ---- tokenizer ---- */
 
 static bool copy_tokenizer(const work *w, cm_err *err) {
-    char *bytes;
+    cm_spm *spm = cm_spm_open(w->t->tokenizer, err);
     size_t n;
-    if (!cm_read_file(w->t->tokenizer, (size_t)1 << 28, &bytes, &n, err)) return false;
-    bool ok = cm_write_file(w->model, bytes, n, err);
-    free(bytes);
+    if (!spm) return false;
+    const void *proto = cm_spm_proto(spm, &n);
+    bool ok = cm_write_file(w->model, proto, n, err);
+    cm_spm_close(spm);
     return ok;
 }
 

@@ -1,15 +1,27 @@
 # lib.sh -- command-line cases: sourced by tests/cli/*.sh, run from the repository root.
 #
-#   expect NAME CODE 'REGEX' COMMAND...   run; compare the exit code, and match the extended
-#                                         regex against stderr (empty: anything)
+#   expect NAME CODE 'REGEX' COMMAND...   run; compare the exit code (or pattern: [12]), and
+#                                         match the extended regex against stderr
 #   expect_out NAME 'REGEX' COMMAND...    exit 0 and stdout matches
 #   check NAME COMMAND...                 exit 0
+#   same NAME A B                         the two texts are equal
+#   absent NAME PATH...                   none of the paths exists
+#   disk_full NAME DIR COMMAND...         after any number of bytes written: exit 7, a sentence,
+#                                         and no half-written file in DIR
+#   json NAME FILE                        FILE is JSON, or every line of it is
 #   finish                                prints `N passed, N failed, N skipped`
+# Fixtures, each well under a second:
+#   corpus FILE [N [SEED]]                N stories, one a line of JSON
+#   shards DIR [KEY=VALUE ...]            a data set of 300 stories, 400 pieces
+#   tiny FILE                             a run file: 50k parameters on $tmp/data
+#   tree DIR                              one hash over all names and bytes below
+#   flip FILE OFFSET                      turn one bit of a byte
 # $tmp is a fresh folder, removed at the end.  $BIN holds the tools.
 set -u
 BIN=${BIN:-build/bin}
 tmp=$(mktemp -d /tmp/chimera-cli-XXXXXX)
-trap 'rm -rf "$tmp"' EXIT
+trap 'umount "$tmp/full" 2>/dev/null; rm -rf "$tmp"' EXIT
+trap 'exit 1' INT TERM
 passed=0 failed=0 skipped=0
 export LC_ALL=C NO_COLOR=1
 
@@ -27,7 +39,8 @@ expect() {
     name=$1 want=$2 regex=$3; shift 3
     run "$@"
     ok=1 why=
-    [ "$code" = "$want" ] || { ok=0; why="exit code $code, wanted $want: $*"; }
+    # shellcheck disable=SC2254
+    case $code in $want) ;; *) ok=0; why="exit code $code, wanted $want: $*" ;; esac
     if [ -n "$regex" ] && ! tr '\n' ' ' <"$tmp/.err" | grep -qE -- "$regex"; then
         ok=0; why="$why stderr does not match: $regex"
     fi
@@ -42,8 +55,100 @@ expect_out() {
     report "$name" "$ok" "$why"
 }
 check() { name=$1; shift; run "$@"; report "$name" "$([ "$code" = 0 ] && echo 1 || echo 0)" "exit code $code: $*"; }
+same() {
+    : >"$tmp/.out"; : >"$tmp/.err"
+    report "$1" "$([ "$2" = "$3" ] && echo 1 || echo 0)" "'$2' is not '$3'"
+}
+absent() {
+    name=$1 found=; shift
+    for path in "$@"; do [ -e "$path" ] && found="$found $path"; done
+    same "$name" "$found" ""
+}
+json() {
+    if command -v python3 >/dev/null 2>&1; then
+        check "$1" python3 -c 'import json, sys
+def ok(s):
+    try: json.loads(s, parse_constant=lambda c: 1 / 0); return True
+    except Exception: return False
+text = open(sys.argv[1]).read()
+sys.exit(not (ok(text) or all(map(ok, text.splitlines()))))' "$2"
+    elif command -v node >/dev/null 2>&1; then
+        check "$1" node -e '
+const ok = s => { try { JSON.parse(s); return true } catch { return false } };
+const text = require("fs").readFileSync(process.argv[1], "utf8");
+process.exit(ok(text) || text.trim().split("\n").every(ok) ? 0 : 1)' "$2"
+    else
+        skip "$1" "neither python3 nor node to read JSON with"
+    fi
+}
 skip() { skipped=$((skipped + 1)); echo "skip $1: $2"; }
 finish() {
     echo "$passed passed, $failed failed, $skipped skipped"
     [ "$failed" = 0 ] && [ $((passed + skipped)) -gt 0 ]
+}
+
+# The disk fills up after some bytes, from a few to most of what the command writes.
+disk_full() {
+    name=$1 dir=$2; shift 2
+    if ! "${CC:-cc}" -shared -fPIC -o "$tmp/enospc.so" tests/cli/enospc.c -ldl 2>"$tmp/.err"; then
+        skip "$name: disk full" "no compiler for the shim"
+        return
+    fi
+    for bytes in ${DISK_FULL_BYTES:-0 100 5000 20000}; do
+        expect "$name: disk full after $bytes bytes" 7 "No space left on device" \
+            env LD_PRELOAD="$tmp/enospc.so" NOSPC_BYTES="$bytes" \
+            ASAN_OPTIONS="${ASAN_OPTIONS:-}:verify_asan_link_order=0" "$@"
+        same "$name: nothing half-written after $bytes bytes" \
+            "$(find "$dir" -name '*.tmp' -o -name '.tmp-*' 2>/dev/null)" ""
+    done
+}
+
+corpus() { "$BIN/world" --seed "${3:-3}" --count "${2:-300}" >"$1"; }
+shards() {
+    dir=$1; shift
+    [ -e "$tmp/corpus.jsonl" ] || corpus "$tmp/corpus.jsonl"
+    "$BIN/tokenize" --quiet tokenize.out="$dir" "tokenize.inputs=$tmp/corpus.jsonl" \
+        tokenize.vocab_size=400 tokenize.val_frac=0.1 "$@" >/dev/null
+}
+tiny() {
+    cat >"$1" <<END
+name: tiny
+threads: 1
+model:
+  d_model: 32
+  n_layers: 2
+  pattern: MA
+  ffn: E
+  n_heads: 2
+  n_kv_heads: 2
+  n_experts: 4
+  d_expert: 32
+  ssm_state: 16
+  ssm_head_dim: 32
+  ssm_chunk: 32
+  context: 128
+data:
+  shards: $tmp/data
+  seq_len: 64
+  batch_tokens: 512
+sched:
+  tokens: 5120
+val:
+  every: 5
+  tokens: 1000
+  samples: 1
+  sample_tokens: 8
+log:
+  every: 1
+ckpt:
+  every: 5
+END
+}
+tree() { (cd "$1" && find . -type f -o -type l | LC_ALL=C sort | while read -r f; do
+    echo "$f"; cat "$f"; done | sha256sum | cut -c 1-16); }
+flip() {
+    byte=$(od -An -tu1 -j "$2" -N 1 "$1" | tr -d ' ')
+    # shellcheck disable=SC2059
+    printf "$(printf '\\%03o' $((byte ^ 16)))" |
+        dd of="$1" bs=1 seek="$2" conv=notrunc 2>/dev/null
 }
