@@ -37,30 +37,130 @@ static bool sink_write(sink *s, const cm_buf *b, cm_err *err) {
     return cm_fail_errno(err, CM_EXIT_FAIL, "standard output");
 }
 
-static void add_story(cm_buf *b, const cm_story *st, uint64_t index, bool jsonl) {
-    b->n = 0;
-    if (!jsonl) {
-        cm_buf_add(b, st->text.s, st->text.n);
-        cm_buf_add(b, "\n", 1);
+static void member(cm_buf *b, const char *key, const cm_text *t) {
+    cm_buf_addf(b, ",\"%s\":", key);
+    cm_world_json(b, t->s, t->n);
+}
+
+static void add_story(cm_buf *b, const options *o, cm_side side, uint64_t i) {
+    static cm_story st;
+    cm_story_make(&st, (uint64_t)o->seed, side, i);
+    if (strcmp(o->format, "txt") == 0) {
+        cm_buf_addf(b, "%s\n", st.text.s);
         return;
     }
-    cm_buf_addf(b, "{\"id\":\"%s-%llu\",\"text\":", cm_plots[st->plot].name,
-                (unsigned long long)index);
-    cm_world_json(b, st->text.s, st->text.n);
+    cm_buf_addf(b, "{\"id\":\"%s-%llu\"", cm_plots[st.plot].name, (unsigned long long)i);
+    member(b, "text", &st.text);
     cm_buf_addf(b, "}\n");
 }
 
-static bool more(const options *o, const sink *s) {
-    return o->count > 0 ? s->docs < o->count : s->bytes < o->bytes;
+static void begin_task(cm_buf *b, const cm_task *t, uint64_t i) {
+    cm_buf_addf(b, "{\"id\":\"%s-%llu\",\"skill\":\"%s\"", t->skill,
+                (unsigned long long)i, t->skill);
 }
 
-static bool write_all(const options *o, cm_side side, sink *s, cm_err *err) {
-    bool jsonl = strcmp(o->format, "jsonl") == 0, ok = true;
-    static cm_story st;
+/* What the assistant says: the reasoning, where there is some, then the answer. */
+static cm_text reply(const cm_task *t, const cm_text *says) {
+    cm_text r = {.n = 0};
+    if (t->think.n) {
+        cm_text_add(&r, "<think>", 7);
+        cm_text_add(&r, t->think.s, t->think.n);
+        cm_text_add(&r, "</think>\n", 9);
+    }
+    cm_text_add(&r, says->s, says->n);
+    return r;
+}
+
+static void add_instruction(cm_buf *b, const options *o, cm_side side, uint64_t i) {
+    static cm_task t;
+    cm_task_make(&t, (uint64_t)o->seed, side, i, false);
+    cm_text r = reply(&t, &t.says);
+    begin_task(b, &t, i);
+    cm_buf_addf(b, ",\"messages\":[{\"role\":\"user\",\"content\":");
+    cm_world_json(b, t.prompt.s, t.prompt.n);
+    cm_buf_addf(b, "},{\"role\":\"assistant\",\"content\":");
+    cm_world_json(b, r.s, r.n);
+    cm_buf_addf(b, "}]");
+    member(b, "answer", &t.answer);
+    cm_buf_addf(b, "}\n");
+}
+
+/* Rejected: mostly a wrong answer; also one that says it again and again, or gives up. */
+static const char *spoil(cm_text *r, const cm_task *t, uint64_t i) {
+    if (i % 4 == 3) {
+        *r = reply(t, &t->says);
+        for (int k = 0; k < 2; k++) {
+            cm_text_add(r, " ", 1);
+            cm_text_add(r, t->says.s, t->says.n);
+        }
+        return "repeats itself";
+    }
+    r->n = 0, r->full = false;
+    if (i % 8 == 2) {
+        cm_text_add(r, "I do not know.", 14);
+        return "no answer";
+    }
+    cm_text_add(r, t->wrong_says.s, t->wrong_says.n);
+    return "wrong";
+}
+
+static void add_preference(cm_buf *b, const options *o, cm_side side, uint64_t i) {
+    static cm_task t;
+    static cm_text rejected;
+    cm_task_make(&t, (uint64_t)o->seed + 1000003, side, i, false);
+    cm_text r = reply(&t, &t.says);
+    const char *why = spoil(&rejected, &t, i);
+    begin_task(b, &t, i);
+    member(b, "prompt", &t.prompt);
+    member(b, "chosen", &r);
+    member(b, "rejected", &rejected);
+    member(b, "answer", &t.answer);
+    cm_buf_addf(b, ",\"why\":\"%s\"}\n", why);
+}
+
+static void add_item(cm_buf *b, const options *o, cm_side side, uint64_t i) {
+    static cm_task t;
+    cm_task_make(&t, (uint64_t)o->seed + 2000003, side, i, true);
+    begin_task(b, &t, i);
+    cm_buf_addf(b, ",\"doc\":\"%016llx\",\"type\":\"%s\"", (unsigned long long)t.doc,
+                t.pair ? "pair" : "choice");
+    if (t.pair) {
+        member(b, "good", &t.answer);
+        member(b, "bad", &t.wrong[0]);
+    } else {
+        int gold = (int)(i % (CM_WRONGS + 1));
+        member(b, "prompt", &t.prompt);
+        member(b, "answer", &t.answer);
+        cm_buf_addf(b, ",\"choices\":[");
+        for (int k = 0, w = 0; k <= CM_WRONGS; k++) {
+            const cm_text *c = k == gold ? &t.answer : &t.wrong[w++];
+            if (k) cm_buf_add(b, ",", 1);
+            cm_world_json(b, c->s, c->n);
+        }
+        cm_buf_addf(b, "],\"gold\":%d", gold);
+    }
+    cm_buf_addf(b, "}\n");
+}
+
+typedef void (*add_fn)(cm_buf *, const options *, cm_side, uint64_t);
+static const struct { const char *name; add_fn add; } kinds[] = {
+    {"stories", add_story}, {"instructions", add_instruction},
+    {"preferences", add_preference}, {"eval", add_item}};
+
+static add_fn kind_find(const char *name, cm_err *err) {
+    for (size_t i = 0; i < sizeof kinds / sizeof *kinds; i++)
+        if (strcmp(kinds[i].name, name) == 0) return kinds[i].add;
+    cm_fail(err, CM_EXIT_USAGE,
+            "--kind %s: want stories, instructions, preferences or eval", name);
+    return NULL;
+}
+
+static bool write_all(const options *o, add_fn add, cm_side side, sink *s, cm_err *err) {
+    bool ok = true;
     cm_buf b = {0};
-    for (uint64_t i = 0; ok && more(o, s); i++) {
-        cm_story_make(&st, (uint64_t)o->seed, side, i);
-        add_story(&b, &st, i, jsonl);
+    for (uint64_t i = 0; ok && (o->count ? s->docs < o->count : s->bytes < o->bytes); i++) {
+        b.n = 0;
+        add(&b, o, side, i);
         ok = sink_write(s, &b, err);
     }
     cm_buf_free(&b);
@@ -73,9 +173,16 @@ static bool generate(const options *o, cm_err *err) {
     while (side < 3 && strcmp(o->split, splits[side]) != 0) side++;
     if (side == 3)
         return cm_fail(err, CM_EXIT_USAGE, "--split %s: want train, val or test", o->split);
+    bool txt = strcmp(o->format, "txt") == 0;
+    if (!txt && strcmp(o->format, "jsonl") != 0)
+        return cm_fail(err, CM_EXIT_USAGE, "--format %s: want jsonl or txt", o->format);
+    add_fn add = kind_find(o->kind, err);
+    if (!add) return false;
+    if (txt && add != add_story)
+        return cm_fail(err, CM_EXIT_USAGE, "--kind %s has no plain text form", o->kind);
     sink s = {.to_file = strcmp(o->out, "-") != 0};
     if (s.to_file && !cm_out_open(&s.out, o->out, err)) return false;
-    if (!write_all(o, (cm_side)side, &s, err)) {
+    if (!write_all(o, add, (cm_side)side, &s, err)) {
         if (s.to_file) cm_out_abort(&s.out);
         return false;
     }

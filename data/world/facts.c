@@ -4,7 +4,7 @@
  *   at A = P          the fact holds (an unbound P gets its value)
  *   at A != P         it has another value, or none
  *   at A none         there is no such fact
- *   s = n + m         also - and *; binds an unbound s; a sum belongs to a side
+ *   s = n + m         also - * %; binds an unbound s; a sum belongs to a side
  *   A != B, n < m     values differ; are in order
  *   K : fruit         the word has the tag
  *   K ~ P             the words share a tag: shells lie on the beach
@@ -13,6 +13,7 @@
 #include "data/world/world.h"
 
 #include <ctype.h>
+#include <stdlib.h>
 #include <string.h>
 
 enum { YES = 1, MAX_TOKENS = 8, MAX_FNS = 64 };
@@ -103,8 +104,8 @@ static bool is_var(const clause *c, int i) { return i < c->n && c->len[i] == 1; 
 
 static int value(const clause *c, int i, const cm_bind *b) {
     if (tok_is(c, i, "yes")) return YES;
+    if (isdigit((unsigned char)*c->tok[i])) return (int)strtol(c->tok[i], NULL, 10);
     CM_ASSERT(is_var(c, i), "not a variable: %s", c->tok[i]);
-    if (isdigit((unsigned char)*c->tok[i])) return *c->tok[i] - '0';
     return cm_val(b, *c->tok[i]);
 }
 
@@ -137,6 +138,7 @@ static bool sum_holds(const clause *c, cm_bind *b, cm_side side) {
     char op = *c->tok[3];
     int x = value(c, 2, b), y = value(c, 4, b);
     if (x < 0 || y < 0) return false;
+    if (op == '%') return y > 0 && unify(c, 0, b, x % y);
     if (op == '-') return x >= y && side_ok(side, '+', x - y, y) && unify(c, 0, b, x - y);
     int r = op == '+' ? x + y : x * y;
     return r <= CM_NUMBER_MAX && side_ok(side, op, x, y) && unify(c, 0, b, r);

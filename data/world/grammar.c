@@ -309,8 +309,7 @@ static bool match_pair(matcher *m, const slot *s, size_t pos, const rest *k) {
     for (int i = 0; !done && i < cm_n_values(CM_PERSON); i++) {
         char buf[64];
         size_t n = word_at(m, pos, slot_text(&one, i, &m->b, buf, sizeof buf));
-        if (n == 0 || (old_a >= 0 && old_a != i)) continue;
-        if (pos + n + 5 > m->n || memcmp(m->text + pos + n, " and ", 5) != 0) continue;
+        if (n == 0 || (old_a >= 0 && old_a != i) || !word_at(m, pos + n, " and ")) continue;
         *a = (int16_t)i;
         for (int j = 0; !done && j < cm_n_values(CM_PERSON); j++)
             if (j != i && (old_b < 0 || old_b == j)) done = try_value(m, &two, j, pos + n + 5, k);

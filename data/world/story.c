@@ -66,22 +66,29 @@ static bool draw_word(char var, const char *clause, cm_bind *b, cm_dice *d) {
     return false;
 }
 
-/* One draw: "A:child", "n:3-9", "K~P", "T", or "s=n+m". */
-static bool draw(const char *p, size_t n, cm_bind *b, cm_dice *d, cm_side side) {
-    char clause[48] = "", var = p[0], rel = n > 1 ? p[1] : 0;
-    if (rel == '=') {
-        cm_facts nowhere;
-        cm_facts_clear(&nowhere);
-        snprintf(clause, sizeof clause, "%c = %c %c %c", var, p[2], p[3], p[4]);
-        return !cm_needs(clause, &nowhere, b, side);
-    }
+/* "s=n+m" belongs to the side; "s<=n+m" only must not be held out; "s==n+m" is free. */
+static bool draw_sum(const char *p, cm_bind *b, cm_side side) {
+    cm_facts nowhere;
+    cm_facts_clear(&nowhere);
+    if (p[1] != '=' && side != CM_TRAIN) side = CM_ANY;
+    if (p[1] == '=' && p[2] == '=') side = CM_ANY;
+    const char *rhs = p + 2 + (p[2] == '=');
+    char clause[32];
+    snprintf(clause, sizeof clause, "%c = %c %c %.*s", p[0], rhs[0], rhs[1],
+             (int)strcspn(rhs + 2, " "), rhs + 2);
+    return !cm_needs(clause, &nowhere, b, side);
+}
+
+/* One draw of a word or number: "A:child", "n:3-9", "K~P", "T". */
+static bool draw(const char *p, size_t n, cm_bind *b, cm_dice *d) {
+    char clause[48] = "", var = p[0];
     if (cm_type_of(var) == CM_NUMBER) {
         char *end;
         int lo = (int)strtol(p + 2, &end, 10), hi = (int)strtol(end + 1, NULL, 10);
         *cm_var(b, var) = (int16_t)(lo + cm_roll(d, hi - lo + 1));
         return true;
     }
-    if (rel) snprintf(clause, sizeof clause, "%c %c %.*s", var, rel, (int)n - 2, p + 2);
+    if (n > 1) snprintf(clause, sizeof clause, "%c %c %.*s", var, p[1], (int)n - 2, p + 2);
     return draw_word(var, clause, b, d);
 }
 
@@ -91,9 +98,10 @@ typedef enum { DRAW_WORDS, DRAW_NUMBERS, DRAW_SUMS } draw_kind;
 static bool draw_all(const char *p, draw_kind kind, cm_bind *b, cm_dice *d, cm_side side) {
     for (; *p; p += *p == ' ') {
         size_t n = strcspn(p, " ");
-        draw_kind is = n > 1 && p[1] == '=' ? DRAW_SUMS
+        draw_kind is = n > 1 && strchr("=<", p[1]) ? DRAW_SUMS
                        : cm_type_of(*p) == CM_NUMBER ? DRAW_NUMBERS : DRAW_WORDS;
-        if (is == kind && !draw(p, n, b, d, side)) return false;
+        if (is == kind && (is == DRAW_SUMS ? !draw_sum(p, b, side) : !draw(p, n, b, d)))
+            return false;
         p += n;
     }
     return true;
@@ -104,28 +112,29 @@ static void clear_numbers(cm_bind *b) {
 }
 
 /* Who, what and where. */
-static uint64_t key_of(int plot, const cm_bind *b) {
-    uint64_t h = cm_mix(CM_WORLD_VERSION, (uint64_t)plot);
-    for (const char *v = "AXKNFGWP"; *v; v++)
+static uint64_t key_of(uint64_t kind, const char *vars, const cm_bind *b) {
+    uint64_t h = cm_mix(CM_WORLD_VERSION, kind);
+    for (const char *v = vars; *v; v++)
         if (cm_val(b, *v) >= 0) h = cm_mix(h, (uint64_t)(cm_val(b, *v) * 128 + *v));
     return h;
 }
 
-/* Words until their key is of the side, then numbers until their sums are. */
-static bool plan(cm_story *st, cm_dice *d, cm_side side) {
+bool cm_plan(const char *draws, uint64_t kind, cm_bind *b, uint64_t *key, cm_dice *d,
+             cm_side side) {
     enum { TRIES = 200 };
-    const char *draws = cm_plots[st->plot].draws;
-    bool ok = false;
+    bool ok = false, words = strcspn(draws, "ABCDFGHIJKLNOPWXY") < strlen(draws);
     for (int i = 0; !ok && i < TRIES; i++) {
-        cm_bind_clear(&st->plan);
-        if (!draw_all(draws, DRAW_WORDS, &st->plan, d, side)) continue;
-        st->key = key_of(st->plot, &st->plan);
-        ok = cm_key_side(st->key) == side;
+        cm_bind_clear(b);
+        if (!draw_all(draws, DRAW_WORDS, b, d, side)) continue;
+        *key = key_of(kind, "AXKNFGWP", b);
+        ok = !words || cm_key_side(*key) == side;
     }
     for (int i = 0; ok && i < TRIES; i++) {
-        clear_numbers(&st->plan);
-        draw_all(draws, DRAW_NUMBERS, &st->plan, d, side);
-        if (draw_all(draws, DRAW_SUMS, &st->plan, d, side)) return true;
+        clear_numbers(b);
+        draw_all(draws, DRAW_NUMBERS, b, d, side);
+        if (!draw_all(draws, DRAW_SUMS, b, d, side)) continue;
+        if (!words) *key = key_of(kind, "nmkqrs", b); /* a bare sum is its own key */
+        return true;
     }
     return false;
 }
@@ -150,6 +159,7 @@ static bool tell_event(cm_story *st, const cm_event *e, const char *args, cm_dic
     int n = 0;
     while (e->told[n]) n++;
     if (st->text.n) cm_text_add(&st->text, " ", 1);
+    if (st->n_starts < CM_MAX_SENTENCES) st->start[st->n_starts++] = st->text.n;
     cm_tell(e->told[cm_roll(d, n)], &b, &st->end, d, &st->text);
     cm_makes(e->makes, &st->end, &b);
     cm_mention(&st->end, e, &b);
@@ -176,6 +186,7 @@ static const char *tell_step(cm_story *st, const char *p, cm_dice *d, cm_side si
 
 static bool tell_story(cm_story *st, cm_dice *d, cm_side side) {
     st->text.n = 0;
+    st->n_starts = 0;
     st->text.full = false;
     cm_facts_clear(&st->end);
     bool ok = true;
@@ -190,7 +201,10 @@ void cm_story_make(cm_story *st, uint64_t seed, cm_side side, uint64_t index) {
     enum { PLANS = 200 }; /* for one plot, before another is tried */
     for (;;) {
         st->plot = cm_roll(&d, cm_n_plots);
+        const char *draws = cm_plots[st->plot].draws;
         for (int i = 0; i < PLANS; i++)
-            if (plan(st, &d, side) && tell_story(st, &d, side)) return;
+            if (cm_plan(draws, (uint64_t)st->plot, &st->plan, &st->key, &d, side) &&
+                tell_story(st, &d, side))
+                return;
     }
 }

@@ -10,18 +10,18 @@
 #define GIRL(tags, name) {tags, {name, "girl", "she", "her", "her"}}
 #define BOY(tags, name) {tags, {name, "boy", "he", "him", "his"}}
 static const cm_word persons[] = {
-    GIRL("child", "Anna"), GIRL("child", "Mia"), GIRL("child", "Lily"),
-    GIRL("child", "Sara"), GIRL("child", "Emma"), GIRL("child", "Nora"),
-    GIRL("child", "Ruby"), GIRL("child", "Ella"), GIRL("child", "Zoe"),
-    GIRL("child", "Ivy"), GIRL("child", "Maya"), GIRL("child", "Lucy"),
-    GIRL("child", "Amy"), GIRL("child", "Priya"), GIRL("child", "Aisha"),
-    GIRL("child", "Mei"), GIRL("child", "Lena"), GIRL("child", "Clara"),
-    BOY("child", "Tom"), BOY("child", "Ben"), BOY("child", "Sam"),
-    BOY("child", "Max"), BOY("child", "Leo"), BOY("child", "Finn"),
-    BOY("child", "Omar"), BOY("child", "Jack"), BOY("child", "Noah"),
-    BOY("child", "Ravi"), BOY("child", "Paul"), BOY("child", "Hugo"),
-    BOY("child", "Luis"), BOY("child", "Adam"), BOY("child", "Kofi"),
-    BOY("child", "Nico"), BOY("child", "Oscar"), BOY("child", "Theo"),
+    GIRL("child girl", "Anna"), GIRL("child girl", "Mia"), GIRL("child girl", "Lily"),
+    GIRL("child girl", "Sara"), GIRL("child girl", "Emma"), GIRL("child girl", "Nora"),
+    GIRL("child girl", "Ruby"), GIRL("child girl", "Ella"), GIRL("child girl", "Zoe"),
+    GIRL("child girl", "Ivy"), GIRL("child girl", "Maya"), GIRL("child girl", "Lucy"),
+    GIRL("child girl", "Amy"), GIRL("child girl", "Priya"), GIRL("child girl", "Aisha"),
+    GIRL("child girl", "Mei"), GIRL("child girl", "Lena"), GIRL("child girl", "Clara"),
+    BOY("child boy", "Tom"), BOY("child boy", "Ben"), BOY("child boy", "Sam"),
+    BOY("child boy", "Max"), BOY("child boy", "Leo"), BOY("child boy", "Finn"),
+    BOY("child boy", "Omar"), BOY("child boy", "Jack"), BOY("child boy", "Noah"),
+    BOY("child boy", "Ravi"), BOY("child boy", "Paul"), BOY("child boy", "Hugo"),
+    BOY("child boy", "Luis"), BOY("child boy", "Adam"), BOY("child boy", "Kofi"),
+    BOY("child boy", "Nico"), BOY("child boy", "Oscar"), BOY("child boy", "Theo"),
     {"family", {"Mom", "woman", "she", "her", "her"}},
     {"family", {"Dad", "man", "he", "him", "his"}},
     {"family", {"Grandma", "woman", "she", "her", "her"}},
@@ -183,8 +183,8 @@ static const cm_word moods[] = {
 
 static const cm_word times[] = {
     {"", {"one morning"}}, {"", {"one day"}}, {"", {"one afternoon"}},
-    {"", {"on Monday"}}, {"", {"on Tuesday"}}, {"", {"on Friday"}},
-    {"", {"on Saturday"}}, {"", {"on Sunday"}}, {"", {"last week"}},
+    {"weekday", {"on Monday"}}, {"weekday", {"on Tuesday"}}, {"weekday", {"on Friday"}},
+    {"weekday", {"on Saturday"}}, {"weekday", {"on Sunday"}}, {"", {"last week"}},
     {"", {"one day in spring"}}, {"", {"one day in summer"}}, {"", {"early one morning"}},
 };
 

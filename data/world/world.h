@@ -147,8 +147,11 @@ void cm_mention(cm_facts *s, const cm_event *e, const cm_bind *b);
 
 /* ---- stories ------------------------------------------------------------------------------ */
 
+enum { CM_MAX_SENTENCES = 48 };
 typedef struct cm_story {
     cm_text text;
+    size_t start[CM_MAX_SENTENCES]; /* where each event's text begins */
+    int n_starts;
     cm_facts end;  /* the world after the last sentence */
     int plot;
     uint64_t key;  /* who, what, where: decides the side */
@@ -156,6 +159,11 @@ typedef struct cm_story {
 } cm_story;
 /* Story `index` of a side.  Always succeeds. */
 void cm_story_make(cm_story *st, uint64_t seed, cm_side side, uint64_t index);
+
+/* Draw what `draws` asks for: words until the key of who, what and where is of the side,
+ * then numbers until their sums are.  False after many tries. */
+bool cm_plan(const char *draws, uint64_t kind, cm_bind *b, uint64_t *key, cm_dice *d,
+             cm_side side);
 
 /* What the checker found. */
 typedef struct cm_verdict {
@@ -169,6 +177,22 @@ typedef struct cm_verdict {
 /* complete: the text must end with an ending event; otherwise the last, unfinished
  * sentence is left out and an ending is not required. */
 void cm_story_check(const char *text, size_t n, bool complete, cm_verdict *v);
+
+/* ---- tasks: questions whose truth is known ------------------------------------------------ */
+
+enum { CM_WRONGS = 3 };
+typedef struct cm_task {
+    const char *skill;
+    uint64_t doc;             /* items with one value belong together (one story) */
+    bool pair;                /* answer is the right sentence, wrong[0] the other */
+    cm_text prompt, think;    /* think: worked reasoning, or empty */
+    cm_text says, answer;     /* the answer as a sentence; as briefly as it can be */
+    cm_text wrong[CM_WRONGS]; /* brief answers that are not true, all different */
+    cm_text wrong_says;       /* wrong[0] as a sentence */
+} cm_task;
+/* Task `index` of a side: three in a row ask about one story.  pairs: also sentence
+ * pairs (for evaluation). */
+void cm_task_make(cm_task *t, uint64_t seed, cm_side side, uint64_t index, bool pairs);
 
 /* ---- the little JSON that the corpus needs ------------------------------------------- */
 

@@ -9,7 +9,7 @@
 
 /* Changes with CM_WORLD_VERSION, never without. */
 static const char stories_sha[] =
-    "efbfe95a075bfa5a4b60e1ccb2674b2a62b4b1743210dafda54d77cbfa7bdd66";
+    "b29e610c95729fd90e8462dd9ad4f1259282c5e7d83b5a1df55c46554dbc9b58";
 
 static void sha_of_stories(uint64_t seed, cm_side side, int n, char hex[65]) {
     static cm_story st;
@@ -291,6 +291,64 @@ TEST(world_checker_on_cut_and_foreign_text) {
                       "five,\" said Tom. It was a good day.";
     cm_story_check(no, strlen(no), true, &v);
     CHECKF(v.parses && !v.consistent, "%s", v.why);
+}
+
+/* ---- tasks ---------------------------------------------------------------------------------- */
+
+/* "16 + 4 = 20" wherever it stands in the reasoning. */
+static int check_equations(const char *s) {
+    int found = 0, a, b, c;
+    char op;
+    for (const char *p = s; *p; p += strcspn(p, ",") + (p[strcspn(p, ",")] == ',')) {
+        if (sscanf(p, " %d %c %d = %d", &a, &op, &b, &c) != 4) continue;
+        int r = op == '+' ? a + b : op == '-' ? a - b : a * b;
+        CHECKF(r == c, "wrong: %s", s);
+        found++;
+    }
+    return found;
+}
+
+TEST(world_tasks_are_sound) {
+    static cm_task t;
+    static cm_verdict v;
+    int equations = 0, stories = 0, pairs = 0;
+    for (int side = CM_TRAIN; side <= CM_TEST; side++)
+        for (uint64_t i = 0; i < 500; i++) {
+            cm_task_make(&t, 23, (cm_side)side, i, true);
+            CHECKF(strcmp(t.answer.s, t.wrong[0].s) != 0, "%s: %s", t.skill, t.answer.s);
+            if (t.pair) {
+                pairs++;
+                continue;
+            }
+            for (int k = 0; k < CM_WRONGS; k++)
+                for (int j = -1; j < k; j++)
+                    CHECKF(strcmp(t.wrong[k].s, j < 0 ? t.answer.s : t.wrong[j].s) != 0,
+                           "%s: '%s' twice", t.skill, t.wrong[k].s);
+            CHECKF(strcmp(t.says.s, t.wrong_says.s) != 0, "%s: %s", t.skill, t.says.s);
+            equations += check_equations(t.think.s);
+            const char *story_end = strchr(t.prompt.s, '\n');
+            if (!story_end) continue;
+            stories++;
+            cm_story_check(t.prompt.s, (size_t)(story_end - t.prompt.s), true, &v);
+            CHECKF(v.parses && v.consistent, "%s: %s", v.why, t.prompt.s);
+        }
+    CHECKF(equations > 200 && stories > 300 && pairs > 50, "%d equations, %d stories, %d pairs",
+           equations, stories, pairs);
+}
+
+TEST(world_training_tasks_hold_no_test_sum) {
+    static const struct { const char *word; char op; } forms[] = {
+        {" + ", '+'}, {" - ", '-'}, {" x ", '*'}};
+    static cm_task t;
+    int found = 0;
+    for (uint64_t i = 0; i < 4000; i++) {
+        cm_task_make(&t, 29, CM_TRAIN, i, false);
+        for (size_t f = 0; f < 3; f++) {
+            found += check_pairs(t.prompt.s, forms[f].word, forms[f].op, CM_TRAIN);
+            found += check_pairs(t.think.s, forms[f].word, forms[f].op, CM_TRAIN);
+        }
+    }
+    CHECKF(found > 500, "only %d sums", found);
 }
 
 TEST(world_facts_have_distinct_names) {
