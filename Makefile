@@ -65,8 +65,11 @@ $(O)/tests/unit/emu512_avx2.o: CFLAGS += -O1 -Wno-psabi
 # Tests of the training loop share a tiny corpus and model.
 $(T)/unit/trainer_test $(T)/unit/alloc_test $(T)/unit/ckpt_test $(T)/unit/data_test $(T)/fault/train_test: \
     $(O)/tests/train_fixture.o
-# docs.c prints docs/ops.md; it is no test.
+# Programs the tests use: docs.c prints docs/ops.md, mkmodel.c makes random models.
 $(T)/docs: $(O)/tests/lint/docs.o $(O)/libchimera.a
+	@mkdir -p $(@D)
+	@$(CC) $(LDFLAGS) $^ $(LDLIBS) -o $@
+$(T)/interop/mkmodel: $(O)/tests/interop/mkmodel.o $(O)/libchimera.a
 	@mkdir -p $(@D)
 	@$(CC) $(LDFLAGS) $^ $(LDLIBS) -o $@
 $(T)/%: $(O)/tests/%.o $(O)/tests/t.o $(O)/libchimera.a
@@ -91,14 +94,15 @@ SCRIPTS   := $(wildcard tests/lint/*.sh) $(filter-out %/lib.sh,$(wildcard tests/
              $(filter-out %/lib.sh,$(wildcard tests/fault/*.sh))
 test-deps:
 	@sh tests/deps.sh test
+MKMODEL := build/release/test/interop/mkmodel
 test: test-deps ## set up, build and run every test; last line `N passed, N failed, N skipped`
-	@$(MAKE) --no-print-directory -j2 all tests-build
+	@$(MAKE) --no-print-directory -j2 all tests-build $(MKMODEL)
 	@$(MAKE) --no-print-directory -j2 MODE=f64 tests-build
 	@sh tests/run.sh $(SCRIPTS) $(F64.tests) $(REL.tests) tests/interop/run.sh
 test-full: test ## also sanitizers, every kernel level, long fault loops, fuzzing, chimera-700m
 	@sh tests/full.sh
 interop: test-deps ## logits, tokens and greedy text against llama.cpp (node-llama-cpp)
-	@$(MAKE) --no-print-directory -j2 all tests-build
+	@$(MAKE) --no-print-directory -j2 all tests-build $(MKMODEL)
 	@sh tests/run.sh tests/interop/run.sh
 lint: all ## layers, style, generated documents
 	@sh tests/run.sh $(wildcard tests/lint/*.sh)

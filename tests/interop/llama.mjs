@@ -2,7 +2,7 @@
  *
  *   node llama.mjs DIR NAME...     files as written by mkmodel; node_modules beside the
  *                                  current directory's package.json
- * Prints a line per model; exit status 1 if any bound is broken. */
+ * Prints a line per model and a closing count; exit status 1 if any bound is broken. */
 import fs from "node:fs";
 import path from "node:path";
 import {createRequire} from "node:module";
@@ -123,7 +123,9 @@ const [dir, ...names] = process.argv.slice(2);
 const llama = await getLlama({gpu: false, build: "never", logLevel: LlamaLogLevel.error});
 console.log(`llama.cpp ${llama.llamaCppRelease.release}, bound ${BOUND} of the logits' RMS ` +
             `at every position`);
-let ok = await checkTokenizer(llama, dir, names[0]);
-for (const name of names) ok = await checkModel(llama, dir, name) && ok;
+const results = [await checkTokenizer(llama, dir, names[0])];
+for (const name of names) results.push(await checkModel(llama, dir, name));
 await llama.dispose();
-process.exit(ok ? 0 : 1);
+const failed = results.filter(ok => !ok).length;
+console.log(`${results.length - failed} passed, ${failed} failed, 0 skipped`);
+process.exit(failed ? 1 : 0);
