@@ -57,7 +57,8 @@ static bool read_options(job *j, cm_err *err) {
     if (!word_option(j, "type", "quantize.type", &c->type, err) ||
         !word_option(j, "format", "quantize.format", &c->format, err))
         return false;
-    if (!*c->model) return cm_fail(err, CM_EXIT_USAGE, "no model to convert: --model PATH");
+    if (!*c->model)
+        return cm_fail(err, CM_EXIT_USAGE, "no model to convert: --model PATH");
     if (!*c->out && !j->app->dry_run)
         return cm_fail(err, CM_EXIT_USAGE, "nowhere to write: --out PATH");
     size_t n = strlen(c->out);
@@ -75,7 +76,8 @@ static bool check_apart(const job *j, cm_err *err) {
     bool same = in && out && !strcmp(in, out);
     free(in);
     free(out);
-    return !same || cm_fail(err, CM_EXIT_USAGE, "%s: the output would replace the model it "
+    return !same || cm_fail(err, CM_EXIT_USAGE,
+                            "%s: the output would replace the model it "
                             "is made from", j->c->out);
 }
 
@@ -155,7 +157,8 @@ static bool check_written(job *j, cm_err *err) {
     if ((j->source.spm != NULL) != (j->back.spm != NULL) ||
         (j->source.spm && !j->gguf &&
          strcmp(cm_spm_hash(j->source.spm), cm_spm_hash(j->back.spm))))
-        return cm_fail(err, CM_EXIT_CHECK, "%s: parity: the tokenizer came back different "
+        return cm_fail(err, CM_EXIT_CHECK, "%s: parity: the tokenizer came back "
+                                           "different "
                        "(left in place)", j->c->out);
     return compare_logits(j, err);
 }
@@ -169,14 +172,15 @@ static void report(const job *j) {
     if (j->app->json) {
         printf("{\"out\": \"%s\", \"type\": \"%s\", \"tensor_bytes\": %llu, "
                "\"max_logit_diff_rel\": %.6g, \"kl_mean\": %.6g, \"kl_max\": %.6g, "
-               "\"same_top1\": %.6g}\n", j->c->out, type, (unsigned long long)j->bytes, rel,
-               j->kl, j->kl_most, (double)j->same / PROBE);
+               "\"same_top1\": %.6g}\n", j->c->out, type, (unsigned long long)j->bytes,
+               rel, j->kl, j->kl_most, (double)j->same / PROBE);
         return;
     }
     printf("%s: %s, %s of tensors\n", j->c->out, type,
            cm_human_bytes((double)j->bytes, size, sizeof size));
     printf("parity: tensors within %s's error; over %d probe tokens: largest logit "
-           "difference %.1e of the RMS, KL mean %.1e max %.1e nats, same top token %.1f%%\n",
+           "difference %.1e of the RMS, KL mean %.1e max %.1e nats, same top token "
+           "%.1f%%\n",
            type, PROBE, rel, j->kl, j->kl_most, 100.0 * j->same / PROBE);
 }
 
@@ -191,7 +195,8 @@ static bool verdict(const job *j, cm_err *err) {
 }
 
 static bool run_job(job *j, cm_err *err) {
-    if (!read_options(j, err) || !check_apart(j, err) || !load_source(j, err)) return false;
+    if (!read_options(j, err) || !check_apart(j, err) || !load_source(j, err))
+        return false;
     cm_buf table = {0};
     j->bytes = cm_export_table(&j->x, j->gguf, &table);
     if (j->app->dry_run) fputs(table.s, stdout);
@@ -222,7 +227,8 @@ int main(int argc, char **argv) {
         {"model", "PATH", "checkpoint or run folder, Hugging Face folder, GGUF file"},
         {"out", "PATH", "GGUF file or folder to write"},
         {"type", "TYPE", "f32, f16, bf16 or q8_0 (default: f32)"},
-        {"format", "FORMAT", "gguf, hf or checkpoint (default: gguf for *.gguf, else hf)"},
+        {"format", "FORMAT", "gguf, hf or checkpoint (default: gguf for *.gguf, else "
+                             "hf)"},
         {0},
     };
     return cm_app_main(argc, argv, &(cm_app){

@@ -1,8 +1,8 @@
 /* export.c -- a model as a GGUF file or a Hugging Face folder, and the check of what was
  * written.
  *
- * Tensors are encoded one at a time as the writer asks for them, so an export needs memory
- * for one tensor besides the model. */
+ * Tensors are encoded one at a time as the writer asks for them, so an export needs
+ * memory for one tensor besides the model. */
 #include "model/files.h"
 #include "quant/quant.h"
 
@@ -74,7 +74,8 @@ static void add_token(cm_buf *b, const cm_spm *spm, const char *key, int id) {
 static bool write_tokenizer_config(const cm_spm *spm, const char *chat_template,
                                    const char *path, cm_err *err) {
     cm_buf b = {0};
-    cm_buf_addf(&b, "{\n  \"tokenizer_class\": \"LlamaTokenizer\",\n  \"legacy\": false,\n"
+    cm_buf_addf(&b, "{\n  \"tokenizer_class\": \"LlamaTokenizer\",\n"
+                "  \"legacy\": false,\n"
                 "  \"add_bos_token\": %s,\n  \"add_eos_token\": false,\n"
                 "  \"add_prefix_space\": %s,\n",
                 cm_spm_bos(spm) >= 0 ? "true" : "false",
@@ -114,7 +115,8 @@ static int add_empty(const cm_model *m, cm_st_entry *e) {
     int64_t D = m->conf.d_model;
     for (int i = 0; i < m->conf.n_layers; i++) {
         if (m->layer[i].mlp.in) continue;
-        e[n++] = (cm_st_entry){cm_strf("model.layers.%d.shared_mlp.input_linear.weight", i),
+        e[n++] = (cm_st_entry){cm_strf("model.layers.%d.shared_mlp.input_linear.weight",
+                                       i),
                                {CM_F32_T, 2, {0, D}, NULL}};
         e[n++] = (cm_st_entry){
             cm_strf("model.layers.%d.shared_mlp.output_linear.weight", i),
@@ -165,7 +167,8 @@ uint64_t cm_export_table(const cm_export *x, bool gguf, cm_buf *out) {
         char shape[128];
         uint64_t n = cm_tensor_bytes(&it->t);
         cm_buf_addf(out, "%-56s %-5s %12llu  %s\n", it->name, cm_dtypes[it->t.dtype].name,
-                    (unsigned long long)n, cm_tensor_shape_str(&it->t, shape, sizeof shape));
+                    (unsigned long long)n,
+                    cm_tensor_shape_str(&it->t, shape, sizeof shape));
         total += n;
     }
     cm_items_free(&items);
@@ -179,7 +182,8 @@ static double excess(const cm_item *it, const cm_real *a, const cm_real *b, int6
     for (int64_t i = 0; i < n; i++) amax = fmax(amax, fabs((double)a[i]));
     double bound = it->how == CM_ITEM_DECAY ? 4e-7 * (1 + amax)
                                             : cm_quant_error(it->t.dtype, amax);
-    for (int64_t i = 0; i < n; i++) worst = fmax(worst, fabs((double)a[i] - b[i]) - bound);
+    for (int64_t i = 0; i < n; i++)
+        worst = fmax(worst, fabs((double)a[i] - b[i]) - bound);
     return worst;
 }
 
@@ -192,7 +196,8 @@ static bool compare_item(const cm_item *it, const cm_item *back, cm_err *err) {
             int64_t at = (o * it->pitch + it->row0 + r) * it->cols;
             double over = excess(it, a + at, b + at, it->cols);
             if (over > 0)
-                return cm_fail(err, CM_EXIT_CHECK, "%s, row %lld: what was written differs "
+                return cm_fail(err, CM_EXIT_CHECK,
+                               "%s, row %lld: what was written differs "
                                "by %g more than %s allows", it->name,
                                (long long)(o * it->rows + r), over,
                                cm_dtypes[it->t.dtype].name);

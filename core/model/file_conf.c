@@ -45,7 +45,8 @@ bool cm_file_conf_finish(cm_file_conf *f, const char *path, cm_err *err) {
         double x;
         if (strcmp(k[i].section, "model") || !number_of(&f->c, &k[i], &x)) continue;
         if (!(x >= k[i].lo && x <= k[i].hi))
-            return cm_fail(err, CM_EXIT_DATA, "%s: model.%s would be %g; %g to %g is what "
+            return cm_fail(err, CM_EXIT_DATA,
+                           "%s: model.%s would be %g; %g to %g is what "
                            "can be run", path, k[i].name, x, k[i].lo, k[i].hi);
     }
     shorten(f->pattern);

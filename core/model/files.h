@@ -11,7 +11,7 @@
 typedef enum {
     CM_ITEM_COPY,
     CM_ITEM_DECAY, /* file: -exp(A_log); parameter: A_log */
-    CM_ITEM_ROPE   /* file: interleaved pairs; parameter: half-split, heads of `head` rows */
+    CM_ITEM_ROPE   /* file: interleaved pairs; parameter: half-split (`head` rows) */
 } cm_item_how;
 
 /* The parameter as [outer, pitch, cols]; the item is rows [row0, row0+rows) of each outer
@@ -36,8 +36,8 @@ cm_item *cm_items_add(cm_items *m, cm_param *p, int nd, const int64_t *dim,
 /* Narrow the last item to rows [row0, row0+rows) of each outer block. */
 void cm_item_slice(cm_item *it, int64_t row0, int64_t rows);
 void cm_items_free(cm_items *m);
-/* Storage types for a wanted one: kept items stay F32, rows that are not whole blocks fall
- * back to F16. */
+/* Storage types for a wanted one: kept items stay F32, rows that are not whole blocks
+ * fall back to F16. */
 void cm_items_set_dtype(cm_items *m, cm_dtype want);
 
 /* Encode parameter -> file bytes, and back.  False (naming the tensor): a value is not
@@ -62,8 +62,9 @@ void cm_source_add(cm_source *s, const cm_st_entry *e, int n);
 void cm_source_sort(cm_source *s);
 void cm_source_free(cm_source *s);
 const cm_tensor *cm_source_find(cm_source *s, const char *name);
-/* Read an item from the tensor called `name`, whose first `skip` rows belong to others and
- * which has `total` rows in all (0: it is the item's own).  *found false: no such tensor. */
+/* Read an item from the tensor called `name`, whose first `skip` rows belong to others
+ * and which has `total` rows in all (0: it is the item's own).  *found false: no such
+ * tensor. */
 bool cm_source_read(cm_source *s, const cm_item *it, const char *name, int64_t skip,
                     int64_t total, bool *found, cm_err *err);
 /* Refuse tensors that nothing asked for. */

@@ -1,8 +1,8 @@
 /* gguf_conf.c -- a model's configuration as GGUF keys, and back.
  *
- * Models with Mamba-2 layers are `granitehybrid`; all-attention ones are `granite` or, with
- * experts, `granitemoe` (llama.cpp aborts on a hybrid without SSM layers).  Reading refuses
- * every key that would change the function in a way we do not compute. */
+ * Models with Mamba-2 layers are `granitehybrid`; all-attention ones are `granite` or,
+ * with experts, `granitemoe` (llama.cpp aborts on a hybrid without SSM layers).  Reading
+ * refuses every key that would change the function in a way we do not compute. */
 #include "model/files.h"
 
 #include <math.h>
@@ -168,7 +168,8 @@ static void read_layers(reader *r, cm_file_conf *f) {
         if (!cm_gguf_i64(kv, kv->type == CM_GGUF_ARR ? (uint64_t)i : 0, &n) || n < 0)
             wrong(r, "attention.head_count_kv", "whole numbers");
         else if (n && heads && n != heads)
-            wrong(r, "attention.head_count_kv", "the same number for every attention layer");
+            wrong(r, "attention.head_count_kv",
+                  "the same number for every attention layer");
         else if (n) heads = n;
         else f->pattern[i] = 'M';
     }
@@ -186,7 +187,8 @@ static void read_rope(reader *r, cm_model_conf *c) {
     c->rope_theta = get_real(r, "rope.freq_base", 10000);
     if (c->rope == CM_ROPE_NONE) return;
     if (get_int(r, "rope.dimension_count", P) != P)
-        wrong(r, "rope.dimension_count", "the head width (partial rotation is not supported)");
+        wrong(r, "rope.dimension_count",
+              "the head width (partial rotation is not supported)");
     c->rope_factor = get_scale(r, "rope.scaling.factor", 1);
     int64_t ctx = get_int(r, "rope.scaling.original_context_length", 0);
     c->rope_orig_ctx = ctx ? ctx : c->context;
@@ -245,7 +247,8 @@ static void read_shape(reader *r, cm_file_conf *f) {
     cm_model_conf *c = &f->c;
     const cm_tensor *embed = cm_gguf_tensor(r->g, "token_embd.weight");
     if (!embed || embed->nd != 2) {
-        r->ok = cm_fail(r->err, CM_EXIT_DATA, "%s: tensor 'token_embd.weight' is missing or "
+        r->ok = cm_fail(r->err, CM_EXIT_DATA,
+                        "%s: tensor 'token_embd.weight' is missing or "
                         "no matrix", r->g->path);
         return;
     }
@@ -280,7 +283,8 @@ bool cm_gguf_conf(cm_file_conf *f, const cm_gguf *g, cm_err *err) {
     for (size_t i = 0; i < sizeof known / sizeof *known; i++)
         ours = ours || !strcmp(r.arch, known[i]);
     if (!ours)
-        return cm_fail(err, CM_EXIT_DATA, "%s: general.architecture is '%s'; granitehybrid, "
+        return cm_fail(err, CM_EXIT_DATA, "%s: general.architecture is '%s'; "
+                                          "granitehybrid, "
                        "granite and granitemoe can be run", g->path, r.arch);
     read_shape(&r, f);
     return r.ok && cm_file_conf_finish(f, g->path, err);

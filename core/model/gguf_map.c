@@ -2,8 +2,9 @@
  *
  * Facts about llama.cpp that decide here: gate and up are tensors of their own; ssm_a
  * holds -exp(A_log) and, like ssm_d, has a second dimension of 1; the gated norm is cut
- * into groups; rows of q and k are interleaved pairs where RoPE turns them; norms, biases,
- * convolution, ssm_a and ssm_d must be F32, and its quantizer keeps the router F32. */
+ * into groups; rows of q and k are interleaved pairs where RoPE turns them; norms,
+ * biases, convolution, ssm_a and ssm_d must be F32, and its quantizer keeps the router
+ * F32. */
 #include "model/files.h"
 
 #include <string.h>
@@ -34,7 +35,8 @@ bool cm_model_exportable(const cm_model_conf *c, cm_err *err) {
         return cannot(err, "ssm_expand", "%lld; the inner width must be 2 x d_model",
                       (long long)c->ssm_expand);
     if (!mamba && experts && c->rope == CM_ROPE_NONE)
-        return cannot(err, "rope", "none; llama.cpp always rotates in attention-only models "
+        return cannot(err, "rope", "none; llama.cpp always rotates in attention-only "
+                                   "models "
                       "with experts");
     if (c->n_layers > MAX_LAYERS)
         return cannot(err, "n_layers", "%lld; at most %d", (long long)c->n_layers,

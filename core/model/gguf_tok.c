@@ -1,7 +1,7 @@
 /* gguf_tok.c -- a SentencePiece vocabulary as GGUF keys, and back.
  *
- * llama.cpp's "llama" tokenizer is SentencePiece's BPE without a normaliser.  Anything else
- * would tokenize differently there, so it is refused rather than exported. */
+ * llama.cpp's "llama" tokenizer is SentencePiece's BPE without a normaliser.  Anything
+ * else would tokenize differently there, so it is refused rather than exported. */
 #include "model/files.h"
 #include "text/spm_proto.h"
 
@@ -11,7 +11,8 @@
 #define SPACE_MARK "\xe2\x96\x81"
 
 /* Copy of s with every `from` replaced by `to`. */
-static char *replace(const char *s, size_t n, const char *from, const char *to, size_t *m) {
+static char *replace(const char *s, size_t n, const char *from, const char *to,
+                     size_t *m) {
     cm_buf b = {0};
     size_t k = strlen(from);
     cm_buf_add(&b, "", 0);
@@ -91,7 +92,8 @@ static void put_id(cm_gguf_out *g, const char *key, int id) {
     if (id >= 0) cm_gguf_put_u32(g, key, (uint32_t)id);
 }
 
-bool cm_gguf_put_tokenizer(cm_gguf_out *g, const cm_spm *spm, int64_t vocab, cm_err *err) {
+bool cm_gguf_put_tokenizer(cm_gguf_out *g, const cm_spm *spm, int64_t vocab,
+                           cm_err *err) {
     if (!spm) {
         cm_gguf_put_str(g, "tokenizer.ggml.model", "none");
         return true;
@@ -141,7 +143,8 @@ static bool take_pieces(const cm_gguf *g, int64_t V, pieces *p, cm_err *err) {
     const cm_gguf_kv *score = list(g, "tokenizer.ggml.scores", V);
     const cm_gguf_kv *type = list(g, "tokenizer.ggml.token_type", V);
     if (!text || text->elem != CM_GGUF_STR || text->n != (uint64_t)V || !score || !type)
-        return cm_fail(err, CM_EXIT_DATA, "%s: tokenizer.ggml.{tokens,scores,token_type} do "
+        return cm_fail(err, CM_EXIT_DATA, "%s: tokenizer.ggml.{tokens,scores,token_type} "
+                                          "do "
                        "not describe the model's %lld tokens", g->path, (long long)V);
     const cm_gguf_str *s = text->data;
     for (int64_t i = 0; i < V; i++) {
@@ -162,7 +165,8 @@ static bool take_pieces(const cm_gguf *g, int64_t V, pieces *p, cm_err *err) {
     return true;
 }
 
-static bool build(const cm_gguf *g, int64_t V, const pieces *p, cm_spm **spm, cm_err *err) {
+static bool build(const cm_gguf *g, int64_t V, const pieces *p, cm_spm **spm,
+                  cm_err *err) {
     const cm_gguf_kv *space = cm_gguf_find(g, "tokenizer.ggml.add_space_prefix");
     bool prefix = !space || space->type != CM_GGUF_BOOL || space->v.b;
     cm_buf proto = {0};
@@ -185,7 +189,8 @@ bool cm_gguf_tokenizer(const cm_gguf *g, int64_t vocab, cm_spm **spm, cm_err *er
     if (!kind || kind->type != CM_GGUF_STR) return true;
     if (kind->v.s.n != 5 || memcmp(kind->v.s.s, "llama", 5)) {
         if (kind->v.s.n != 4 || memcmp(kind->v.s.s, "none", 4))
-            cm_log(CM_LOG_WARN, "%s: its tokenizer ('%.*s') is not SentencePiece BPE and is "
+            cm_log(CM_LOG_WARN, "%s: its tokenizer ('%.*s') is not SentencePiece BPE and "
+                                "is "
                    "left out", g->path, (int)(kind->v.s.n < 32 ? kind->v.s.n : 32),
                    kind->v.s.s);
         return true;

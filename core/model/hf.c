@@ -69,7 +69,8 @@ static void add_attention(cm_buf *b, const cm_model_conf *c) {
     add_int(b, "num_attention_heads", c->n_heads);
     add_int(b, "num_key_value_heads", c->n_kv_heads);
     /* transformers before 5 derives the width and would fail on shapes; 5 reads it. */
-    if (P * c->n_heads != c->d_model && cm_model_has_attention(c)) add_int(b, "head_dim", P);
+    if (P * c->n_heads != c->d_model && cm_model_has_attention(c))
+        add_int(b, "head_dim", P);
     cm_buf_addf(b, "  \"attention_bias\": false,\n  \"attention_dropout\": 0.0,\n");
     add_real(b, "attention_multiplier", scale);
     add_rope(b, c);
@@ -152,7 +153,8 @@ typedef struct reader {
 
 static void wrong(reader *r, const char *key, const char *want) {
     if (r->ok)
-        r->ok = cm_fail(r->err, CM_EXIT_DATA, "%s: %s: %s was wanted", r->path, key, want);
+        r->ok = cm_fail(r->err, CM_EXIT_DATA, "%s: %s: %s was wanted", r->path, key,
+                        want);
 }
 
 static const cJSON *get(const reader *r, const char *key) {
@@ -262,12 +264,13 @@ static void read_rope(reader *r, cm_model_conf *c, bool always) {
     else if (strcmp(w, "default"))
         wrong(r, "rope_scaling", "rope_type default, linear or yarn");
     read_rope_extras(r, s);
-    c->rope_factor = real_of(r, cJSON_GetObjectItemCaseSensitive(s, "factor"), "factor", 1);
+    const cJSON *factor = cJSON_GetObjectItemCaseSensitive(s, "factor");
+    c->rope_factor = real_of(r, factor, "factor", 1);
     const cJSON *ctx =
         cJSON_GetObjectItemCaseSensitive(s, "original_max_position_embeddings");
     double orig = real_of(r, ctx, "original_max_position_embeddings", 0);
-    if (!(orig >= 0 && orig <= 1e8)) wrong(r, "original_max_position_embeddings", "up to 1e8");
-    else c->rope_orig_ctx = (int64_t)orig;
+    if (orig >= 0 && orig <= 1e8) c->rope_orig_ctx = (int64_t)orig;
+    else wrong(r, "original_max_position_embeddings", "up to 1e8");
 }
 
 static void read_ffn(reader *r, cm_file_conf *f, const char *type) {
@@ -299,7 +302,8 @@ static void read_mamba(reader *r, cm_model_conf *c) {
     c->ssm_state = get_int(r, "mamba_d_state", 256);
     c->ssm_conv = get_int(r, "mamba_d_conv", 4);
     c->ssm_chunk = get_int(r, "mamba_chunk_size", 256);
-    if (c->ssm_chunk > 1024 || c->ssm_chunk < 1) c->ssm_chunk = 64; /* only a matter of speed */
+    /* Only a matter of speed. */
+    if (c->ssm_chunk > 1024 || c->ssm_chunk < 1) c->ssm_chunk = 64;
     if (get_flag(r, "mamba_proj_bias", false))
         wrong(r, "mamba_proj_bias", "false (biases are not supported)");
     if (__builtin_mul_overflow(c->ssm_expand, c->d_model, &inner) || heads < 1 ||
@@ -334,7 +338,8 @@ static void read_shape(reader *r, cm_file_conf *f, const char *type) {
     c->tied = get_flag(r, "tie_word_embeddings", true);
     if (get_flag(r, "attention_bias", false))
         wrong(r, "attention_bias", "false (biases are not supported)");
-    if (strcmp(get_word(r, "hidden_act", "silu"), "silu")) wrong(r, "hidden_act", "'silu'");
+    if (strcmp(get_word(r, "hidden_act", "silu"), "silu"))
+        wrong(r, "hidden_act", "'silu'");
     if (!r->ok) return;
     read_layers(r, f, strcmp(type, "chimera_hybrid") ? type : "granitemoehybrid");
     if (!r->ok) return;

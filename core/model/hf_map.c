@@ -14,7 +14,8 @@ void cm_hf_items(const cm_model *m, cm_items *out) {
         const cm_tensor *v = &p->var.v;
         bool conv = strstr(p->name, ".conv1d.weight") != NULL;
         int64_t dim[3] = {v->dim[0], 1, v->nd > 1 ? v->dim[1] : 1};
-        cm_item *it = cm_items_add(out, p, conv ? 3 : 0, conv ? dim : NULL, "%s", p->name);
+        cm_item *it = cm_items_add(out, p, conv ? 3 : 0, conv ? dim : NULL, "%s",
+                                   p->name);
         it->keep_f32 = p->group == CM_GROUP_VECTOR || p->group == CM_GROUP_ROUTER;
     }
 }

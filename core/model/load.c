@@ -19,7 +19,8 @@ static bool plausible(const cm_model_conf *c, const char *path, uint64_t bytes,
                       cm_err *err) {
     int64_t n = cm_model_count(c, false);
     if ((uint64_t)n / 4 <= bytes) return true;
-    return cm_fail(err, CM_EXIT_DATA, "%s: describes %lld parameters but holds %llu bytes",
+    return cm_fail(err, CM_EXIT_DATA, "%s: describes %lld parameters but holds %llu "
+                                      "bytes",
                    path, (long long)n, (unsigned long long)bytes);
 }
 
@@ -95,7 +96,8 @@ static bool open_shard(shards *s, const char *dir, const char *name, cm_err *err
     }
     if (s->n == MAX_SHARDS || strchr(name, '/'))
         return cm_fail(err, CM_EXIT_DATA, "%s: weights in '%.100s': %s", dir, name,
-                       s->n == MAX_SHARDS ? "too many files" : "not a file of the folder");
+                       s->n == MAX_SHARDS ? "too many files"
+                                          : "not a file of the folder");
     s->st = realloc(s->st, ((size_t)s->n + 1) * sizeof *s->st);
     CM_ASSERT(s->st, "out of memory: %d files", s->n);
     char *path = cm_strf("%s/%s", dir, name);
@@ -147,7 +149,8 @@ static void close_shards(shards *s) {
 
 /* Tensors of some files that say nothing: frequencies that the configuration implies. */
 static bool is_filler(const char *name, bool tied) {
-    return strstr(name, "rotary_emb.inv_freq") || (tied && !strcmp(name, "lm_head.weight"));
+    return strstr(name, "rotary_emb.inv_freq") ||
+           (tied && !strcmp(name, "lm_head.weight"));
 }
 
 static bool read_shards(cm_loaded *l, const cm_file_conf *f, const shards *sh,
@@ -196,10 +199,12 @@ static bool read_tokenizer(cm_loaded *l, const char *dir, cm_err *err) {
         l->spm = cm_spm_open(path, err);
         ok = l->spm != NULL;
         if (ok && cm_spm_vocab(l->spm) > l->model.conf.vocab_size)
-            ok = cm_fail(err, CM_EXIT_DATA, "%s: %d pieces, but the model has %lld tokens",
+            ok = cm_fail(err, CM_EXIT_DATA, "%s: %d pieces, but the model has %lld "
+                                            "tokens",
                          path, cm_spm_vocab(l->spm), (long long)l->model.conf.vocab_size);
     } else {
-        cm_log(CM_LOG_WARN, "%s: no tokenizer.model: text cannot be read or written", dir);
+        cm_log(CM_LOG_WARN, "%s: no tokenizer.model: text cannot be read or written",
+               dir);
     }
     free(path);
     l->chat_template = read_template(dir);
@@ -222,8 +227,8 @@ static bool load_folder(cm_loaded *l, const char *dir, bool trained, cm_err *err
 
 /* ---- any path --------------------------------------------------------------------- */
 
-/* A run's folder stands for its latest checkpoint.  The folder with a config.json (free()),
- * or NULL. */
+/* A run's folder stands for its latest checkpoint.  The folder with a config.json
+ * (free()), or NULL. */
 static char *model_folder(const char *path) {
     static const char *const inside[] = {"", "/latest", "/ckpt/latest"};
     for (size_t i = 0; i < sizeof inside / sizeof *inside; i++) {
@@ -244,7 +249,8 @@ bool cm_load(cm_loaded *l, const char *path, bool trained, cm_err *err) {
     if (S_ISDIR(st.st_mode)) {
         char *dir = model_folder(path);
         ok = dir ? load_folder(l, dir, trained, err)
-                 : cm_fail(err, CM_EXIT_DATA, "%s: no config.json there, nor in its latest "
+                 : cm_fail(err, CM_EXIT_DATA,
+                           "%s: no config.json there, nor in its latest "
                            "checkpoint: not a model", path);
         free(dir);
     } else {

@@ -1,5 +1,5 @@
-/* safetensors_fuzz.c -- any bytes as a safetensors file: a sentence or tensors that can be
- * read to their last byte, nothing else.  (clang -fsanitize=fuzzer,address,undefined) */
+/* safetensors_fuzz.c -- any bytes as a safetensors file: a sentence, or tensors that can
+ * be read to their last byte; nothing else.  (clang -fsanitize=fuzzer,address,undefined) */
 #include "io/io.h"
 
 #include <string.h>

@@ -1,8 +1,9 @@
 /* files_golden_test.c -- models that other programs wrote give those programs' logits.
  *
- * gguf/: an independent GGUF writer and float64 forward pass (gguf/README.md).  hf/: made,
- * saved and run by transformers (hf/gen.py, hf/MANIFEST), one of them in shards.  The
- * bound is 1e-4 of the logits' RMS at every position; float rounding is about 1e-5. */
+ * gguf/: an independent GGUF writer and float64 forward pass (gguf/README.md).  hf/:
+ * made, saved and run by transformers (hf/gen.py, hf/MANIFEST), one of them in shards.
+ * The bound is 1e-4 of the logits' RMS at every position; float rounding is about
+ * 1e-5. */
 #include "model/model.h"
 #include "tests/t.h"
 
@@ -26,7 +27,8 @@ static int read_tokens(const char *path, int32_t *out) {
 }
 
 /* Logits of all positions, read in pieces of `step` tokens. */
-static bool run(const cm_model *m, const int32_t *token, int T, int step, cm_real *logits) {
+static bool run(const cm_model *m, const int32_t *token, int T, int step,
+                cm_real *logits) {
     cm_session s;
     cm_err err;
     bool ok = cm_session_open(&s, m, T, &err);
@@ -61,7 +63,8 @@ static void check_model(const char *model, const char *logits, const char *token
     cm_loaded l = {0};
     cm_err err;
     size_t n = 0;
-    bool ok = cm_kern_init(CM_NUMERICS_STRICT, 2, &err) && cm_load(&l, model, false, &err) &&
+    bool ok = cm_kern_init(CM_NUMERICS_STRICT, 2, &err) &&
+              cm_load(&l, model, false, &err) &&
               cm_read_file(logits, 1 << 20, &ref, &n, &err);
     CHECKF(ok, "%s", err.msg);
     int64_t V = ok ? l.model.conf.vocab_size : 0;

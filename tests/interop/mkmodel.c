@@ -4,9 +4,10 @@
  *                                     (DIR/tokenizer.model), 2400 lines never seen in
  *                                     training (DIR/lines.txt) and their ids (ids.txt)
  *   mkmodel model DIR NAME key=value...   a random model of that shape (section model):
- *                                     DIR/NAME/ in Hugging Face's form, DIR/NAME.TYPE.gguf,
- *                                     DIR/NAME.tokens (300 ids), .logits (float32, every
- *                                     position), .greedy (24 ids that follow)
+ *                                     DIR/NAME/ in Hugging Face's form,
+ *                                     DIR/NAME.TYPE.gguf, DIR/NAME.tokens (300 ids),
+ *                                     .logits (float32, every position), .greedy (24
+ *                                     ids that follow the first hundred)
  * Norms, biases and the like are moved away from ones and zeros: a permuted or forgotten
  * vector must show. */
 #include "model/model.h"
@@ -21,12 +22,19 @@ enum { T = 300, GREEDY = 24, LINES = 2400, VOCAB = 900 };
 
 static const char *const words[] = {
     "the", "quick", "brown", "fox", "jumps", "over", "lazy", "dog", "under", "river",
-    "Straße", "naïve", "façade", "Zürich", "señor", "Łódź", "café", "über", "don't",
-    "नमस्ते", "दुनिया", "हिन्दी", "भाषा", "में", "लिखा", "गया", "क्षत्रिय", "ज्ञान", "श्री", "१२३",
-    "你好", "世界", "中文", "今日は", "カタカナ", "ひらがな", "한국어", "漢字",
+    "Straße", "naïve", "façade", "Zürich", "señor", "Łódź", "café", "über",
+    "don't",
+    "नमस्ते", "दुनिया", "हिन्दी", "भाषा",
+    "में", "लिखा", "गया", "क्षत्रिय",
+    "ज्ञान",
+    "श्री", "१२३",
+    "你好", "世界", "中文", "今日は", "カタカナ", "ひらがな",
+    "한국어", "漢字",
     "Привет", "мир", "Ελλάδα", "שלום", "مرحبا", "ไทย",
-    "🙂", "👨‍👩‍👧", "🇮🇳", "❤️", "🏳️‍🌈", "e\xcc\x81", "ｆｕｌｌ", "①②",
-    "x=3.14;", "for(i=0;i<10;i++)", "{\"k\":[1,2]}", "http://a.b/c?d=e&f", "#tag", "@user",
+    "🙂", "👨‍👩‍👧", "🇮🇳", "❤️", "🏳️‍🌈", "e\xcc\x81",
+    "ｆｕｌｌ", "①②",
+    "x=3.14;", "for(i=0;i<10;i++)", "{\"k\":[1,2]}", "http://a.b/c?d=e&f", "#tag",
+    "@user",
     "<s>", "</s>", "<unk>", "<0x41>", "<|im_start|>", "\xe2\x96\x81", "_", "--", "...",
 };
 static const char *const gaps[] = {
@@ -36,18 +44,12 @@ static const char *const gaps[] = {
 enum { N_WORDS = sizeof words / sizeof *words, N_GAPS = sizeof gaps / sizeof *gaps };
 
 static void add_utf8(cm_buf *b, uint32_t c) {
-    unsigned char s[4];
-    if (c < 0x80) cm_buf_add(b, &(char){(char)c}, 1);
-    else if (c < 0x800)
-        s[0] = (unsigned char)(0xc0 | c >> 6), s[1] = (unsigned char)(0x80 | (c & 63)),
-        cm_buf_add(b, s, 2);
-    else if (c < 0x10000)
-        s[0] = (unsigned char)(0xe0 | c >> 12), s[1] = (unsigned char)(0x80 | (c >> 6 & 63)),
-        s[2] = (unsigned char)(0x80 | (c & 63)), cm_buf_add(b, s, 3);
-    else
-        s[0] = (unsigned char)(0xf0 | c >> 18), s[1] = (unsigned char)(0x80 | (c >> 12 & 63)),
-        s[2] = (unsigned char)(0x80 | (c >> 6 & 63)), s[3] = (unsigned char)(0x80 | (c & 63)),
-        cm_buf_add(b, s, 4);
+    int more = c < 0x80 ? 0 : c < 0x800 ? 1 : c < 0x10000 ? 2 : 3;
+    static const unsigned char lead[] = {0, 0xc0, 0xe0, 0xf0};
+    unsigned char s[4] = {(unsigned char)(lead[more] | c >> 6 * more)};
+    for (int i = 1; i <= more; i++)
+        s[i] = (unsigned char)(0x80 | (c >> 6 * (more - i) & 63));
+    cm_buf_add(b, s, (size_t)more + 1);
 }
 
 /* Any character of the scripts in use, seen in training or not. */
@@ -94,7 +96,8 @@ static bool write_lines(const cm_spm *spm, const cm_buf *text, const char *dir,
         end = strchr(p, '\n');
         n = 0;
         ok = cm_spm_encode(spm, p, (size_t)(end - p), &id, &n, &cap, err);
-        for (int64_t i = 0; ok && i < n; i++) cm_buf_addf(&ids, "%s%d", i ? " " : "", id[i]);
+        for (int64_t i = 0; ok && i < n; i++)
+            cm_buf_addf(&ids, "%s%d", i ? " " : "", id[i]);
         cm_buf_addf(&ids, "\n");
     }
     char *a = cm_strf("%s/lines.txt", dir), *b = cm_strf("%s/ids.txt", dir);
@@ -173,7 +176,8 @@ static bool run_model(const cm_loaded *l, const char *stem, cm_err *err) {
     float *out = malloc((size_t)(T * V) * sizeof *out);
     CM_ASSERT(all && out, "out of memory: logits");
     cm_session s;
-    bool ok = make_tokens(l->spm, token, err) && cm_session_open(&s, &l->model, 2 * T, err);
+    bool ok = make_tokens(l->spm, token, err) &&
+              cm_session_open(&s, &l->model, 2 * T, err);
     ok = ok && cm_session_feed(&s, token, T, all, NULL, err);
     for (int64_t i = 0; ok && i < T * V; i++) out[i] = (float)all[i];
     if (ok) cm_session_reset(&s);
@@ -210,7 +214,8 @@ static bool export_types(const cm_model *m, const cm_spm *spm, const char *stem,
     return ok;
 }
 
-static bool make_model(const char *dir, const char *name, char **keys, int n, cm_err *err) {
+static bool make_model(const char *dir, const char *name, char **keys, int n,
+                       cm_err *err) {
     cm_conf conf;
     cm_conf_open(&conf, "model");
     for (int i = 0; i < n; i++) {
@@ -218,7 +223,8 @@ static bool make_model(const char *dir, const char *name, char **keys, int n, cm
         cm_conf_set(&conf, word);
         free(word);
     }
-    char *spm_path = cm_strf("%s/tokenizer.model", dir), *stem = cm_strf("%s/%s", dir, name);
+    char *spm_path = cm_strf("%s/tokenizer.model", dir);
+    char *stem = cm_strf("%s/%s", dir, name);
     cm_spm *spm = cm_spm_open(spm_path, err);
     cm_model_conf c = conf.model;
     cm_arena arena;
@@ -257,7 +263,8 @@ int main(int argc, char **argv) {
         ok = cm_kern_init(CM_NUMERICS_STRICT, 2, &err) &&
              make_model(argv[2], argv[3], argv + 4, argc - 4, &err);
     } else {
-        ok = cm_fail(&err, CM_EXIT_USAGE, "mkmodel tokenizer DIR | mkmodel model DIR NAME "
+        ok = cm_fail(&err, CM_EXIT_USAGE, "mkmodel tokenizer DIR | mkmodel model DIR "
+                                          "NAME "
                      "key=value...");
     }
     if (!ok) fprintf(stderr, "mkmodel: %s\n", err.msg);

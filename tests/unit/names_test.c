@@ -72,8 +72,9 @@ static void check_conf(const cm_model_conf *a, const cm_model_conf *b, const cha
                what, (long long)i);
     bool moe = cm_model_has_experts(a), ssm = cm_model_has_mamba(a);
     bool yarn = a->rope == CM_ROPE_YARN;
-#define SAME(key) CHECKF((float)a->key == (float)b->key, "%s: " #key ": %g for %g", what, \
-                         (double)b->key, (double)a->key)
+#define SAME(key)                                                                       \
+    CHECKF((float)a->key == (float)b->key, "%s: " #key ": %g for %g", what,             \
+           (double)b->key, (double)a->key)
     SAME(d_model); SAME(n_layers); SAME(vocab_size); SAME(n_heads); SAME(n_kv_heads);
     SAME(context); SAME(norm_eps); SAME(tied);
     SAME(embedding_scale); SAME(residual_scale); SAME(logit_scale); SAME(rope_factor);
@@ -239,12 +240,13 @@ static void refuse_gguf(const char *from, const char *to, size_t n, const char *
 TEST(wrong_gguf_models) {
     refuse_gguf("granitehybrid", "granitehybrix", 13, "general.architecture");
     refuse_gguf("blk.0.ssm_a", "blk.9.ssm_a", 11, "'blk.0.ssm_a' is missing");
-    refuse_gguf(".block_count\4\0\0\0\3", ".block_count\4\0\0\0\2", 17, "for every layer");
+    refuse_gguf(".block_count\4\0\0\0\3", ".block_count\4\0\0\0\2", 17,
+                "for every layer");
     refuse_gguf(".block_count\4\0\0\0\3", ".block_countx\0\0\0\3", 17, "");
     refuse_gguf("embedding_length\4\0\0\0\x40", "embedding_length\4\0\0\0\x20", 21,
                 "wanted");
-    refuse_gguf("context_length\4\0\0\0\0\x08\0\0", "context_length\4\0\0\0\0\0\0\x80", 22,
-                "model.context would be");
+    refuse_gguf("context_length\4\0\0\0\0\x08\0\0",
+                "context_length\4\0\0\0\0\0\0\x80", 22, "model.context would be");
     refuse_gguf("inner_size\4\0\0\0\x80", "inner_size\4\0\0\0\x81", 15, "multiple");
     refuse_gguf("time_step_rank\4\0\0\0\4", "time_step_rank\4\0\0\0\3", 19, "divides");
     refuse_gguf("group_count\4\0\0\0\1", "group_count\4\0\0\0\3", 16, "ssm_groups");
@@ -280,7 +282,8 @@ TEST(wrong_hugging_face_configs) {
     refuse_config("\"hidden_size\": 32", "\"hidden_size\": 32.5", "whole number");
     refuse_config("\"hidden_size\": 32", "\"hidden_size\": \"32\"", "a number");
     refuse_config("\"hidden_size\": 32", "\"hidden_size\": 1e300", "whole number");
-    refuse_config("\"hidden_size\": 32", "\"hidden_size\": 4", "model.d_model would be 4");
+    refuse_config("\"hidden_size\": 32", "\"hidden_size\": 4",
+                  "model.d_model would be 4");
     refuse_config("\"attention\",", "\"sliding\",", "layer_types");
     refuse_config("\"attention\",", "", "one word a layer");
     refuse_config("\"num_hidden_layers\": 3", "\"num_hidden_layers\": 1025", "1 to 1024");
@@ -289,8 +292,8 @@ TEST(wrong_hugging_face_configs) {
                   "mamba_proj_bias");
     refuse_config("\"mamba_n_heads\": 4", "\"mamba_n_heads\": 5", "mamba_n_heads");
     refuse_config("\"hidden_act\": \"silu\"", "\"hidden_act\": \"gelu\"", "hidden_act");
-    refuse_config("\"rope_scaling\": null", "\"rope_scaling\": {\"rope_type\": \"llama3\"}",
-                  "rope_type");
+    refuse_config("\"rope_scaling\": null",
+                  "\"rope_scaling\": {\"rope_type\": \"llama3\"}", "rope_type");
     refuse_config("\"rope_scaling\": null",
                   "\"rope_parameters\": {\"rope_type\": \"yarn\", \"factor\": 4, "
                   "\"beta_fast\": 16}", "beta_fast");
@@ -343,10 +346,11 @@ TEST(parity_check_sees_one_wrong_weight) {
     unmake(&y);
 }
 
-/* ---- tokenizer ---------------------------------------------------------------------- */
+/* ---- tokenizer -------------------------------------------------------------------- */
 
 TEST(tokenizer_and_template_round_trip) {
-    static const char chat[] = "{% for m in messages %}{{ m['content'] }}\n\"q\"{% endfor %}";
+    static const char chat[] =
+        "{% for m in messages %}{{ m['content'] }}\n\"q\"{% endfor %}";
     cm_loaded l, g, h;
     cm_err err = {0};
     char *gguf = tmp("tok.gguf"), *hf = tmp("tok-hf");
@@ -364,7 +368,8 @@ TEST(tokenizer_and_template_round_trip) {
         CHECK(g.chat_template && !strcmp(g.chat_template, chat));
         CHECK(h.chat_template && !strcmp(h.chat_template, chat));
         CHECK(cm_spm_vocab(g.spm) == 320 && cm_spm_bos(g.spm) == 1 &&
-              cm_spm_eos(g.spm) == 2 && cm_spm_unk(g.spm) == 0 && cm_spm_pad(g.spm) == -1 &&
+              cm_spm_eos(g.spm) == 2 && cm_spm_unk(g.spm) == 0 &&
+              cm_spm_pad(g.spm) == -1 &&
               cm_spm_add_dummy_prefix(g.spm));
         cm_loaded_close(&g);
         cm_loaded_close(&h);
@@ -381,8 +386,8 @@ TEST(folders) {
     cm_export e = {.model = &x.m, .type = CM_F32_T};
     cm_err err = {0};
     cm_loaded l;
-    char *run = tmp("run"), *ckpt = tmp("run/ckpt/latest"), *state = tmp("run/ckpt/latest/"
-                                                                        "state.json");
+    char *run = tmp("run"), *ckpt = tmp("run/ckpt/latest");
+    char *state = tmp("run/ckpt/latest/state.json");
     CHECK(cm_mkdirs(run, &err) && !cm_load(&l, run, false, &err));
     CHECK(err.code == CM_EXIT_DATA && strstr(err.msg, "not a model"));
     CHECK(cm_export_hf(&e, ckpt, &err) && cm_write_file(state, "{}", 2, &err));

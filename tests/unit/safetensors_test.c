@@ -97,7 +97,7 @@ static void refuse(const char *header, size_t data, const char *want) {
 }
 
 #define F32(name, shape, from, to)                                                      \
-    "\"" name "\":{\"dtype\":\"F32\",\"shape\":" shape ",\"data_offsets\":[" from "," to    \
+    "\"" name "\":{\"dtype\":\"F32\",\"shape\":" shape ",\"data_offsets\":[" from "," to \
     "]}"
 
 TEST(wrong_headers) {
