@@ -215,7 +215,7 @@ static void read_ffn(reader *r, cm_file_conf *f) {
     cm_model_conf *c = &f->c;
     int64_t F = get_int(r, "feed_forward_length", -1);
     int64_t experts = get_int(r, "expert_count", 0);
-    strcpy(f->ffn, experts ? "E" : "D");
+    f->ffn[0] = experts ? 'E' : 'D';
     if (get_int(r, "expert_group_count", 0) > 1)
         wrong(r, "expert_group_count", "no groups (limited routing is not supported)");
     if (!experts) {

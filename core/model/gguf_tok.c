@@ -3,7 +3,6 @@
  * llama.cpp's "llama" tokenizer is SentencePiece's BPE without a normaliser.  Anything
  * else would tokenize differently there, so it is refused rather than exported. */
 #include "model/files.h"
-#include "text/spm_proto.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -26,24 +25,6 @@ static char *replace(const char *s, size_t n, const char *from, const char *to,
 }
 
 /* ---- writing ---------------------------------------------------------------------- */
-
-/* Is it the one kind of tokenizer that llama.cpp reproduces? */
-static bool check_kind(const cm_spm *spm, cm_err *err) {
-    size_t n;
-    const void *proto = cm_spm_proto(spm, &n);
-    cm_spm_model m;
-    if (!cm_spm_proto_read(&m, proto, n, "tokenizer", err)) return false;
-    const char *why = m.model_type != 2       ? "is not of type BPE"
-                      : !m.identity           ? "normalises its input"
-                      : m.remove_extra_whitespaces ? "removes extra spaces"
-                      : !m.escape_whitespaces ? "does not mark spaces"
-                      : m.suffix_whitespace   ? "marks spaces after words"
-                      : !m.byte_fallback      ? "has no bytes to fall back on"
-                                              : NULL;
-    cm_spm_proto_free(&m);
-    return !why || cm_fail(err, CM_EXIT_USAGE, "the tokenizer %s; llama.cpp would "
-                           "tokenize differently, so it cannot go into a GGUF file", why);
-}
 
 /* llama.cpp merges any two pieces whose sum is a piece, control tokens included. */
 static void warn_mergeable(const cm_spm *spm, const char *control) {
@@ -101,7 +82,10 @@ bool cm_gguf_put_tokenizer(cm_gguf_out *g, const cm_spm *spm, int64_t vocab,
     if (cm_spm_vocab(spm) > vocab)
         return cm_fail(err, CM_EXIT_DATA, "the tokenizer has %d pieces, the model %lld "
                        "tokens", cm_spm_vocab(spm), (long long)vocab);
-    if (!check_kind(spm, err)) return false;
+    const char *why = cm_spm_unlike_llama(spm);
+    if (why)
+        return cm_fail(err, CM_EXIT_USAGE, "the tokenizer %s; llama.cpp would tokenize "
+                       "differently, so it cannot go into a GGUF file", why);
     cm_gguf_put_str(g, "tokenizer.ggml.model", "llama");
     cm_gguf_put_str(g, "tokenizer.ggml.pre", "default");
     put_pieces(g, spm, vocab);

@@ -291,7 +291,7 @@ static void read_ffn(reader *r, cm_file_conf *f, const char *type) {
     }
     const char *ffn = get_word(r, "chimera_ffn", experts > 0 ? "E" : "D");
     if (strlen(ffn) >= sizeof f->ffn) wrong(r, "chimera_ffn", "at most 1024 letters");
-    else strcpy(f->ffn, ffn);
+    else memcpy(f->ffn, ffn, strlen(ffn) + 1);
     c->lb_coef = get_real(r, "router_aux_loss_coef", c->lb_coef);
 }
 
@@ -377,8 +377,8 @@ bool cm_hf_read_config(cm_model_conf *c, cm_arena *strings, const char *path,
     if (!cm_hf_conf(&f, path, err)) return false;
     *c = f.c;
     char *p = cm_arena_alloc(strings, sizeof f.pattern);
-    c->pattern = strcpy(p, f.pattern);
+    c->pattern = memcpy(p, f.pattern, sizeof f.pattern);
     p = cm_arena_alloc(strings, sizeof f.ffn);
-    c->ffn = strcpy(p, f.ffn);
+    c->ffn = memcpy(p, f.ffn, sizeof f.ffn);
     return true;
 }

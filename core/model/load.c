@@ -25,8 +25,8 @@ static bool plausible(const cm_model_conf *c, const char *path, uint64_t bytes,
 }
 
 static char *keep(cm_arena *a, const char *s) {
-    char *p = cm_arena_alloc(a, strlen(s) + 1);
-    return strcpy(p, s);
+    size_t n = strlen(s) + 1;
+    return memcpy(cm_arena_alloc(a, n), s, n);
 }
 
 /* An arena of exactly the right size, with the model built on it. */
@@ -73,7 +73,7 @@ static bool read_gguf(cm_loaded *l, const cm_gguf *g, bool trained, cm_err *err)
 
 static bool load_gguf(cm_loaded *l, const char *path, bool trained, cm_err *err) {
     cm_gguf g;
-    strcpy(l->source, "gguf");
+    memcpy(l->source, "gguf", sizeof "gguf");
     if (!cm_gguf_open(&g, path, err)) return false;
     bool ok = read_gguf(l, &g, trained, err);
     cm_gguf_close(&g);
@@ -213,7 +213,8 @@ static bool read_tokenizer(cm_loaded *l, const char *dir, cm_err *err) {
 
 static bool load_folder(cm_loaded *l, const char *dir, bool trained, cm_err *err) {
     char *config = cm_strf("%s/config.json", dir), *state = cm_strf("%s/state.json", dir);
-    strcpy(l->source, cm_exists(state) ? "checkpoint" : "huggingface");
+    snprintf(l->source, sizeof l->source, "%s",
+             cm_exists(state) ? "checkpoint" : "huggingface");
     cm_file_conf f;
     shards sh = {0};
     bool ok = cm_hf_conf(&f, config, err) && open_shards(&sh, dir, err);

@@ -21,6 +21,8 @@ int cm_spm_eos(const cm_spm *s);
 int cm_spm_unk(const cm_spm *s);
 int cm_spm_pad(const cm_spm *s);
 bool cm_spm_add_dummy_prefix(const cm_spm *s);
+/* Why llama.cpp would tokenize differently ("normalises its input"), or NULL. */
+const char *cm_spm_unlike_llama(const cm_spm *s);
 
 /* Piece types, numbered as in SentencePiece's proto and in GGUF. */
 typedef enum {
