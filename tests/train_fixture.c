@@ -15,7 +15,8 @@ static void add_doc(cm_shard_out *o, int i, unsigned flags) {
         x = (3 * x + 1 + (int)cm_rng_below(r, (uint64_t)t + 2, 2)) % (FX_VOCAB - 3);
     }
     if (flags & CM_SHARD_EOS) id[k++] = FX_EOS;
-    cm_doc_origin at = { 0, (uint64_t)i + 1, (uint64_t)n * 3, { (uint8_t)i, (uint8_t)(i >> 8) } };
+    cm_doc_origin at = { 0, (uint64_t)i + 1, (uint64_t)n * 3,
+                         { (uint8_t)i, (uint8_t)(i >> 8) } };
     cm_shard_out_add(o, id, k, &at);
 }
 

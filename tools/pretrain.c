@@ -19,7 +19,7 @@ typedef struct {
     cm_job job;
 } pretrain;
 
-/* ---- callbacks of the loop ---------------------------------------------------------------- */
+/* ---- callbacks of the loop --------------------------------------------------------- */
 
 /* What makes a checkpoint a model that transformers and our own tools load. */
 static bool extra_files(void *ctx, const char *folder, cm_err *err) {
@@ -74,7 +74,7 @@ static bool samples(void *ctx, const cm_model *m, int64_t step, cm_buf *out, cm_
     return ok;
 }
 
-/* ---- inputs -------------------------------------------------------------------------------- */
+/* ---- inputs ------------------------------------------------------------------------ */
 
 /* The vocabulary the shards were made with decides; a preset may name one to be sure. */
 static bool choose_vocab(pretrain *p, cm_err *err) {

@@ -16,7 +16,7 @@
 #define WEIGHTS "model.safetensors"
 #define MOMENTS "optimizer.safetensors"
 
-/* ---- tensors ---------------------------------------------------------------------------- */
+/* ---- tensors ----------------------------------------------------------------------- */
 
 static bool ends_with(const char *s, const char *tail) {
     size_t n = strlen(s), k = strlen(tail);
@@ -127,7 +127,7 @@ uint64_t cm_ckpt_bytes(const cm_model *m, const cm_optim *o) {
     return n;
 }
 
-/* ---- saving ------------------------------------------------------------------------------ */
+/* ---- saving ------------------------------------------------------------------------ */
 
 static bool write_text(const char *folder, const char *name, cm_buf *b, cm_err *err) {
     char *path = cm_strf("%s/%s", folder, name);
@@ -196,7 +196,7 @@ bool cm_ckpt_save(const cm_ckpt *c, char **out_path, cm_err *err) {
     return ok;
 }
 
-/* ---- loading ----------------------------------------------------------------------------- */
+/* ---- loading ----------------------------------------------------------------------- */
 
 /* Refuse a checkpoint of another run: other numbers would come out silently. */
 static bool same_config(const cm_ckpt *c, const char *folder, cm_err *err) {

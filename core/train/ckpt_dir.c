@@ -11,7 +11,7 @@
 
 char *cm__ckpt_name(int64_t step) { return cm_strf("step-%08" PRId64, step); }
 
-/* ---- listing ------------------------------------------------------------------------------ */
+/* ---- listing ----------------------------------------------------------------------- */
 
 static int by_name(const void *a, const void *b) {
     return strcmp(*(char *const *)a, *(char *const *)b);
@@ -62,7 +62,7 @@ bool cm_ckpt_any(const char *dir) {
     return n > 0;
 }
 
-/* ---- removing ----------------------------------------------------------------------------- */
+/* ---- removing ---------------------------------------------------------------------- */
 
 bool cm__ckpt_drop(const char *dir, const char *name, cm_err *err) {
     char *path = cm_strf("%s/%s", dir, name), *old = cm_strf("%s/.old-%s", dir, name);
@@ -107,7 +107,7 @@ bool cm_ckpt_clean(const char *dir, cm_err *err) {
     return ok;
 }
 
-/* ---- sums ---------------------------------------------------------------------------------- */
+/* ---- sums -------------------------------------------------------------------------- */
 
 bool cm__sums_write(const char *folder, cm_err *err) {
     int n;
@@ -163,7 +163,7 @@ bool cm_ckpt_verify(const char *folder, cm_err *err) {
     return ok;
 }
 
-/* ---- configuration ------------------------------------------------------------------------- */
+/* ---- configuration ----------------------------------------------------------------- */
 
 /* Keys that may change between a save and its resumption: none of them moves a number. */
 static bool moves_no_number(const char *line) {

@@ -106,7 +106,7 @@ bool cm_plan_make(const cm_job *job, cm_plan *p, cm_err *err) {
     return ok && fits(job, p, err);
 }
 
-/* ---- for people -------------------------------------------------------------------------- */
+/* ---- for people -------------------------------------------------------------------- */
 
 double cm_gemm_probe(double seconds) {
     enum { N = 512 };

@@ -36,7 +36,7 @@ bool cm__report_open(cm__trainer *t, cm_err *err) {
                             (long long)t->plan.steps, cm_kern_describe());
 }
 
-/* ---- experts ------------------------------------------------------------------------------- */
+/* ---- experts ----------------------------------------------------------------------- */
 
 /* Health of one layer's routing since the last row (Switch, OLMoE; reference values: cv 0,
  * entropy 1 and max_vio 0 are balanced). */
@@ -119,7 +119,7 @@ static void moe_row(cm__trainer *t, cm_buf *b) {
     for (int64_t i = 0; i < L; i++) t->stats.moe[i] = (cm_moe_stats){ 0 };
 }
 
-/* ---- rows ---------------------------------------------------------------------------------- */
+/* ---- rows -------------------------------------------------------------------------- */
 
 static double peak_rss(void) {
     struct rusage u;
@@ -168,7 +168,7 @@ bool cm__report_step(cm__trainer *t, cm_err *err) {
     return true;
 }
 
-/* ---- validation and the end ------------------------------------------------------------------ */
+/* ---- validation and the end -------------------------------------------------------- */
 
 static bool write_samples(cm__trainer *t, cm_err *err) {
     const cm_job *j = t->job;

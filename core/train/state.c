@@ -41,7 +41,7 @@ void cm_train_state_write(const cm_train_state *s, const char *data, const char 
     cm_buf_addf(out, "\n}\n");
 }
 
-/* ---- reading --------------------------------------------------------------------------- */
+/* ---- reading ----------------------------------------------------------------------- */
 
 static const cJSON *field(const cJSON *o, const char *name) {
     return cJSON_GetObjectItemCaseSensitive(o, name);

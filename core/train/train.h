@@ -13,13 +13,13 @@
 #include "model/model.h"
 #include "run/run.h"
 
-/* ---- schedule --------------------------------------------------------------------------- */
+/* ---- schedule ---------------------------------------------------------------------- */
 
 /* Learning rate as a share of its peak when this many tokens have been trained on.  The
  * loop asks for the middle of a step, so neither the first nor the last step is idle. */
 double cm_sched_share(const cm_sched_conf *c, double tokens);
 
-/* ---- guard: spikes and broken numbers --------------------------------------------------- */
+/* ---- guard: spikes and broken numbers ---------------------------------------------- */
 
 typedef enum { CM_STEP_GOOD, CM_STEP_SPIKE, CM_STEP_BAD } cm_verdict;
 
@@ -40,7 +40,7 @@ void cm_guard_init(cm_guard *g, const cm_train_conf *c, double *mem);
  * than sigma deviations above its window. */
 cm_verdict cm_guard_judge(cm_guard *g, double loss, double gnorm);
 
-/* ---- optimizer --------------------------------------------------------------------------- */
+/* ---- optimizer --------------------------------------------------------------------- */
 
 typedef struct cm_optim {
     cm_optim_conf conf;
@@ -67,7 +67,7 @@ void cm_muon_all(cm_optim *o, double share, double gscale, cm_arena *arena, bool
 void cm_newton_schulz(int64_t rows, int64_t cols, int steps, cm_real *x, cm_real *y,
                       cm_real *a, cm_real *b);
 
-/* ---- rows -------------------------------------------------------------------------------- */
+/* ---- rows -------------------------------------------------------------------------- */
 
 /* Element i < n of a pseudo-random permutation of [0,n) that follows from r alone. */
 uint64_t cm_permute(cm_rng r, uint64_t i, uint64_t n);
@@ -112,7 +112,7 @@ bool cm_lm_open_val(cm_lm *l, const cm_dataset *d, const cm_conf *c, cm_source *
                     cm_err *err);
 void cm_lm_close(cm_lm *l);
 
-/* ---- state and checkpoints ----------------------------------------------------------------- */
+/* ---- state and checkpoints --------------------------------------------------------- */
 
 /* Everything of a run that is neither weight nor moment. */
 typedef struct cm_train_state {
@@ -168,7 +168,7 @@ bool cm_ckpt_verify(const char *folder, cm_err *err);
 uint64_t cm_ckpt_bytes(const cm_model *m, const cm_optim *o);
 
 
-/* ---- the job -------------------------------------------------------------------------------- */
+/* ---- the job ----------------------------------------------------------------------- */
 
 /* What is minimised.  Puts the loss of one micro-batch on the tape: norm times the sum over
  * its scored tokens, so that micro-batches add up to the mean over the whole batch.

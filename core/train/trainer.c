@@ -13,7 +13,7 @@
 
 enum { MAX_REWINDS = 3 }; /* from one checkpoint, before a run counts as diverged */
 
-/* ---- memory ------------------------------------------------------------------------------ */
+/* ---- memory ------------------------------------------------------------------------ */
 
 static void build_stats(cm__trainer *t, cm_arena *perm) {
     const cm_model_conf *m = &t->model.conf;
@@ -43,7 +43,7 @@ void cm__unbuild(cm__trainer *t) {
     cm_model_end(&t->model);
 }
 
-/* ---- a step ------------------------------------------------------------------------------ */
+/* ---- a step ------------------------------------------------------------------------ */
 
 static cm_var *lm_loss(void *self, const cm_model *m, cm_tape *t, const cm_batch *b,
                        int64_t row, cm_real norm, const cm_stats *st) {
@@ -114,7 +114,7 @@ static void update(cm__trainer *t) {
     cm_optim_step(&t->optim, t->state.updates, share, gscale, &t->step, false);
 }
 
-/* ---- what to do with a bad or strange step ------------------------------------------------- */
+/* ---- what to do with a bad or strange step ----------------------------------------- */
 
 static bool diverged(cm__trainer *t, const char *why, cm_err *err) {
     return cm_fail(err, CM_EXIT_DIVERGED,
@@ -209,7 +209,7 @@ static bool train_step(cm__trainer *t, bool *stopped, cm_err *err) {
     return cm__report_step(t, err);
 }
 
-/* ---- duties between steps ------------------------------------------------------------------ */
+/* ---- duties between steps ---------------------------------------------------------- */
 
 static bool due(const cm__trainer *t, int64_t every) {
     int64_t s = t->state.step;
@@ -259,7 +259,7 @@ static bool loop(cm__trainer *t, bool *complete, cm_err *err) {
     }
 }
 
-/* ---- start and end --------------------------------------------------------------------------- */
+/* ---- start and end ----------------------------------------------------------------- */
 
 static bool check_inputs(const cm_job *job, cm_err *err) {
     const cm_source *s = job->train;

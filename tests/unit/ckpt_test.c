@@ -121,7 +121,7 @@ TEST(sums_are_what_sha256sum_checks_and_weights_what_transformers_reads) {
     free(dir);
 }
 
-/* ---- damage ---------------------------------------------------------------------------------- */
+/* ---- damage ------------------------------------------------------------------------ */
 
 static void damage(const char *dir, const char *file, int how) {
     char *path = cm_strf("%s/%s", dir, file);
@@ -197,7 +197,7 @@ TEST(leftovers_of_a_killed_save_are_removed) {
     free(dir);
 }
 
-/* ---- belonging -------------------------------------------------------------------------------- */
+/* ---- belonging --------------------------------------------------------------------- */
 
 static cm_exit resume_with(const char *dir, const char *word, const char *other_tokenizer,
                            const char *other_data, cm_resume resume, char *msg) {

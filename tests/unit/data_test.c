@@ -39,7 +39,7 @@ TEST(order_looks_random_and_changes_with_seed_and_epoch) {
     CHECKF(same[0] < 10 && same[1] < 10, "%d, %d in common", same[0], same[1]);
 }
 
-/* ---- rows ---------------------------------------------------------------------------------- */
+/* ---- rows -------------------------------------------------------------------------- */
 
 typedef struct {
     int32_t token[8 * T], target[8 * T], doc[8 * T], pos[8 * T];

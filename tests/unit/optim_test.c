@@ -102,7 +102,7 @@ TEST(gradient_norm_is_the_norm_of_all_gradients) {
     close_bench(&b);
 }
 
-/* ---- Muon --------------------------------------------------------------------------------- */
+/* ---- Muon -------------------------------------------------------------------------- */
 
 /* out[n,n] = x x^T or x^T x, whichever is smaller, for the orthogonality test. */
 static double worst_singular_value_error(const cm_real *x, int64_t r, int64_t c) {

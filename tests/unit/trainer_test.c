@@ -80,7 +80,7 @@ TEST(verify_resume_agrees_and_notices) {
     free(scratch);
 }
 
-/* ---- objectives that misbehave ---------------------------------------------------------- */
+/* ---- objectives that misbehave ----------------------------------------------------- */
 
 typedef struct {
     cm_objective lm;
@@ -222,7 +222,7 @@ TEST(spikes_are_logged_skipped_rewound_or_stop_the_run) {
     free(sums);
 }
 
-/* ---- accumulation ------------------------------------------------------------------------- */
+/* ---- accumulation ------------------------------------------------------------------ */
 
 static cm_real *weights_after(const char *name, const char *micro, int64_t *n) {
     char *dir = in_tmp(name), *path = cm_strf("%s/step-00000003/model.safetensors", dir);
@@ -261,7 +261,7 @@ TEST(one_batch_of_eight_rows_equals_four_of_two) {
     free(b);
 }
 
-/* ---- memory -------------------------------------------------------------------------------- */
+/* ---- memory ------------------------------------------------------------------------ */
 
 TEST(plan_knows_the_parts) {
     kernels(1);
