@@ -43,7 +43,7 @@ double cm_ppl_bits_per_byte_se(const cm_ppl *p);
 double cm_ppl_word(const cm_ppl *p);
 double cm_ppl_token(const cm_ppl *p);
 
-/* ---- llama-perplexity's numbers ----------------------------------------------------------- */
+/* ---- llama-perplexity's numbers ------------------------------------------------------ */
 
 /* Text cut into chunks of ctx tokens, first token of each overwritten by BOS when the
  * tokenizer adds one, second half of each scored: llama.cpp's tool, to the digit. */

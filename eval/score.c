@@ -59,6 +59,7 @@ void cm_score(cm_scorer *s, const int32_t *token, int T, int first, double *nll)
         for (int i = 0; i < n; i++) row[i] = r + i;
         cm_model_logits(s->m, cm_rdata(&h->v), row, n, s->logits);
 #pragma omp parallel for schedule(static)
-        for (int i = 0; i < n; i++) nll[r + i] = row_nll(s->logits + i * V, V, token[r + i + 1]);
+        for (int i = 0; i < n; i++)
+            nll[r + i] = row_nll(s->logits + i * V, V, token[r + i + 1]);
     }
 }

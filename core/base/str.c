@@ -153,7 +153,7 @@ bool cm_parse_f64(const char *s, double *out) {
 
 const char *cm_f64_text(double v, char buf[32]) {
     if (!isfinite(v)) {
-        strcpy(buf, isnan(v) ? "nan" : v > 0 ? "inf" : "-inf");
+        snprintf(buf, 32, "%s", isnan(v) ? "nan" : v > 0 ? "inf" : "-inf");
         return buf;
     }
     if (fabs(v) < 1e15 && v == floor(v) && (v != 0 || !signbit(v))) {

@@ -23,7 +23,7 @@ void cm_hex_to_bytes(const char *hex, uint8_t *out, int n) {
 }
 
 void cm_bytes_to_hex(const uint8_t *b, int n, char *hex) {
-    for (int i = 0; i < n; i++) sprintf(hex + 2 * i, "%02x", b[i]);
+    for (int i = 0; i < n; i++) snprintf(hex + 2 * i, 3, "%02x", b[i]);
 }
 
 void cm_frame_hash(const void *p, size_t n, uint8_t out[CM_SH_FRAME_HASH]) {

@@ -93,7 +93,7 @@ static bool get_str(const reader *r, const cJSON *o, const char *key, char *out,
     if (!cJSON_IsString(v) || strlen(v->valuestring) >= cap)
         return cm_fail(r->err, CM_EXIT_DATA, "%s: '%s' is missing or not a short string",
                        r->path, key);
-    strcpy(out, v->valuestring);
+    snprintf(out, cap, "%s", v->valuestring);
     return true;
 }
 

@@ -112,7 +112,7 @@ static bool find_manifest(cm_dataset *d, const char *path, char **manifest, cm_e
     if (strlen(path) + 32 > sizeof d->dir)
         return cm_fail(err, CM_EXIT_USAGE, "%.64s...: path too long", path);
     if (stat(path, &st)) return cm_fail_errno(err, CM_EXIT_USAGE, "%s", path);
-    strcpy(d->dir, path);
+    snprintf(d->dir, sizeof d->dir, "%s", path);
     if (S_ISDIR(st.st_mode)) {
         *manifest = cm_strf("%s/manifest.json", path);
         if (cm_exists(*manifest)) return true;
@@ -122,7 +122,7 @@ static bool find_manifest(cm_dataset *d, const char *path, char **manifest, cm_e
     }
     char *slash = strrchr(d->dir, '/');
     if (slash) *slash = 0;
-    else strcpy(d->dir, ".");
+    else snprintf(d->dir, sizeof d->dir, ".");
     *manifest = cm_strf("%s", path);
     return true;
 }

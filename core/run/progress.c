@@ -38,7 +38,7 @@ double cm_rate_left(const cm_rate *r, double total) {
 
 const char *cm_duration_text(double s, char buf[32]) {
     if (!(s >= 0) || s > 1e9) {
-        strcpy(buf, "?");
+        snprintf(buf, 32, "?");
         return buf;
     }
     long t = (long)(s + 0.5);
@@ -119,7 +119,7 @@ static void show_bar(cm_progress *p, const char *text) {
         bar[0] = '[';
         memset(bar + 1, '#', (size_t)full);
         memset(bar + 1 + full, '-', (size_t)(CELLS - full));
-        strcpy(bar + 1 + CELLS, "] ");
+        memcpy(bar + 1 + CELLS, "] ", 3);
     }
     int room = terminal_width(p->out) - 1 - (int)strlen(bar);
     fprintf(p->out, "\r\033[K%s%.*s", bar, room > 0 ? room : 0, text);

@@ -33,7 +33,7 @@ CM_NORETURN static void child(const cm_spm_train_conf *c, FILE *in, int result, 
     bool ok = cm_spm_train_here(c, in, &proto, &err);
     bool sent = ok ? write_all(result, proto.s, proto.n)
                    : write_all(result, err.msg, strlen(err.msg));
-    _exit(!sent ? CM_EXIT_RESOURCE : ok ? 0 : (int)err.code);
+    _exit(!sent ? CM_EXIT_RESOURCE : ok ? 0 : (int)err.code); /* allowed: child */
 }
 
 static void slurp(int fd, cm_buf *b) {

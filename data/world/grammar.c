@@ -312,7 +312,8 @@ static bool match_pair(matcher *m, const slot *s, size_t pos, const rest *k) {
         if (n == 0 || (old_a >= 0 && old_a != i) || !word_at(m, pos + n, " and ")) continue;
         *a = (int16_t)i;
         for (int j = 0; !done && j < cm_n_values(CM_PERSON); j++)
-            if (j != i && (old_b < 0 || old_b == j)) done = try_value(m, &two, j, pos + n + 5, k);
+            if (j != i && (old_b < 0 || old_b == j))
+                done = try_value(m, &two, j, pos + n + 5, k);
         *a = old_a;
     }
     return done;

@@ -7,7 +7,8 @@ void cm_world_json(cm_buf *b, const char *s, size_t n) {
     cm_buf_add(b, "\"", 1);
     for (size_t i = 0; i < n;) {
         size_t plain = i;
-        while (plain < n && s[plain] != '"' && s[plain] != '\\' && (unsigned char)s[plain] >= 32)
+        while (plain < n && s[plain] != '"' && s[plain] != '\\' &&
+               (unsigned char)s[plain] >= 32)
             plain++;
         cm_buf_add(b, s + i, plain - i);
         if (plain == n) break;

@@ -109,7 +109,7 @@ static void answer_with(cm_task *t, const kind *k, const cm_bind *b, const cast 
     wrong_answers(t, k, b, people, d);
 }
 
-/* ---- the three sorts ----------------------------------------------------------------------- */
+/* ---- the three sorts ----------------------------------------------------------------- */
 
 typedef struct choice { /* one of the ways in which needs hold, drawn fairly */
     cm_bind b;

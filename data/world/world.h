@@ -145,7 +145,7 @@ bool cm_resolve(const cm_facts *s, cm_bind *b);
 /* After an event: who was spoken of. */
 void cm_mention(cm_facts *s, const cm_event *e, const cm_bind *b);
 
-/* ---- stories ------------------------------------------------------------------------------ */
+/* ---- stories ------------------------------------------------------------------------- */
 
 enum { CM_MAX_SENTENCES = 48 };
 typedef struct cm_story {
@@ -178,7 +178,7 @@ typedef struct cm_verdict {
  * sentence is left out and an ending is not required. */
 void cm_story_check(const char *text, size_t n, bool complete, cm_verdict *v);
 
-/* ---- tasks: questions whose truth is known ------------------------------------------------ */
+/* ---- tasks: questions whose truth is known ------------------------------------------- */
 
 enum { CM_WRONGS = 3 };
 typedef struct cm_task {

@@ -107,7 +107,8 @@ static void same_as_library(const cm_spm *s, const char *text, size_t n) {
     ids a = encode(s, text, n), b = { 0 };
     cm_err err;
     CHECK(cm_spm_encode_whole(s, text, n, &b.v, &b.n, &b.cap, &err));
-    CHECKF(a.n == b.n && (!a.n || !memcmp(a.v, b.v, (size_t)a.n * 4)), "%lld and %lld ids of '%.*s'",
+    CHECKF(a.n == b.n && (!a.n || !memcmp(a.v, b.v, (size_t)a.n * 4)),
+           "%lld and %lld ids of '%.*s'",
            (long long)a.n, (long long)b.n, (int)(n < 200 ? n : 200), text);
     free(a.v);
     free(b.v);

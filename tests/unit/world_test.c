@@ -126,7 +126,7 @@ TEST(world_sides_share_no_sum) {
         }
 }
 
-/* ---- the checker can fail ------------------------------------------------------------------ */
+/* ---- the checker can fail ------------------------------------------------------------ */
 
 typedef struct words {
     const char *w[400];
@@ -293,7 +293,7 @@ TEST(world_checker_on_cut_and_foreign_text) {
     CHECKF(v.parses && !v.consistent, "%s", v.why);
 }
 
-/* ---- tasks ---------------------------------------------------------------------------------- */
+/* ---- tasks --------------------------------------------------------------------------- */
 
 /* "16 + 4 = 20" wherever it stands in the reasoning. */
 static int check_equations(const char *s) {
