@@ -187,7 +187,10 @@ static bool write_status(cm_run *r, cm_run_state state, int code, cm_err *err) {
     ok = ok && renameat(r->fd_dir, "status.tmp", r->fd_dir, "status.json") == 0;
     ok = ok && (!lasting || fsync(r->fd_dir) == 0 || errno == EINVAL);
     r->beat = cm_now();
-    return ok || cm_fail_errno(err, CM_EXIT_FAIL, "%s/status.json: cannot write", r->dir);
+    if (ok) return true;
+    cm_fail_errno(err, CM_EXIT_FAIL, "%s/status.json: cannot write", r->dir);
+    unlinkat(r->fd_dir, "status.tmp", 0);
+    return false;
 }
 
 bool cm_run_heartbeat(cm_run *r, uint64_t step, uint64_t steps, cm_err *err) {

@@ -12,9 +12,9 @@
 #   finish                                prints `N passed, N failed, N skipped`
 # Fixtures, each well under a second:
 #   corpus FILE [N [SEED]]                N stories, one a line of JSON
-#   shards DIR [KEY=VALUE ...]            a data set of 300 stories, 400 pieces
+#   shards DIR [PIECES]                   a data set of 300 stories, 400 pieces
 #   tiny FILE                             a run file: 50k parameters on $tmp/data
-#   tree DIR                              one hash over all names and bytes below
+#   tree DIR                              one hash over all names and bytes below (not locks)
 #   flip FILE OFFSET                      turn one bit of a byte
 # $tmp is a fresh folder, removed at the end.  $BIN holds the tools.
 set -u
@@ -89,26 +89,25 @@ finish() {
 
 # The disk fills up after some bytes, from a few to most of what the command writes.
 disk_full() {
-    name=$1 dir=$2; shift 2
+    what=$1 dir=$2; shift 2
     if ! "${CC:-cc}" -shared -fPIC -o "$tmp/enospc.so" tests/cli/enospc.c -ldl 2>"$tmp/.err"; then
-        skip "$name: disk full" "no compiler for the shim"
+        skip "$what: disk full" "no compiler for the shim"
         return
     fi
     for bytes in ${DISK_FULL_BYTES:-0 100 5000 20000}; do
-        expect "$name: disk full after $bytes bytes" 7 "No space left on device" \
+        expect "$what: disk full after $bytes bytes" 7 "No space left on device" \
             env LD_PRELOAD="$tmp/enospc.so" NOSPC_BYTES="$bytes" \
             ASAN_OPTIONS="${ASAN_OPTIONS:-}:verify_asan_link_order=0" "$@"
-        same "$name: nothing half-written after $bytes bytes" \
+        same "$what: nothing half-written after $bytes bytes" \
             "$(find "$dir" -name '*.tmp' -o -name '.tmp-*' 2>/dev/null)" ""
     done
 }
 
 corpus() { "$BIN/world" --seed "${3:-3}" --count "${2:-300}" >"$1"; }
 shards() {
-    dir=$1; shift
     [ -e "$tmp/corpus.jsonl" ] || corpus "$tmp/corpus.jsonl"
-    "$BIN/tokenize" --quiet tokenize.out="$dir" "tokenize.inputs=$tmp/corpus.jsonl" \
-        tokenize.vocab_size=400 tokenize.val_frac=0.1 "$@" >/dev/null
+    "$BIN/tokenize" --quiet tokenize.out="$1" "tokenize.inputs=$tmp/corpus.jsonl" \
+        "tokenize.vocab_size=${2:-400}" tokenize.val_frac=0.1 >/dev/null
 }
 tiny() {
     cat >"$1" <<END
@@ -144,8 +143,10 @@ ckpt:
   every: 5
 END
 }
-tree() { (cd "$1" && find . -type f -o -type l | LC_ALL=C sort | while read -r f; do
-    echo "$f"; cat "$f"; done | sha256sum | cut -c 1-16); }
+tree() { (cd "$1" && find . ! -name lock \( -type f -o -type l \) | LC_ALL=C sort |
+    while read -r f; do
+        echo "$f"; if [ -L "$f" ]; then readlink "$f"; else cat "$f"; fi
+    done | sha256sum | cut -c 1-16); }
 flip() {
     byte=$(od -An -tu1 -j "$2" -N 1 "$1" | tr -d ' ')
     # shellcheck disable=SC2059

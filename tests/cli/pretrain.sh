@@ -1,77 +1,189 @@
 #!/bin/sh
-# pretrain.sh -- command-line cases of pretrain: mistakes, plans, finished runs, bad data.
-. tests/fault/lib.sh
-tiny_data
-tiny_config
-P="$BIN/pretrain --config $tmp/tiny.yaml --runs $tmp/runs"
+# pretrain.sh -- training: its run folder, refusals, damage, signals, divergence, full disks.
+. tests/cli/lib.sh
+shards "$tmp/data"
+tiny "$tmp/tiny.yaml"
+P="$BIN/pretrain --config $tmp/tiny.yaml --runs $tmp/runs --quiet"
+run_dir=$tmp/runs/tiny
 
-# ---- configuration: file:line:col, exit 2, nothing written
-printf 'optim:\n  learning_rate: 1e-3\n' >"$tmp/a.yaml"
-expect "unknown key" 2 'a.yaml:2:3: error: .*optim.learning_rate.*did you mean' \
-    "$BIN/pretrain" --config "$tmp/a.yaml" --runs "$tmp/none"
-printf 'optim:\n  lr: 1e-3\n  lr: 1e-4\n' >"$tmp/b.yaml"
-expect "duplicate key" 2 'b.yaml:3:3: error: .*duplicate' "$BIN/pretrain" --config "$tmp/b.yaml"
-printf 'optim:\n  beta1: 1.5\n' >"$tmp/c.yaml"
-expect "value out of range" 2 'c.yaml:2:10: error: .*beta1' "$BIN/pretrain" --config "$tmp/c.yaml"
-expect "missing config file" 2 'nowhere.yaml' "$BIN/pretrain" --config "$tmp/nowhere.yaml"
-expect "no shards named" 2 'data.shards' "$BIN/pretrain" --runs "$tmp/none"
-expect "shards that are not there" 2 'nowhere' $P data.shards="$tmp/nowhere" name=n1
-expect "batch is no multiple of the row" 2 'data.batch_tokens.*multiple' $P data.batch_tokens=65 name=n2
-expect "micro-batch does not divide the batch" 2 'data.micro_rows' $P data.batch_tokens=128 data.micro_rows=3 name=n3
-expect "corpus smaller than one batch" 2 'training split has .* tokens' $P data.batch_tokens=3200000 name=n4
-expect "another vocabulary" 2 'model.vocab_size.*tokenizer' $P model.vocab_size=401 name=n5
-expect "what GGUF cannot say" 2 'model.ffn' $P model.ffn=DE name=n6
-expect "more memory than allowed" 7 'train.max_gb' $P train.max_gb=0.0001 name=n7
-check "none of these wrote anything" test ! -e "$tmp/runs" -a ! -e "$tmp/none"
-
-# ---- plans
-expect_out "dry run" 'parameters +[0-9]+ .*active.*total +[0-9]+ bytes.*steps +12 .*FLOP.*checkpoint.*gemm probe' \
-    $P --dry-run name=dry
-expect_out "dry run of 700M parameters, no data" 'parameters +715334352 ' \
-    "$BIN/pretrain" --config configs/chimera-700m.yaml --dry-run
-check "a dry run writes nothing" test ! -e "$tmp/runs"
-
-# ---- runs
-check "a run" $P name=a
-check "left a summary with its exact memory" awk '
+# ---- the good way
+expect_out "--dry-run prints the plan" "[Pp]arameters" $P --dry-run
+absent "--dry-run writes nothing" "$tmp/runs"
+expect "a whole run" 0 "" $P
+same "stdout is empty: results are files" "$(cat "$tmp/.out")" ""
+same "--quiet: nothing to say" "$(cat "$tmp/.err")" ""
+for f in metrics.jsonl events.jsonl summary.json status.json run.json; do
+    json "$f is JSON" "$run_dir/$f"
+done
+expect_out "status says done" '"state":"done".*"exit":0' cat "$run_dir/status.json"
+expect_out "config.yaml parses" "d_model: 32" "$BIN/pretrain" --config "$run_dir/config.yaml" --print-config
+check "memory is what was planned, to the byte" awk '
     { split($0, f, /[,{}]/); for (i in f) { split(f[i], kv, ":"); v[kv[1]] = kv[2] } }
     END { p = v["\"memory/perm_bytes\""] + v["\"memory/step_bytes\""] + v["\"memory/meta_bytes\""]
-          exit !(p > 0 && p == v["\"memory/planned_bytes\""]) }' "$tmp/runs/a/summary.json"
-check "and a checkpoint that sha256sum confirms" sh -c "cd $tmp/runs/a/ckpt/latest && sha256sum -c --quiet SHA256SUMS"
-expect "a finished run again" 2 'finished' $P name=a
-check "unless --if-done=skip" $P name=a --if-done skip
-check "or redo" $P name=a --if-done redo
-expect "nothing to resume" 2 '' $P name=fresh --resume must
-expect "verified resume" 0 '' $P --verify-resume 3
-expect "more steps than the run has" 2 'verify-resume=7' $P --verify-resume 7
-expect "NaN in training" 6 'NaN or infinity' $P name=nan train.nan_limit=1 \
-    optim.lr=10 optim.weight_decay=10 sched.kind=constant sched.warmup=0 sched.tokens=6400
-check "leaves its state behind" grep -q '"state":"diverged"' "$tmp/runs/nan/status.json"
+          exit !(p > 0 && p == v["\"memory/planned_bytes\""]) }' "$run_dir/summary.json"
+check "the checkpoint's sums hold" sh -c "cd '$run_dir/ckpt/latest' && sha256sum --quiet -c SHA256SUMS"
+good=$(tree "$run_dir")
+weights=$(tree "$run_dir/ckpt")
+expect "a finished run" 2 "holds a finished run.*--if-done=skip" $P
+expect "--if-done=skip" 0 "" $P --if-done=skip
+same "both leave everything as it was" "$(tree "$run_dir")" "$good"
+expect "--resume=must with nothing there" 2 "no run to resume" $P name=other --resume=must
+absent "leaves nothing" "$tmp/runs/other"
+expect "--if-done=redo" 0 "" $P --if-done=redo
+same "redo ends in the same bits" "$(tree "$run_dir/ckpt")" "$weights"
+expect "plain progress and log on stderr" 0 "step=10/10 loss=.*val loss" \
+    "$BIN/pretrain" --config "$tmp/tiny.yaml" --runs "$tmp/runs" name=loud
+same "and nothing on stdout" "$(cat "$tmp/.out")" ""
+same "no colour, no carriage returns" "$(tr -cd '\033\r' <"$tmp/.err")" ""
+if command -v script >/dev/null 2>&1; then
+    TERM=xterm NO_COLOR=1 script -qec "$BIN/pretrain --config $tmp/tiny.yaml --runs $tmp/runs name=tty" \
+        /dev/null >"$tmp/tty" 2>&1 </dev/null
+    same "NO_COLOR holds on a terminal" "$(tr -cd '\033' <"$tmp/tty")" ""
+else
+    skip "NO_COLOR on a terminal" "no script program"
+fi
+expect_out "--verify-resume" "resume verified" $P name=vr --verify-resume=3
+expect "other weights with another seed" 0 "" $P name=seed seed=43
+check "really other" sh -c "! cmp -s '$run_dir/ckpt/latest/model.safetensors' '$tmp/runs/seed/ckpt/latest/model.safetensors'"
 
-# ---- resuming what does not belong
-half() { # run $1 stops after three steps
-    LD_PRELOAD=$shim CM_SHIM_UNDER=/ckpt CM_SHIM_KILL=130 $P name="$1" >/dev/null 2>&1
+# ---- refusals, before anything is written
+folders=$(ls "$tmp/runs")
+refuse() { # NAME CODE REGEX WORDS...
+    what=$1 want=$2 regex=$3; shift 3
+    expect "$what" "$want" "$regex" $P "$@"
+    same "$what: nothing written" "$(ls "$tmp/runs")" "$folders"
 }
-half other
-expect "another configuration" 2 'optim.lr' $P name=other optim.lr=1e-4
-check "the same one goes on" $P name=other
-half tok
-"$BIN/tokenize" --quiet "tokenize.inputs=[$tmp/t.jsonl]" "tokenize.out=$tmp/shards2" \
-    tokenize.vocab_size=400 tokenize.val_frac=0.06 tokenize.min_bytes=80 >/dev/null 2>&1
-expect "other data under the same run" 4 'shards are|tokenizer' $P name=tok data.shards="$tmp/shards2" --resume must
-half cut
-truncate -s 1000 "$tmp/runs/cut/ckpt/step-00000003/model.safetensors"
-expect "a truncated checkpoint is passed over" 0 'damaged.*before it' $P name=cut
-half gone
-for d in "$tmp"/runs/gone/ckpt/step-*; do truncate -s 1000 "$d/model.safetensors"; done
-expect "with none left it stops" 4 'model.safetensors: damaged' $P name=gone
+refuse "no shards named" 2 "data.shards" data.shards=
+refuse "missing shards" "[12]" "$tmp/none.*No such file" data.shards="$tmp/none"
+refuse "a corpus smaller than one batch" 2 "data.(batch_tokens|seq_len)" data.batch_tokens=1280000
+refuse "a corpus smaller than one row" 2 "data.seq_len|row" data.seq_len=200k data.batch_tokens=200k
+refuse "batch no multiple of a row" 2 "data.batch_tokens.*multiple" data.batch_tokens=100
+refuse "micro-batch does not divide the batch" 2 "data.micro_rows" data.micro_rows=3
+refuse "another vocabulary than the shards'" 2 "model.vocab_size.*400" model.vocab_size=300
+refuse "a plan above max_gb" 7 "max_gb" train.max_gb=0.0001
+refuse "a name that is a path" 2 "no name for a folder" name=../x
+refuse "a model GGUF cannot say" 2 "model.pattern: GGUF cannot say" model.pattern=M
+refuse "more threads than there can be" 2 "threads" --threads 5000
+expect "verify-resume of nothing" 2 "verify-resume" $P --verify-resume=0
+expect "verify-resume of more steps than there are" 2 "verify-resume=7" $P --verify-resume=7
+expect "--resume=maybe" 2 "auto, must or never" $P --resume=maybe
 
-# ---- a flipped bit in a shard
-cp -r "$tmp/shards" "$tmp/bad"
-f=$(ls "$tmp"/bad/train-*.tok.zst | head -n 1)
-at=$(($(wc -c <"$f") / 2))
-byte=$(od -An -tu1 -j "$at" -N 1 "$f" | tr -d ' ')
-# shellcheck disable=SC2059
-printf "$(printf '\\%03o' $((byte ^ 1)))" | dd of="$f" bs=1 seek="$at" conv=notrunc 2>/dev/null
-expect "a shard with one flipped bit" 4 'train-.*tok.zst' $P name=bit data.shards="$tmp/bad"
+# ---- damaged shards
+cp -r "$tmp/data" "$tmp/hurt"
+flip "$tmp/hurt/train-00000.tok.zst" "$(($(wc -c <"$tmp/data/train-00000.tok.zst") / 2))"
+expect "a shard with one flipped bit" 4 "train-00000.tok.zst" $P name=hurt data.shards="$tmp/hurt"
+absent "no checkpoint of it" "$tmp/runs/hurt/ckpt/latest"
+shards "$tmp/other" 420
+cp "$tmp/other/tokenizer.model" "$tmp/hurt/tokenizer.model"
+cp "$tmp/data/train-00000.tok.zst" "$tmp/hurt/"
+expect "another tokenizer in the shards' folder" 4 "tokenizer.model" $P name=hurt2 data.shards="$tmp/hurt"
+
+# ---- resuming from damage
+half() { # a run stopped after step 5 of 10, under NAME
+    rm -rf "$tmp/runs/$1"
+    "$BIN/pretrain" --config "$tmp/tiny.yaml" --runs "$tmp/runs" --quiet name="$1" ckpt.every=1 \
+        ckpt.keep_last=3 >/dev/null 2>&1 &
+    pid=$!
+    for _ in $(seq 400); do [ -e "$tmp/runs/$1/ckpt/step-00000005" ] && break; sleep 0.02; done
+    kill -9 $pid 2>/dev/null; wait $pid 2>/dev/null
+    # Whatever step it got to, step 10 or not: put the run back to unfinished.
+    sed -i 's/"state":"[a-z]*"/"state":"running"/' "$tmp/runs/$1/status.json"
+}
+half cut
+for f in model.safetensors optimizer.safetensors state.json; do
+    c=$(readlink -f "$tmp/runs/cut/ckpt/latest")
+    head -c "$(($(wc -c <"$c/$f") / 2))" "$c/$f" >"$tmp/part" && cp "$tmp/part" "$c/$f"
+    expect "truncated $f: the checkpoint before it is taken" 0 "$f: damaged.*trying the checkpoint before" \
+        $P name=cut ckpt.every=1 ckpt.keep_last=3
+    check "truncated $f: and the run ends in the same weights" cmp \
+        "$tmp/runs/cut/ckpt/latest/model.safetensors" "$run_dir/ckpt/latest/model.safetensors"
+    sed -i 's/"state":"done"/"state":"running"/' "$tmp/runs/cut/status.json"
+done
+for c in "$tmp"/runs/cut/ckpt/step-*; do flip "$c/model.safetensors" 5000; done
+before=$(tree "$tmp/runs/cut/ckpt")
+expect "every checkpoint damaged" 4 "model.safetensors: damaged" $P name=cut ckpt.every=1 ckpt.keep_last=3
+same "none of them is lost for that" "$(tree "$tmp/runs/cut/ckpt")" "$before"
+half mix
+before=$(tree "$tmp/runs/mix/ckpt")
+expect "resuming on another tokenizer's shards" "[24]" "tokenizer|vocab" $P name=mix data.shards="$tmp/other" --resume=must
+"$BIN/tokenize" --quiet tokenize.out="$tmp/data2" "tokenize.inputs=$tmp/corpus.jsonl" tokenize.val_frac=0.2 \
+    tokenize.tokenizer="$tmp/data/tokenizer.model" >/dev/null
+expect "resuming on other shards" 4 "shards are" $P name=mix data.shards="$tmp/data2" --resume=must
+expect "resuming another model" 2 "another configuration" $P name=mix optim.lr=0.5
+expect "--resume=never" 2 "unfinished run" $P name=mix --resume=never
+same "the run is as it was" "$(tree "$tmp/runs/mix/ckpt")" "$before"
+
+# ---- divergence
+# Decoupled decay multiplies every matrix by 1 - 10 * 10 a step: infinity in 20 steps.
+boom="optim.lr=10 optim.weight_decay=10 optim.clip=0 sched.kind=constant"
+# shellcheck disable=SC2086
+expect "NaN in training" 6 "NaN or infinity" $P name=nan $boom sched.tokens=51200 ckpt.every=1
+expect_out "status says diverged" '"state":"diverged".*"exit":6' cat "$tmp/runs/nan/status.json"
+c=$(readlink -f "$tmp/runs/mix/ckpt/latest")
+sums=$(cat "$c/SHA256SUMS")
+# shellcheck disable=SC2086
+expect "NaN after a good checkpoint" 6 "untouched" $P name=mix --resume=must $boom sched.tokens=102400 ckpt.every=1000
+same "the good checkpoint is as it was" "$(cat "$c/SHA256SUMS")" "$sums"
+check "and whole" sh -c "cd '$c' && sha256sum --quiet -c SHA256SUMS"
+
+# ---- folders that cannot be written, or are taken
+expect "runs below a file" "[12]" "tiny.yaml" $P --runs "$tmp/tiny.yaml"
+expect "runs in /proc" "[12]" "/proc" $P --runs /proc/chimera
+if [ "$(id -u)" = 0 ]; then
+    if setpriv --reuid=65534 --regid=65534 --clear-groups true 2>/dev/null; then
+        mkdir "$tmp/ro"; chmod -R a+rX "$tmp"; cp "$BIN/pretrain" "$tmp/pretrain"
+        expect "runs where we may not write" "[12]" "$tmp/ro.*Permission denied" \
+            setpriv --reuid=65534 --regid=65534 --clear-groups \
+            "$tmp/pretrain" --config "$tmp/tiny.yaml" --runs "$tmp/ro"
+    else
+        skip "runs where we may not write" "root, and cannot become another user"
+    fi
+else
+    mkdir "$tmp/ro"; chmod 555 "$tmp/ro"
+    expect "runs where we may not write" "[12]" "$tmp/ro.*Permission denied" $P --runs "$tmp/ro"
+fi
+"$BIN/pretrain" --config "$tmp/tiny.yaml" --runs "$tmp/runs" name=long sched.tokens=10M val.every=0 ckpt.every=5 \
+    >"$tmp/long.out" 2>"$tmp/long.err" &
+pid=$!
+for _ in $(seq 400); do [ -e "$tmp/runs/long/ckpt/latest" ] && break; sleep 0.02; done
+expect "a folder in use, by whom" 2 "in use by process $pid" $P name=long sched.tokens=10M
+kill -INT $pid
+wait $pid
+same "SIGINT: exit 130" "$?" 130
+expect_out "SIGINT: saved, and status says so" '"state":"interrupted".*"exit":130' cat "$tmp/runs/long/status.json"
+step=$(sed 's/.*"step":\([0-9]*\).*/\1/' "$tmp/runs/long/status.json")
+check "SIGINT: the checkpoint is of the last step" test -d "$(printf '%s/runs/long/ckpt/step-%08d' "$tmp" "$step")"
+expect "going on after it" 0 "" $P name=long sched.tokens=10M --dry-run
+
+# ---- full disks
+DISK_FULL_BYTES="0 3000 200000 700000" disk_full "pretrain" "$tmp/runs/nospc" $P name=nospc
+check "what a full disk left can be verified" sh -c "for c in '$tmp'/runs/nospc/ckpt/step-*; do
+    [ -d \$c ] || continue; (cd \$c && sha256sum --quiet -c SHA256SUMS) || exit 1; done"
+expect "and resumed when there is room" 0 "" $P name=nospc
+check "to the same weights" cmp "$tmp/runs/nospc/ckpt/latest/model.safetensors" "$run_dir/ckpt/latest/model.safetensors"
+if mkdir "$tmp/full" && mount -t tmpfs -o size=3m tmpfs "$tmp/full" 2>/dev/null; then
+    expect "a really full disk" 7 "No space left" $P --runs "$tmp/full" ckpt.every=1 ckpt.keep_last=100
+    check "keeps whole checkpoints" sh -c "cd '$tmp/full/tiny/ckpt/latest' && sha256sum --quiet -c SHA256SUMS"
+    same "and no halves" "$(find "$tmp/full" -name '.tmp-*')" ""
+    umount "$tmp/full"
+else
+    skip "a really full disk" "cannot mount a tmpfs here"
+fi
+
+# ---- the big preset plans anywhere
+start=$(date +%s%N)
+run "$BIN/pretrain" --config configs/chimera-700m.yaml --dry-run
+cp "$tmp/.out" "$tmp/plan"
+ms=$((($(date +%s%N) - start) / 1000000))
+same "chimera-700m --dry-run exits with 0" "$code" 0
+expect_out "and counts 715.3M parameters" "parameters +715[0-9]{6} .*715" cat "$tmp/plan"
+if [ "$BIN" = build/bin ]; then
+    kb=$(python3 -c 'import resource, subprocess, sys
+subprocess.run(sys.argv[1:], stdout=subprocess.DEVNULL, check=True)
+print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)' \
+        "$BIN/pretrain" --config configs/chimera-700m.yaml --dry-run 2>/dev/null || echo unknown)
+    if [ "$kb" = unknown ]; then skip "its memory" "no python3 to measure with"
+    else same "in at most 300 MB ($kb kB)" "$((kb <= 300000))" 1; fi
+    same "in at most 2 s of a quiet machine, 20 here ($ms ms)" "$((ms < 20000))" 1
+fi
 finish
