@@ -29,12 +29,16 @@ static bool add_ids(job *j, const int32_t *id, int64_t n, int64_t bytes, int64_t
     return true;
 }
 
-static bool add_text(job *j, const char *text, size_t n, cm_err *err) {
+static bool check_utf8(const char *text, size_t n, cm_err *err) {
     size_t bad;
-    if (!cm_utf8_valid(text, n, &bad))
-        return cm_fail(err, CM_EXIT_DATA, "invalid UTF-8 at byte %zu of the document", bad);
+    return cm_utf8_valid(text, n, &bad) ||
+           cm_fail(err, CM_EXIT_DATA, "invalid UTF-8 at byte %zu of the document", bad);
+}
+
+static bool add_text(job *j, const char *text, size_t n, cm_err *err) {
     j->n_id = 0;
-    return cm_spm_encode(j->l.spm, text, n, &j->id, &j->n_id, &j->cap_id, err) &&
+    return check_utf8(text, n, err) &&
+           cm_spm_encode(j->l.spm, text, n, &j->id, &j->n_id, &j->cap_id, err) &&
            add_ids(j, j->id, j->n_id, (int64_t)n, cm_count_words(text, n), err);
 }
 
@@ -83,9 +87,10 @@ static bool add_file(job *j, const char *path, cm_err *err) {
     cm_src *src = cm_src_open(path, err);
     if (!src) return false;
     cm_buf text = { 0 };
-    bool ok = is_jsonl(path) ? add_jsonl(j, src, path, err)
-                             : read_all(src, &text, err) &&
-                                   (!text.n || add_text(j, text.s, text.n, err));
+    bool ok = is_jsonl(path) ? add_jsonl(j, src, path, err) : read_all(src, &text, err);
+    cm_err why = { 0 };
+    if (ok && text.n && !add_text(j, text.s, text.n, &why))
+        ok = cm_fail(err, why.code, "%s: %s", path, why.msg);
     cm_buf_free(&text);
     cm_src_close(src);
     return ok;
@@ -135,7 +140,7 @@ static void common_json(const job *j, cm_buf *b) {
 }
 
 static bool deliver(const job *j, cm_buf *b, cm_err *err) {
-    cm_json_close(b, '}');
+    cm_json_close(b, '{');
     const char *out = cm_app_text(j->app, "out");
     if (j->app->json) puts(b->s);
     cm_buf_addf(b, "\n");
@@ -224,6 +229,9 @@ static bool encode_like_llama(job *j, const char *path, int bos, cm_err *err) {
     cm_buf text = { 0 };
     bool ok = read_all(src, &text, err);
     cm_src_close(src);
+    cm_err why = { 0 };
+    if (ok && text.n && !check_utf8(text.s, text.n, &why))
+        ok = cm_fail(err, why.code, "%s: %s", path, why.msg);
     if (ok && text.n && text.s[text.n - 1] == '\n') text.n--;
     if (ok && bos >= 0) {
         j->cap_id = 1024;

@@ -51,6 +51,9 @@ static bool encode_prompt(job *j, const char *text, size_t n, cm_err *err) {
     if (!j->l.spm)
         return cm_fail(err, CM_EXIT_DATA,
                        "the model has no tokenizer; give token ids with --tokens");
+    size_t bad;
+    if (!cm_utf8_valid(text, n, &bad))
+        return cm_fail(err, CM_EXIT_DATA, "the prompt: invalid UTF-8 at byte %zu", bad);
     int bos = cm_spm_bos(j->l.spm);
     if (bos >= 0) push(&j->prompt, bos);
     if (!cm_spm_encode(j->l.spm, text, n, &j->prompt.id, &j->prompt.n, &j->prompt.cap, err))
@@ -157,8 +160,8 @@ static void print_json(const job *j, const cm_buf *whole, const char *why) {
     cm_json_str(&b, "end", why);
     cm_json_open(&b, "tokens", '[');
     for (int64_t i = j->prompt.n; i < j->text.n; i++) cm_json_i64(&b, NULL, j->text.id[i]);
-    cm_json_close(&b, ']');
-    cm_json_close(&b, '}');
+    cm_json_close(&b, '[');
+    cm_json_close(&b, '{');
     puts(b.s);
     cm_buf_free(&b);
 }

@@ -170,10 +170,18 @@ static void report(const job *j) {
     const char *type = cm_dtypes[j->x.type].name;
     double rel = j->rms > 0 ? j->diff / j->rms : j->diff;
     if (j->app->json) {
-        printf("{\"out\": \"%s\", \"type\": \"%s\", \"tensor_bytes\": %llu, "
-               "\"max_logit_diff_rel\": %.6g, \"kl_mean\": %.6g, \"kl_max\": %.6g, "
-               "\"same_top1\": %.6g}\n", j->c->out, type, (unsigned long long)j->bytes,
-               rel, j->kl, j->kl_most, (double)j->same / PROBE);
+        cm_buf b = {0};
+        cm_json_open(&b, NULL, '{');
+        cm_json_str(&b, "out", j->c->out);
+        cm_json_str(&b, "type", type);
+        cm_json_u64(&b, "tensor_bytes", j->bytes);
+        cm_json_f64(&b, "max_logit_diff_rel", rel);
+        cm_json_f64(&b, "kl_mean", j->kl);
+        cm_json_f64(&b, "kl_max", j->kl_most);
+        cm_json_f64(&b, "same_top1", (double)j->same / PROBE);
+        cm_json_close(&b, '{');
+        puts(b.s);
+        cm_buf_free(&b);
         return;
     }
     printf("%s: %s, %s of tensors\n", j->c->out, type,

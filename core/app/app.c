@@ -87,9 +87,8 @@ static int run_tool(cm_app_ctx *c) {
     if (!ok)
         say(err.msg);
     cm_buf none = {0};
-    if (print_out(&none) != CM_EXIT_OK && code == CM_EXIT_OK)
-        code = CM_EXIT_FAIL;
-    return code;
+    int arrived = print_out(&none);
+    return code == CM_EXIT_OK ? arrived : code;
 }
 
 int cm_app_main(int argc, char **argv, const cm_app *app) {

@@ -48,6 +48,7 @@ void cm_json_open(cm_buf *b, const char *key, char bracket) {
 }
 
 void cm_json_close(cm_buf *b, char bracket) {
+    CM_ASSERT(bracket == '{' || bracket == '[', "cm_json_close wants the opening bracket");
     cm_buf_add(b, bracket == '{' ? "}" : "]", 1);
 }
 

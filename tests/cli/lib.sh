@@ -14,6 +14,7 @@
 #   corpus FILE [N [SEED]]                N stories, one a line of JSON
 #   shards DIR [PIECES]                   a data set of 300 stories, 400 pieces
 #   tiny FILE                             a run file: 50k parameters on $tmp/data
+#   model                                 the shards $tmp/data and a model trained on them: $M
 #   tree DIR                              one hash over all names and bytes below (not locks)
 #   flip FILE OFFSET                      turn one bit of a byte
 # $tmp is a fresh folder, removed at the end.  $BIN holds the tools.
@@ -142,6 +143,12 @@ log:
 ckpt:
   every: 5
 END
+}
+model() {
+    shards "$tmp/data"
+    tiny "$tmp/tiny.yaml"
+    "$BIN/pretrain" --config "$tmp/tiny.yaml" --runs "$tmp/runs" --quiet "$@" || echo "no model" >&2
+    M=$tmp/runs/tiny/ckpt/latest
 }
 tree() { (cd "$1" && find . ! -name lock \( -type f -o -type l \) | LC_ALL=C sort |
     while read -r f; do

@@ -1,0 +1,51 @@
+#!/bin/sh
+# eval.sh -- scoring: what it prints, what it refuses.
+. tests/cli/lib.sh
+model
+E="$BIN/eval --threads 1 --quiet"
+"$BIN/world" --seed 9 --count 20 --format txt >"$tmp/text.txt"
+"$BIN/world" --seed 9 --count 20 >"$tmp/text.jsonl"
+
+expect_out "shards" "bits per byte +[0-9.]+ \+/-" $E --model "$M" --shards "$tmp/data"
+expect_out "text" "word perplexity +[0-9.]+" $E --model "$M" --text "$tmp/text.txt"
+expect_out "JSON lines" "documents 20 " $E --model "$M" --text "$tmp/text.jsonl"
+expect_out "eval.limit" "documents 3 " $E --model "$M" --text "$tmp/text.jsonl" eval.limit=3
+expect_out "llama-perplexity's mode" "\[1\][0-9.]+,.*Final estimate: PPL = " $E --model "$M" \
+    --text "$tmp/text.txt" eval.mode=llama eval.context=64
+$E --model "$M" --shards "$tmp/data" --json --out "$tmp/r.json" >"$tmp/s.json" 2>"$tmp/.err"
+json "--json" "$tmp/s.json"
+json "--out" "$tmp/r.json"
+same "--quiet is quiet" "$(cat "$tmp/.err")" ""
+$BIN/eval --quiet --threads 3 --model "$M" --shards "$tmp/data" --json >"$tmp/t.json"
+same "the same digits with 3 threads" "$(sed 's/"kernels":"[^"]*",//' "$tmp/t.json")" \
+    "$(sed 's/"kernels":"[^"]*",//' "$tmp/s.json")"
+gzip -c "$tmp/text.jsonl" >"$tmp/text.jsonl.gz"
+same "the same from .gz" "$($E --model "$M" --text "$tmp/text.jsonl.gz")" "$($E --model "$M" --text "$tmp/text.jsonl")"
+
+# ---- refusals
+expect "no model" 2 "--model" $E --text "$tmp/text.txt"
+expect "missing model" "[124]" "none" $E --model "$tmp/none" --text "$tmp/text.txt"
+expect "no text" 2 "--text" $E --model "$M"
+expect "missing text" "[12]" "none.txt" $E --model "$M" --text "$tmp/none.txt"
+: >"$tmp/empty.txt"
+expect "empty text" 2 "no document" $E --model "$M" --text "$tmp/empty.txt"
+expect "empty text, llama's way" "[24]" "." $E --model "$M" --text "$tmp/empty.txt" eval.mode=llama
+printf 'ok\n\377\376\n' >"$tmp/bad.txt"
+expect "text that is no UTF-8" 4 "bad.txt.*UTF-8 at byte 3" $E --model "$M" --text "$tmp/bad.txt"
+expect "the same, llama's way" 4 "bad.txt.*UTF-8" $E --model "$M" --text "$tmp/bad.txt" eval.mode=llama
+printf '{"text": "fine"}\n{"text": oops}\n' >"$tmp/bad.jsonl"
+expect "a broken line of JSON" 4 "bad.jsonl:2" $E --model "$M" --text "$tmp/bad.jsonl"
+expect "a field that is not there" 4 "text.jsonl:1.*'?body" $E --model "$M" --text "$tmp/text.jsonl" eval.field=body
+expect "stride beyond the window" 2 "eval.stride" $E --model "$M" --text "$tmp/text.txt" eval.context=32 eval.stride=64
+shards "$tmp/other" 420
+expect "another tokenizer's shards" 4 "tokenizer" $E --model "$M" --shards "$tmp/other"
+cp -r "$tmp/data" "$tmp/hurt"
+flip "$tmp/hurt/val-00000.tok.zst" "$(($(wc -c <"$tmp/data/val-00000.tok.zst") / 2))"
+expect "a shard with one flipped bit" 4 "val-00000.tok.zst" $E --model "$M" --shards "$tmp/hurt"
+expect "results where we cannot write" "[12]" "empty.txt" $E --model "$M" --text "$tmp/text.txt" --out "$tmp/empty.txt/r.json"
+printf old >"$tmp/old.json"
+DISK_FULL_BYTES=10 disk_full "results" "$tmp" $E --model "$M" --text "$tmp/text.txt" --out "$tmp/old.json"
+same "results that were there stay" "$(cat "$tmp/old.json")" old
+expect "results to a full stdout" 7 "standard output" sh -c "$E --model $M --text $tmp/text.txt >/dev/full"
+check "--dry-run" $E --model "$M" --text "$tmp/text.txt" --dry-run
+finish

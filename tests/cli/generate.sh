@@ -1,0 +1,89 @@
+#!/bin/sh
+# generate.sh -- continuing text: seeds, stops, logits, refusals.
+. tests/cli/lib.sh
+model
+G="$BIN/generate --threads 1 --quiet"
+text() { $G --model "$M" --prompt "One day" generate.max_tokens=40 "$@" 2>"$tmp/.err"; }
+
+# ---- the good way
+a=$(text seed=1)
+same "the same seed, the same text" "$(text seed=1)" "$a"
+check "another seed, another text" test "$(text seed=2)" != "$a"
+greedy=$(text generate.temperature=0)
+same "temperature 0 has no seed" "$(text generate.temperature=0 seed=9)" "$greedy"
+same "top_k 1 is greedy too" "$(text generate.top_k=1)" "$greedy"
+same "threads do not matter" "$($BIN/generate --quiet --model "$M" --prompt "One day" generate.max_tokens=40 \
+    seed=1 --threads 3 2>/dev/null)" "$a"
+same "--quiet is quiet" "$(cat "$tmp/.err")" ""
+expect "speed is logged on stderr" 0 "tokens/s" "$BIN/generate" --threads 1 --model "$M" --prompt x generate.max_tokens=3
+expect_out "--echo" "^One day" $G --model "$M" --prompt "One day" --echo generate.max_tokens=3
+printf 'One day' >"$tmp/prompt"
+same "--prompt-file" "$($G --model "$M" --prompt-file "$tmp/prompt" generate.max_tokens=40 seed=1)" "$a"
+same "a run folder stands for its newest checkpoint" "$($G --model "$tmp/runs/tiny" --prompt "One day" \
+    generate.max_tokens=40 seed=1)" "$a"
+# A character of the text as a stop string: the text ends right before its first occurrence.
+c=$(printf %s "$a" | cut -c 5)
+want=${a%%"$c"*}
+same "a stop string ends the text" "$(text seed=1 "generate.stop=[\"$c\"]")" "$want"
+text seed=1 --json generate.samples=3 >"$tmp/j.jsonl"
+json "--json" "$tmp/j.jsonl"
+same "--json: a line for each sample" "$(wc -l <"$tmp/j.jsonl" | tr -d ' ')" 3
+check "samples differ" test "$(sed -n 1p "$tmp/j.jsonl")" != "$(sed -n 2p "$tmp/j.jsonl")"
+text --json "generate.stop=[\"$c\"]" seed=1 >"$tmp/j.jsonl"
+check "--json says why it ended" grep -q '"end": *"stop"' "$tmp/j.jsonl"
+check "--tokens with --logits" $G --model "$M" --tokens 1,20,30,40,50 --logits "$tmp/l.f32"
+same "writes [tokens][vocabulary] floats" "$(wc -c <"$tmp/l.f32" | tr -d ' ')" $((5 * 400 * 4))
+check "again" $G --model "$M" --tokens 1,20,30,40,50 --logits "$tmp/m.f32"
+check "the same bytes" cmp "$tmp/l.f32" "$tmp/m.f32"
+expect "max_tokens 0" 0 "" $G --model "$M" --prompt "x" generate.max_tokens=0
+expect "beyond the context: a warning" 0 "exceed the context" $BIN/generate --threads 1 --model "$M" --prompt x generate.max_tokens=200
+
+# ---- refusals
+expect "no model" 2 "--model" $G --prompt x
+expect "missing model" "[124]" "none" $G --model "$tmp/none" --prompt x
+expect "no prompt" 2 "--prompt" $G --model "$M"
+expect "conflicting options" 2 "one of --prompt" $G --model "$M" --prompt x --tokens 1
+expect "missing prompt file" "[12]" "none.txt" $G --model "$M" --prompt-file "$tmp/none.txt"
+expect "a token outside the vocabulary" 2 "400" $G --model "$M" --tokens 1,400 generate.max_tokens=1
+expect "tokens that are no numbers" 2 "--tokens" $G --model "$M" --tokens 1,x
+expect "an empty token list" 2 "--tokens" $G --model "$M" --tokens ""
+expect "an empty stop string" 2 "generate.stop" $G --model "$M" --prompt x 'generate.stop=[""]'
+expect "a prompt that is no text" "[24]" "UTF-8" $G --model "$M" --prompt "$(printf 'a\377b')"
+expect "out of range" 2 "generate.top_p" $G --model "$M" --prompt x generate.top_p=2
+expect "logits where we cannot write" "[12]" "$tmp/none" $G --model "$M" --tokens 1 --logits "$tmp/none/l.f32"
+expect "an unknown key" 2 "did you mean 'generate.top_k'" $G --model "$M" --prompt x generate.topk=1
+check "--dry-run loads and stops" $G --model "$M" --prompt x --dry-run
+same "--dry-run generates nothing" "$(cat "$tmp/.out" | grep -c day)" 0
+printf 'old' >"$tmp/logits"
+DISK_FULL_BYTES=100 disk_full "logits" "$tmp" $G --model "$M" --tokens 1,2,3 --logits "$tmp/logits"
+same "the file that was there stays" "$(cat "$tmp/logits")" old
+
+# ---- damage
+hurt() { rm -rf "$tmp/hurt"; cp -rL "$M" "$tmp/hurt"; }
+for f in model.safetensors config.json tokenizer.model; do
+    hurt
+    head -c "$(($(wc -c <"$M/$f") / 2))" "$M/$f" >"$tmp/hurt/$f"
+    expect "truncated $f" 4 "$f" $G --model "$tmp/hurt" --prompt x
+    hurt
+    rm "$tmp/hurt/$f"
+    [ "$f" = tokenizer.model ] || expect "no $f" "[14]" "hurt|$f" $G --model "$tmp/hurt" --prompt x
+done
+expect "no tokenizer.model: text needs one" 4 "no tokenizer" $G --model "$tmp/hurt" --prompt x
+expect_out "token ids do not" "[0-9]" $G --model "$tmp/hurt" --tokens 1,2 generate.max_tokens=2
+for f in model.safetensors tokenizer.model config.json; do
+    hurt
+    flip "$tmp/hurt/$f" "$(($(wc -c <"$M/$f") / 2))"
+    expect "one flipped bit in a checkpoint's $f" 4 "$f" $G --model "$tmp/hurt" --prompt x
+done
+printf 'GGUF nonsense' >"$tmp/x.gguf"
+expect "a GGUF that is none" 4 "x.gguf" $G --model "$tmp/x.gguf" --prompt x
+: >"$tmp/x.gguf"
+expect "an empty GGUF" 4 "x.gguf" $G --model "$tmp/x.gguf" --prompt x
+
+# ---- signals
+"$BIN/generate" --threads 1 --model "$M" --prompt x generate.max_tokens=1000000 generate.ignore_eos=true >"$tmp/o" 2>"$tmp/e" &
+pid=$!
+for _ in $(seq 400); do [ -s "$tmp/o" ] && break; sleep 0.02; done
+kill -INT $pid; wait $pid
+same "SIGINT: exit 130" "$?" 130
+finish

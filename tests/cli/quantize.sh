@@ -1,0 +1,71 @@
+#!/bin/sh
+# quantize.sh -- conversions: round trips, refusals, damaged sources, full disks.
+. tests/cli/lib.sh
+model
+Q="$BIN/quantize --threads 1 --quiet"
+G="$BIN/generate --threads 1 --quiet"
+greedy() { $G --model "$1" --prompt "One day" generate.temperature=0 generate.max_tokens=40; }
+text=$(greedy "$M")
+
+for t in f32 f16 bf16 q8_0; do
+    expect_out "$t GGUF, parity checked" "parity: tensors within" $Q --model "$M" --type $t --out "$tmp/$t.gguf"
+    expect_out "$t GGUF: generate reads it" "." $G --model "$tmp/$t.gguf" --prompt "One day" generate.max_tokens=5
+done
+same "f32 GGUF: the same greedy text" "$(greedy "$tmp/f32.gguf")" "$text"
+check "Hugging Face folder" $Q --model "$M" --format hf --out "$tmp/hf"
+same "Hugging Face folder: the same greedy text" "$(greedy "$tmp/hf")" "$text"
+check "GGUF to checkpoint" $Q --model "$tmp/f32.gguf" --format checkpoint --out "$tmp/back"
+same "GGUF to checkpoint: the same greedy text" "$(greedy "$tmp/back")" "$text"
+check "there and back to GGUF" $Q --model "$tmp/back" --type f32 --out "$tmp/again.gguf"
+json "config.json is JSON" "$tmp/hf/config.json"
+$Q --model "$M" --out "$tmp/j.gguf" --json >"$tmp/j.json"
+json "--json" "$tmp/j.json"
+expect_out "--dry-run lists and totals" "total: " $Q --model "$M" --out "$tmp/dry.gguf" --dry-run
+absent "--dry-run writes nothing" "$tmp/dry.gguf"
+
+# ---- refusals
+expect "no model" 2 "--model" $Q --out "$tmp/x.gguf"
+expect "nowhere to write" 2 "--out" $Q --model "$M"
+expect "missing model" "[124]" "none" $Q --model "$tmp/none" --out "$tmp/x.gguf"
+expect "unknown type" 2 "q8_0" $Q --model "$M" --type q9 --out "$tmp/x.gguf"
+expect "unknown format" 2 "checkpoint" $Q --model "$M" --format onnx --out "$tmp/x.gguf"
+expect "conflicting options" 2 "checkpoints are f32" $Q --model "$M" --format checkpoint --type q8_0 --out "$tmp/x"
+expect "the output is the input" 2 "would replace" $Q --model "$tmp/f32.gguf" --out "$tmp/f32.gguf"
+expect "below a file" "[12]" "j.json" $Q --model "$M" --out "$tmp/j.json/x.gguf"
+expect "in /proc" "[12]" "/proc" $Q --model "$M" --out /proc/chimera.gguf
+absent "nothing of these was written" "$tmp/x.gguf" "$tmp/x"
+"$BIN/pretrain" --config "$tmp/tiny.yaml" --runs "$tmp/runs" --quiet name=wide model.ssm_expand=4 model.export=any sched.tokens=1024 ckpt.every=0
+expect "what GGUF cannot say, by key" 2 "model.ssm_expand: GGUF cannot say" $Q --model "$tmp/runs/wide/ckpt/latest" --out "$tmp/x.gguf"
+absent "is not written" "$tmp/x.gguf"
+
+# ---- damage
+bad() { # NAME CODE REGEX SOURCE
+    expect "$1" "$2" "$3" $Q --model "$4" --out "$tmp/x.gguf"
+    absent "$1: nothing written" "$tmp/x.gguf"
+}
+size=$(wc -c <"$tmp/f32.gguf")
+for at in 10 100 3000 $((size / 2)) $((size - 1)); do
+    head -c "$at" "$tmp/f32.gguf" >"$tmp/cut.gguf"
+    bad "GGUF cut at $at" 4 "cut.gguf" "$tmp/cut.gguf"
+done
+cp "$tmp/f32.gguf" "$tmp/cut.gguf"; flip "$tmp/cut.gguf" 1
+bad "GGUF with another magic" 4 "cut.gguf" "$tmp/cut.gguf"
+cp "$tmp/f32.gguf" "$tmp/cut.gguf"; flip "$tmp/cut.gguf" 15
+bad "GGUF with an absurd count" 4 "cut.gguf" "$tmp/cut.gguf"
+for at in 4 100 5000; do
+    rm -rf "$tmp/cut"; cp -r "$tmp/hf" "$tmp/cut"
+    head -c $at "$tmp/hf/model.safetensors" >"$tmp/cut/model.safetensors"
+    bad "safetensors cut at $at" 4 "model.safetensors" "$tmp/cut"
+done
+rm -rf "$tmp/cut"; cp -r "$tmp/hf" "$tmp/cut"
+sed 's/"hidden_size": *[0-9]*/"hidden_size": 64/' "$tmp/hf/config.json" >"$tmp/cut/config.json"
+bad "a config of another shape" 4 "cut" "$tmp/cut"
+printf '{"hidden_size": ' >"$tmp/cut/config.json"
+bad "a broken config.json" 4 "config.json" "$tmp/cut"
+
+# ---- full disks
+printf old >"$tmp/x.gguf"
+DISK_FULL_BYTES="0 20000" disk_full "GGUF" "$tmp" $Q --model "$M" --out "$tmp/x.gguf"
+same "the file that was there stays" "$(cat "$tmp/x.gguf")" old
+DISK_FULL_BYTES="0 20000" disk_full "folder" "$tmp/full-hf" $Q --model "$M" --format hf --out "$tmp/full-hf"
+finish
