@@ -211,6 +211,38 @@ static bool read_tokenizer(cm_loaded *l, const char *dir, cm_err *err) {
     return ok;
 }
 
+/* Compare a file with its line in the checkpoint's SHA256SUMS, when there is one.  hex: the
+ * file's own sum where it is known already, else NULL. */
+static bool check_sum(const char *dir, const char *sums, const char *name, const char *hex,
+                      cm_err *err) {
+    char *line = cm_strf("  %s\n", name), *path = cm_strf("%s/%s", dir, name), own[65];
+    const char *at = strstr(sums, line);
+    bool ok = true;
+    if (at && at - sums >= 64 && cm_exists(path)) {
+        ok = hex || cm_sha_file(path, own, err);
+        if (ok && strncmp(at - 64, hex ? hex : own, 64))
+            ok = cm_fail(err, CM_EXIT_DATA, "%s: damaged: its SHA-256 is %.12s..., SHA256SUMS "
+                         "says %.12s...", path, hex ? hex : own, at - 64);
+    }
+    free(line);
+    free(path);
+    return ok;
+}
+
+static bool check_sums(const cm_loaded *l, const char *dir, cm_err *err) {
+    char *path = cm_strf("%s/SHA256SUMS", dir), *sums = NULL;
+    size_t n;
+    bool ok = true;
+    if (cm_exists(path))
+        ok = cm_read_file(path, MAX_TEXT, &sums, &n, err) &&
+             check_sum(dir, sums, "config.json", NULL, err) &&
+             check_sum(dir, sums, "tokenizer.model", NULL, err) &&
+             check_sum(dir, sums, "model.safetensors", l->id, err);
+    free(sums);
+    free(path);
+    return ok;
+}
+
 static bool load_folder(cm_loaded *l, const char *dir, bool trained, cm_err *err) {
     char *config = cm_strf("%s/config.json", dir), *state = cm_strf("%s/state.json", dir);
     snprintf(l->source, sizeof l->source, "%s",
@@ -219,7 +251,8 @@ static bool load_folder(cm_loaded *l, const char *dir, bool trained, cm_err *err
     shards sh = {0};
     bool ok = cm_hf_conf(&f, config, err) && open_shards(&sh, dir, err);
     if (ok) ok = read_shards(l, &f, &sh, dir, trained, err);
-    ok = ok && read_tokenizer(l, dir, err) && cm_sha_file(sh.weights, l->id, err);
+    ok = ok && read_tokenizer(l, dir, err) && cm_sha_file(sh.weights, l->id, err) &&
+         check_sums(l, dir, err);
     close_shards(&sh);
     free(config);
     free(state);
