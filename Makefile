@@ -9,17 +9,29 @@ BIN     := $(if $(filter release,$(MODE)),build/bin,$(O)/bin)
 T       := $(O)/test
 
 WARN    := -Wall -Wextra -Wpedantic -Wshadow -Wvla -Werror
+# Fuzzing wants clang, and Debian's clang brings no OpenMP: one thread, easier to repeat.
+ifeq ($(MODE),fuzz)
+override CC  := clang
+override CXX := clang++
+OMP := -Itests/fuzz/stub
+WARN += -Wno-unknown-pragmas -Wno-source-uses-openmp -Wno-unused-variable \
+        -Wno-unused-but-set-variable
+else
+OMP := -fopenmp
+endif
 OPT.release := -O2
 OPT.debug   := -O0 -DCM_DEBUG
 OPT.f64     := -O2 -DCM_F64 -DCM_DEBUG
+OPT.fuzz    := -O1 -DCM_DEBUG -fsanitize=fuzzer-no-link,address,undefined \
+               -fno-sanitize-recover=undefined
 OPT.asan    := -O1 -DCM_DEBUG -fsanitize=address,undefined -fno-sanitize-recover=undefined
-COMMON  := -g -ffp-contract=off -fno-omit-frame-pointer -fopenmp -MMD -MP -Icore -I. \
+COMMON  := -g -ffp-contract=off -fno-omit-frame-pointer $(OMP) -MMD -MP -Icore -I. \
            $(WARN) $(OPT.$(MODE)) $(EXTRA)
 CFLAGS  := -std=c11 -D_GNU_SOURCE -Wstrict-prototypes $(COMMON)
 CXXFLAGS := -std=c++17 $(COMMON)
 LDLIBS  := -lopenblas -lsentencepiece -lsentencepiece_train -lyaml -lcjson -lzstd -lz \
            -lcrypto -lstdc++ -lm
-LDFLAGS := -fopenmp $(filter -fsanitize%,$(OPT.$(MODE)))
+LDFLAGS := $(filter -fopenmp,$(OMP)) $(filter -fsanitize%,$(OPT.$(MODE)))
 ISA.avx2   := -mavx2 -mfma -mf16c
 ISA.avx512 := -mavx512f -mavx512bw -mavx512vl -mavx512dq -mavx2 -mfma -mf16c
 # Only files whose name ends in an instruction level get its flags.
@@ -65,6 +77,12 @@ $(O)/tests/unit/emu512_avx2.o: CFLAGS += -O1 -Wno-psabi
 # Tests of the training loop share a tiny corpus and model.
 $(T)/unit/trainer_test $(T)/unit/alloc_test $(T)/unit/ckpt_test $(T)/unit/data_test $(T)/fault/train_test: \
     $(O)/tests/train_fixture.o
+# One program for every reader of outside bytes: make MODE=fuzz fuzz-build.
+fuzz-build: $(patsubst tests/fuzz/%.c,$(O)/fuzz/%,$(wildcard tests/fuzz/*_fuzz.c))
+$(O)/fuzz/%: $(O)/tests/fuzz/%.o $(O)/libchimera.a
+	@mkdir -p $(@D)
+	@echo '  LINK  $@'
+	@$(CXX) -fsanitize=fuzzer,address,undefined $^ $(LDLIBS) -o $@
 # Programs the tests use: docs.c prints docs/ops.md, mkmodel.c makes random models.
 $(T)/docs: $(O)/tests/lint/docs.o $(O)/libchimera.a
 	@mkdir -p $(@D)
@@ -129,7 +147,7 @@ help: ## list the targets
 	@grep -hE '^[a-z0-9-]+:.*##' Makefile | sed -E 's/:.*## /\t/' | \
 	    awk -F '\t' '{ printf "  %-10s %s\n", $$1, $$2 }'
 
-.PHONY: all tests-build deps demo test-deps test test-full interop lint bench docs ci \
+.PHONY: all tests-build fuzz-build deps demo test-deps test test-full interop lint bench docs ci \
         install clean help
 .SECONDARY:
 .DELETE_ON_ERROR:

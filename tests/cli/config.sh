@@ -94,7 +94,7 @@ for t in $tools; do
     if command -v groff >/dev/null 2>&1; then
         same "$t --help=man has no roff warnings" "$(groff -man -Tascii -ww -z "$tmp/$t.1" 2>&1)" ""
         expect_out "$t --help=man has its parts" "NAME.*SYNOPSIS.*OPTIONS.*EXIT STATUS" \
-            sh -c "groff -man -Tascii '$tmp/$t.1' | sed 's/\x1b\[[0-9;]*m//g'"
+            sh -c "groff -man -Tascii -P-cbou '$tmp/$t.1'"
     else
         expect_out "$t --help=man" "^.TH CHIMERA.*SH NAME.*SH OPTIONS.*SH EXIT" cat "$tmp/$t.1"
     fi
