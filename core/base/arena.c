@@ -26,6 +26,8 @@
 #define unpoison(p, n) ((void)(p), (void)(n))
 #endif
 
+enum { HUGE = 4 << 20 }; /* bytes from which an arena asks for huge pages */
+
 static void *reserve(size_t cap, int prot) {
     void *p = mmap(NULL, cap, prot, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
     return p == MAP_FAILED ? NULL : p;
@@ -38,6 +40,8 @@ bool cm_arena_open(cm_arena *a, const char *name, size_t cap, cm_err *err) {
     if (!a->base)
         return cm_fail_errno(err, CM_EXIT_RESOURCE,
                              "arena '%s': cannot reserve %zu bytes", name, cap);
+    /* Rows of a matrix lie about a page apart: small pages would miss the TLB at each. */
+    if (cap >= HUGE) madvise(a->base, cap, MADV_HUGEPAGE);
     a->cap = cap;
     return true;
 }

@@ -41,12 +41,12 @@ typedef struct cm_gemm_args {
 /* The reference product, single thread. */
 void cm_gemm_ref(const cm_gemm_args *g);
 
-/* Panels for the strict backend, see pack_avx2.c:  dst[p*w + i] = src[i*ld + p] and
- * dst[p*w + i] = src[p*ld + i]  for p < k and i < rows (cols) <= w <= 32. */
+/* Panels for the strict backend, see pack_avx2.c, for p < k:  dst[p*w + i] = src[i*ld + p],
+ * i < rows <= w <= 32;  dst[j/w*w*k + p*w + j%w] = src[p*ld + j], j < cols. */
 enum { CM_PACK_SLACK = 8 };
 void cm_pack_rows(cm_real *dst, int w, const cm_real *src, int64_t ld, int rows,
                   int64_t k);
-void cm_pack_cols(cm_real *dst, int w, const cm_real *src, int64_t ld, int cols,
+void cm_pack_cols(cm_real *dst, int w, const cm_real *src, int64_t ld, int64_t cols,
                   int64_t k);
 
 /* The strict product on a vector level: on one thread with its own buffers, or opening a

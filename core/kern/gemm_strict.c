@@ -78,14 +78,13 @@ static void pack_a(const step *s, cm_real *dst, int64_t i0, int64_t m, int64_t k
                    int64_t k) {
     const cm_gemm_args *g = s->g;
     int mr = s->mk->mr;
-    for (int64_t i = 0; i < m; i += mr, dst += mr * k) {
-        const cm_real *src = g->A + (i0 + i) * g->ars + k0 * g->acs;
-        int rows = (int)min64(mr, m - i);
-        if (g->ars == 1)
-            cm_pack_cols(dst, mr, src, g->acs, rows, k);
-        else
-            cm_pack_rows(dst, mr, src, g->ars, rows, k);
+    const cm_real *src = g->A + i0 * g->ars + k0 * g->acs;
+    if (g->ars == 1) {
+        cm_pack_cols(dst, mr, src, g->acs, m, k);
+        return;
     }
+    for (int64_t i = 0; i < m; i += mr, dst += mr * k)
+        cm_pack_rows(dst, mr, src + i * g->ars, g->ars, (int)min64(mr, m - i), k);
 }
 
 /* One KC block of one tile: rows [i, i+m), columns [j, j+n) of the step. */

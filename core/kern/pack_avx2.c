@@ -1,8 +1,8 @@
 /* pack_avx2.c -- packing for the strict gemm: panels of W rows or columns, K outermost.
  *
  * Both operands end up as dst[p*W + i]; `cm_pack_rows` reads strips whose K is contiguous
- * (a transpose, done in 8x8 blocks in registers), `cm_pack_cols` strips that are W wide in
- * memory (copies).  Lanes past `rows` are unspecified.  Stores may run up to 7 elements
+ * (a transpose, done in 8x8 blocks in registers), `cm_pack_cols` strips that lie W wide
+ * beside each other in memory (copies).  Lanes past `rows` are unspecified.  Stores may run up to 7 elements
  * past the panel: buffers carry CM_PACK_SLACK.  Used by every vector level. */
 #include "kern/gemm.h"
 
@@ -44,17 +44,23 @@ void cm_pack_rows(float *dst, int w, const float *src, int64_t ld, int rows, int
         for (int i = 0; i < w; i++) dst[p * w + i] = r[i][p];
 }
 
-void cm_pack_cols(float *dst, int w, const float *src, int64_t ld, int cols, int64_t k) {
-    if (cols < w) {
-        for (int64_t p = 0; p < k; p++)
-            memcpy(dst + p * w, src + p * ld, (size_t)cols * sizeof *dst);
-        return;
-    }
-    int whole = w / 8 * 8;
-    for (int64_t p = 0; p < k; p++) {
-        for (int i = 0; i < whole; i += 8)
-            _mm256_storeu_ps(dst + p * w + i, _mm256_loadu_ps(src + p * ld + i));
-        for (int i = whole; i < w; i++) dst[p * w + i] = src[p * ld + i];
+/* Rows of the source run past all panels before the next row: one strip at a time would
+ * fetch each of its lines, rows apart and often in one cache set, for every strip. */
+void cm_pack_cols(float *dst, int w, const float *src, int64_t ld, int64_t cols,
+                  int64_t k) {
+    int64_t whole = cols / w * w, rest = cols - whole;
+    for (int64_t p = 0; p < k; p++, src += ld) {
+        float *d = dst + p * w;
+        /* Groups of 8 may read into the next row and spill into the next step's place,
+         * which is written later; the last step has neither. */
+        if (p + 1 < k)
+            for (int64_t j = 0; j < whole; j += w, d += w * k)
+                for (int i = 0; i < w; i += 8)
+                    _mm256_storeu_ps(d + i, _mm256_loadu_ps(src + j + i));
+        else
+            for (int64_t j = 0; j < whole; j += w, d += w * k)
+                memcpy(d, src + j, (size_t)w * sizeof *d);
+        if (rest) memcpy(d, src + whole, (size_t)rest * sizeof *d);
     }
 }
 
@@ -65,9 +71,11 @@ void cm_pack_rows(cm_real *dst, int w, const cm_real *src, int64_t ld, int rows,
         for (int i = 0; i < rows; i++) dst[p * w + i] = src[i * ld + p];
 }
 
-void cm_pack_cols(cm_real *dst, int w, const cm_real *src, int64_t ld, int cols,
+void cm_pack_cols(cm_real *dst, int w, const cm_real *src, int64_t ld, int64_t cols,
                   int64_t k) {
-    for (int64_t p = 0; p < k; p++)
-        memcpy(dst + p * w, src + p * ld, (size_t)cols * sizeof *dst);
+    for (int64_t j = 0; j < cols; j += w, dst += w * k)
+        for (int64_t p = 0; p < k; p++)
+            memcpy(dst + p * w, src + p * ld + j,
+                   (size_t)(cols - j < w ? cols - j : w) * sizeof *dst);
 }
 #endif

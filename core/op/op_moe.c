@@ -11,7 +11,8 @@
 
 enum {
     BLOCK = 256, /* rows that share one partial sum of the router statistics */
-    FEW = 128    /* mean rows an expert below which experts run side by side */
+    ROWS = 256,  /* rows of a product that one thread does */
+    SERIAL = 1 << 16 /* multiplications of all experts that one thread does */
 };
 
 typedef struct moe_attr {
@@ -202,24 +203,34 @@ static cm_real router_losses(const cm_node *n, const dims *d, const work *w,
 
 /* ---- products over the sorted rows ------------------------------------------------- */
 
+/* Both run one parallel region over (expert, block of rows), each block a product on one
+ * thread: experts with few rows leave nobody idle. */
+
 /* c[stretch of e] = a[stretch of e] op(w_e), w_e matrix e of w; N, K are the columns of c
  * and a, and op(w_e) is [K,N]. */
 static void rows_by_expert(const dims *d, const kept *s, bool transposed, int64_t N,
                            int64_t K, const cm_real *a, const cm_real *w, cm_real *c) {
     int64_t ldw = transposed ? K : N;
-#pragma omp parallel for schedule(dynamic) if (d->RK < FEW * d->E)
-    for (int64_t e = 0; e < d->E; e++)
-        cm_gemm(false, transposed, load_of(s, e), N, K, 1, a + s->first[e] * K, K,
-                w + e * N * K, ldw, 0, c + s->first[e] * N, N);
+#pragma omp parallel if (d->RK * N * K > SERIAL)
+    for (int64_t e = 0; e < d->E; e++) {
+#pragma omp for schedule(dynamic) nowait
+        for (int64_t i = s->first[e]; i < s->first[e + 1]; i += ROWS) {
+            int64_t rows = s->first[e + 1] - i < ROWS ? s->first[e + 1] - i : ROWS;
+            cm_gemm1(false, transposed, rows, N, K, 1, a + i * K, K, w + e * N * K, ldw, 0,
+                     c + i * N, N);
+        }
+    }
 }
 
 /* gw_e[M,N] += a[stretch of e]^T b[stretch of e]. */
 static void weights_by_expert(const dims *d, const kept *s, int64_t M, int64_t N,
                               const cm_real *a, const cm_real *b, cm_real *gw) {
-#pragma omp parallel for schedule(dynamic) if (d->RK < FEW * d->E)
+#pragma omp parallel for collapse(2) schedule(dynamic) if (d->RK * M * N > SERIAL)
     for (int64_t e = 0; e < d->E; e++)
-        cm_gemm(true, false, M, N, load_of(s, e), 1, a + s->first[e] * M, M,
-                b + s->first[e] * N, N, 1, gw + e * M * N, N);
+        for (int64_t i = 0; i < M; i += ROWS)
+            cm_gemm1(true, false, M - i < ROWS ? M - i : ROWS, N, load_of(s, e), 1,
+                     a + s->first[e] * M + i, M, b + s->first[e] * N, N, 1,
+                     gw + (e * M + i) * N, N);
 }
 
 /* ---- forward ----------------------------------------------------------------------- */
