@@ -39,6 +39,7 @@ static size_t broken_tail(const cm_buf *b) {
 }
 
 static void release(cm_stream *s, size_t n) {
+    if (!n) return;
     cm_buf_add(&s->ready, s->held.s, n);
     s->held.n -= n;
     memmove(s->held.s, s->held.s + n, s->held.n);
