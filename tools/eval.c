@@ -259,6 +259,29 @@ static bool run_llama(job *j, cm_err *err) {
            report_llama(j, &r, ctx, err);
 }
 
+/* What would be read is there. */
+static bool dry_run(const job *j, cm_err *err) {
+    const cm_model_conf *m = &j->l.model.conf;
+    const char *path;
+    bool ok = true;
+    for (int i = 0; ok && (path = cm_app_text_at(j->app, "text", i)); i++) {
+        cm_src *src = cm_src_open(path, err);
+        ok = src != NULL;
+        cm_src_close(src);
+    }
+    for (int i = 0; ok && (path = cm_app_text_at(j->app, "shards", i)); i++) {
+        cm_dataset d;
+        ok = cm_dataset_open(&d, path, err);
+        if (ok) cm_dataset_close(&d);
+    }
+    if (ok)
+        printf("parameters  %lld, %lld used by a token\nvocabulary  %lld\n"
+               "context     %lld\n", (long long)cm_model_count(m, false),
+               (long long)cm_model_count(m, true), (long long)m->vocab_size,
+               (long long)m->context);
+    return ok;
+}
+
 static bool run_job(job *j, cm_err *err) {
     const char *model = cm_app_text(j->app, "model");
     if (!model) return cm_fail(err, CM_EXIT_USAGE, "--model PATH is needed");
@@ -267,6 +290,7 @@ static bool run_job(job *j, cm_err *err) {
     if (!cm_load(&j->l, model, false, err)) return false;
     if (!j->l.spm)
         return cm_fail(err, CM_EXIT_DATA, "%s: the model has no tokenizer", model);
+    if (j->app->dry_run) return dry_run(j, err);
     return j->app->conf.eval.mode == CM_EVAL_LLAMA ? run_llama(j, err)
                                                    : run_documents(j, err);
 }

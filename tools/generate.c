@@ -208,6 +208,14 @@ static bool all_samples(job *j, cm_err *err) {
     return true;
 }
 
+static void print_plan(const job *j) {
+    const cm_model_conf *m = &j->l.model.conf;
+    printf("parameters  %lld, %lld used by a token\nvocabulary  %lld\ncontext     %lld\n"
+           "prompt      %lld tokens\n", (long long)cm_model_count(m, false),
+           (long long)cm_model_count(m, true), (long long)m->vocab_size,
+           (long long)m->context, (long long)j->prompt.n);
+}
+
 static bool run_job(job *j, cm_err *err) {
     const char *model = cm_app_text(j->app, "model");
     const char *logits = cm_app_text(j->app, "logits");
@@ -219,6 +227,10 @@ static bool run_job(job *j, cm_err *err) {
         cm_log(CM_LOG_WARN, "%lld tokens exceed the context of %lld that the model promises",
                (long long)need, (long long)j->l.model.conf.context);
     if (!cm_session_open(&j->s, &j->l.model, (int)need, err)) return false;
+    if (j->app->dry_run) {
+        print_plan(j);
+        return true;
+    }
     if (logits) return write_logits(j, logits, err);
     j->logits = malloc((size_t)V * sizeof *j->logits);
     j->work = malloc(cm_sample_work_bytes((int)V));

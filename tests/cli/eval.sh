@@ -47,5 +47,7 @@ printf old >"$tmp/old.json"
 DISK_FULL_BYTES=10 disk_full "results" "$tmp" $E --model "$M" --text "$tmp/text.txt" --out "$tmp/old.json"
 same "results that were there stay" "$(cat "$tmp/old.json")" old
 expect "results to a full stdout" 7 "standard output" sh -c "$E --model $M --text $tmp/text.txt >/dev/full"
-check "--dry-run" $E --model "$M" --text "$tmp/text.txt" --dry-run
+expect_out "--dry-run looks, and scores nothing" "parameters +49670" $E --model "$M" --text "$tmp/text.txt" --dry-run
+same "--dry-run: no result" "$(grep -c bits "$tmp/.out")" 0
+expect "--dry-run: missing text" "[12]" "none.txt" $E --model "$M" --text "$tmp/none.txt" --dry-run
 finish

@@ -52,8 +52,7 @@ expect "a prompt that is no text" "[24]" "UTF-8" $G --model "$M" --prompt "$(pri
 expect "out of range" 2 "generate.top_p" $G --model "$M" --prompt x generate.top_p=2
 expect "logits where we cannot write" "[12]" "$tmp/none" $G --model "$M" --tokens 1 --logits "$tmp/none/l.f32"
 expect "an unknown key" 2 "did you mean 'generate.top_k'" $G --model "$M" --prompt x generate.topk=1
-check "--dry-run loads and stops" $G --model "$M" --prompt x --dry-run
-same "--dry-run generates nothing" "$(cat "$tmp/.out" | grep -c day)" 0
+expect_out "--dry-run loads and stops" "parameters +49670.*prompt +2 tokens $" $G --model "$M" --prompt x --dry-run
 printf 'old' >"$tmp/logits"
 DISK_FULL_BYTES=100 disk_full "logits" "$tmp" $G --model "$M" --tokens 1,2,3 --logits "$tmp/logits"
 same "the file that was there stays" "$(cat "$tmp/logits")" old
