@@ -17,7 +17,7 @@ if [ -z "${TEXT:-}" ]; then
     say "1. Text: stories of a small simulated world"
     mkdir -p "runs/$RUN-text"
     train=runs/$RUN-text/train.jsonl val=runs/$RUN-text/val.jsonl
-    [ -s "$train" ] || $B/world --seed 1 --bytes 24M --split train --out "$train"
+    [ -s "$train" ] || $B/world --seed 1 --bytes 16M --split train --out "$train"
     [ -s "$val" ] || $B/world --seed 1 --bytes 1M --split val --out "$val"
     set -- "tokenize.inputs=[$train]" "tokenize.val_inputs=[$val]" tokenize.val_frac=0
     prompt="On Sunday, Mia was at the market."

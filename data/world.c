@@ -7,10 +7,11 @@
 static const char usage[] =
     "usage: world [--kind stories|instructions|preferences|eval] [--split train|val|test]\n"
     "             [--seed N] [--bytes N | --count N] [--format jsonl|txt] [--out FILE|-]\n"
-    "       world check [--allow-cut] [--show] FILE|-\n"
+    "       world check [--allow-cut] [--show] [--least PERCENT] FILE|-\n"
     "\n"
     "Writes text from a small simulated world, or checks texts (one a line, or jsonl with\n"
     "a field `text`): does each sentence parse, and is it true in the world so far?\n"
+    "Fewer than --least PERCENT that parse: exit code 3.\n"
     "\n"
     "  world --seed 1 --bytes 40M --out stories.jsonl\n"
     "  world --split test --count 500 --format txt --out -\n"
@@ -228,11 +229,15 @@ static bool check_lines(FILE *f, bool complete, bool show, tally *t) {
 
 static bool check(int argc, char **argv, cm_err *err) {
     bool complete = true, show = false;
+    double least = 0;
     const char *path = NULL;
     for (int i = 0; i < argc; i++) {
         if (strcmp(argv[i], "--allow-cut") == 0) complete = false;
         else if (strcmp(argv[i], "--show") == 0) show = true;
-        else if (argv[i][0] == '-' && argv[i][1])
+        else if (strcmp(argv[i], "--least") == 0) {
+            if (++i == argc || !cm_parse_f64(argv[i], &least))
+                return cm_fail(err, CM_EXIT_USAGE, "check: --least wants a percentage");
+        } else if (argv[i][0] == '-' && argv[i][1])
             return cm_fail(err, CM_EXIT_USAGE, "check: unknown option '%s'", argv[i]);
         else path = argv[i];
     }
@@ -247,6 +252,10 @@ static bool check(int argc, char **argv, cm_err *err) {
     printf("texts %ld\nparse %ld (%.1f%%)\nconsistent %ld (%.1f%%)\ncut %ld\n", t.n,
            t.parses, 100.0 * (double)t.parses / (double)t.n, t.consistent,
            100.0 * (double)t.consistent / (double)t.n, t.cut);
+    double percent = 100.0 * (double)t.parses / (double)t.n;
+    if (percent < least)
+        return cm_fail(err, CM_EXIT_CHECK, "%s: %.1f%% of the texts parse, wanted %.1f%%", path,
+                       percent, least);
     return true;
 }
 
