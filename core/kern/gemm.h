@@ -13,7 +13,7 @@
 
 #include "kern/kern.h"
 
-enum { CM_GEMM_KC = 256, CM_MAX_THREADS = 256 };
+enum { CM_GEMM_KC = 512, CM_MAX_THREADS = 256 };
 
 /* One block of k <= KC steps for a tile of mr rows and nr columns, 1 or more each and at
  * most the full tile:  A element (i,p) at a[i*ars + p*acs], B row p at b[p*brs], dense. */

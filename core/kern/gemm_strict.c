@@ -11,8 +11,9 @@
 #include <stdlib.h>
 
 enum {
-    TILE_ROWS = 96,          /* rows of an A block: 96 * KC floats = 96 KiB, half of L2 */
+    TILE_ROWS = 96,          /* rows of an A block: 96 * KC floats, 192 KiB, stay in L2 */
     OWN_COLS = 512,          /* columns of the per-thread B buffer at one KC block */
+    FEW_COLS = 64,           /* as many as L2 keeps, for few rows: used once or twice */
     TEAM_FLOATS = 4 << 20,   /* shared B buffer */
     OWN_A = (TILE_ROWS + 32) * CM_GEMM_KC + CM_PACK_SLACK,
     OWN_B = (OWN_COLS + 32) * CM_GEMM_KC + CM_PACK_SLACK,
@@ -174,12 +175,34 @@ static bool in_place(const cm_micro *mk, const cm_gemm_args *g) {
     return g->bcs == 1 && (g->M <= 2 * mk->mr || g->K * g->N <= 128 * 128);
 }
 
-void cm_gemm_strict(const cm_micro *mk, const cm_gemm_args *g, int threads) {
-    bool pack = !in_place(mk, g);
-    if (threads == 1) {
-        steps(mk, g, 1, pack ? own_of_thread() + OWN_A : NULL, OWN_COLS * CM_GEMM_KC);
-        return;
+static void alone(const cm_micro *mk, const cm_gemm_args *g) {
+    cm_real *b = in_place(mk, g) ? NULL : own_of_thread() + OWN_A;
+    int64_t cols = g->M <= 2 * mk->mr ? FEW_COLS : OWN_COLS;
+    steps(mk, g, 1, b, cols * CM_GEMM_KC);
+}
+
+/* With one block of rows threads share nothing but A: each takes columns of its own. */
+static void by_columns(const cm_micro *mk, const cm_gemm_args *g, int threads) {
+    int64_t width = round_up(ceil_div(g->N, 4 * threads), mk->nr);
+    int64_t parts = ceil_div(g->N, width);
+#pragma omp parallel for schedule(dynamic) num_threads(threads)
+    for (int64_t t = 0; t < parts; t++) {
+        cm_gemm_args part = *g;
+        part.N = min64(width, g->N - t * width);
+        part.B += t * width * g->bcs;
+        part.C += t * width;
+        alone(mk, &part);
     }
+}
+
+void cm_gemm_strict(const cm_micro *mk, const cm_gemm_args *g, int threads) {
+    if (threads == 1) {
+        alone(mk, g);
+    } else if (g->M <= TILE_ROWS) {
+        by_columns(mk, g, threads);
+    } else {
+        cm_real *b = in_place(mk, g) ? NULL : team_buf;
 #pragma omp parallel num_threads(threads)
-    steps(mk, g, threads, pack ? team_buf : NULL, TEAM_FLOATS);
+        steps(mk, g, threads, b, TEAM_FLOATS);
+    }
 }

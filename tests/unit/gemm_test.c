@@ -109,9 +109,9 @@ static void check(const prob *p, bool alone, bool strict) {
 static void sweep(bool strict) {
     static const int dims[][3] = {
         { 1, 1, 1 }, { 1, 16, 1 }, { 1, 33, 300 }, { 2, 15, 7 }, { 3, 17, 64 },
-        { 4, 40, 513 }, { 5, 8, 9 }, { 6, 16, 256 }, { 7, 31, 257 }, { 13, 47, 33 },
+        { 4, 40, 1025 }, { 5, 8, 9 }, { 6, 16, 512 }, { 7, 31, 513 }, { 13, 47, 33 },
         { 14, 32, 5 }, { 15, 64, 65 }, { 29, 65, 100 }, { 64, 64, 64 }, { 65, 20, 130 },
-        { 97, 100, 31 }, { 64, 700, 33 }, { 200, 90, 700 }, { 3, 5, 0 }, { 130, 1, 19 },
+        { 97, 100, 31 }, { 64, 700, 33 }, { 200, 90, 700 }, { 98, 150, 530 }, { 3, 5, 0 }, { 130, 1, 19 },
     };
     static const double ab[][2] = { { 1, 0 }, { 1, 1 }, { 0.7, 0 }, { -1.3, 0.5 } };
     int n_dims = sizeof dims / sizeof *dims;
@@ -165,7 +165,7 @@ TEST(fast_backend_is_right) {
 /* A product wider and deeper than the shared panel buffer, on 1, 2 and 3 threads. */
 TEST(steps_and_threads_do_not_show) {
     if (!have_avx2()) return;
-    prob p = { false, true, 40, 17000, 300, 0, 1, 0 };
+    prob p = { false, true, 100, 9000, 520, 0, 1, 0 };
     cm_real *a = fill(a_size(&p), 1), *b = fill(b_size(&p), 2);
     size_t n = (size_t)p.M * (size_t)p.N;
     cm_real *c[3];
@@ -176,8 +176,8 @@ TEST(steps_and_threads_do_not_show) {
         CHECK(!memcmp(c[t], c[0], n * sizeof *a));
     }
     cm_real *want = fill(n, 5);
-    chain_row(&p, a, b, want, 39);
-    CHECK(!memcmp(want, c[1] + 39 * p.N, (size_t)p.N * sizeof *want));
+    chain_row(&p, a, b, want, 99);
+    CHECK(!memcmp(want, c[1] + 99 * p.N, (size_t)p.N * sizeof *want));
     free(want);
     for (int t = 0; t < 3; t++) free(c[t]);
     free(a), free(b);
