@@ -73,7 +73,7 @@ build/bench/%: $(O)/bench/%.o $(O)/libchimera.a
 # The kernel tests bring the AVX-512 sources along, compiled on an emulation.
 $(T)/unit/kern_test $(T)/unit/gemm_test: $(O)/tests/unit/emu512_avx2.o
 $(T)/unit/kern_test: $(O)/tests/unit/kern_sweep64.o
-$(O)/tests/unit/emu512_avx2.o: CFLAGS += -O1 -Wno-psabi
+$(O)/tests/unit/emu512_avx2.o: CFLAGS += -O1 -Wno-psabi -fno-sanitize=undefined
 # Tests of the training loop share a tiny corpus and model.
 $(T)/unit/trainer_test $(T)/unit/alloc_test $(T)/unit/ckpt_test $(T)/unit/data_test $(T)/fault/train_test: \
     $(O)/tests/train_fixture.o

@@ -58,13 +58,15 @@ static cm_gemm_args tile_of(const cm_gemm_args *g, int64_t i0, int64_t m, int64_
     return t;
 }
 
-/* Tiles of about M/rows x N/cols, each a whole product on one thread. */
+static int64_t blocks(int64_t n, int64_t b) { return (n + b - 1) / b; }
+
+/* Tiles, each a whole product on one thread: as large as leaves two per thread, rows
+ * doubled before columns. */
 static void tiles(const cm_gemm_args *g, int threads) {
     int64_t mb = 64, nb = 64;
-    int64_t M = g->M, N = g->N, least = 2 * threads;
-    while (mb < M && ((M + 2 * mb - 1) / (2 * mb)) * ((N + nb - 1) / nb) >= least) mb *= 2;
-    while (nb < N && ((M + mb - 1) / mb) * ((N + 2 * nb - 1) / (2 * nb)) >= least) nb *= 2;
-    int64_t cols = (g->N + nb - 1) / nb, n_tiles = ((g->M + mb - 1) / mb) * cols;
+    while (mb < g->M && blocks(g->M, 2 * mb) * blocks(g->N, nb) >= 2 * threads) mb *= 2;
+    while (nb < g->N && blocks(g->M, mb) * blocks(g->N, 2 * nb) >= 2 * threads) nb *= 2;
+    int64_t cols = blocks(g->N, nb), n_tiles = blocks(g->M, mb) * cols;
 #pragma omp parallel for schedule(dynamic) num_threads(threads)
     for (int64_t t = 0; t < n_tiles; t++) {
         int64_t i = t / cols * mb, j = t % cols * nb;

@@ -2,8 +2,9 @@
  *
  * Both operands end up as dst[p*W + i]; `cm_pack_rows` reads strips whose K is contiguous
  * (a transpose, done in 8x8 blocks in registers), `cm_pack_cols` strips that lie W wide
- * beside each other in memory (copies).  Lanes past `rows` are unspecified.  Stores may run up to 7 elements
- * past the panel: buffers carry CM_PACK_SLACK.  Used by every vector level. */
+ * beside each other in memory (copies).  Lanes past `rows` are unspecified.  Stores may
+ * run up to 7 elements past the panel: buffers carry CM_PACK_SLACK.  Used by every vector
+ * level. */
 #include "kern/gemm.h"
 
 #include <string.h>
