@@ -62,7 +62,7 @@ big() {
         return
     fi
     # Words enough for 32,000 pieces.
-    awk 'BEGIN { x = 7; for (i = 0; i < 60000; i++) { s = ""
+    awk 'BEGIN { x = 7; for (i = 0; i < 12000; i++) { s = ""
         for (w = 0; w < 8; w++) { n = 3 + int(x / 7) % 6
             for (k = 0; k < n; k++) { x = (x * 16807) % 2147483647
                 s = s sprintf("%c", 97 + int(x / 65536) % 26) }
