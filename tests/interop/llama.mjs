@@ -1,5 +1,6 @@
 /* llama.mjs -- stock llama.cpp (through node-llama-cpp) against Chimera's logits, ids, text.
  *
+ *   node llama.mjs perplexity MODEL.gguf TEXT     one perplexity; MODEL.ppl.json has ours
  *   node llama.mjs DIR NAME...     files as written by mkmodel; node_modules beside the
  *                                  current directory's package.json
  * Prints a line per model and a closing count; exit status 1 if any bound is broken. */
@@ -119,12 +120,49 @@ async function checkTokenizer(llama, dir, name) {
     return wrong === 0 && lines.length >= 2000;
 }
 
+/* Perplexity of a text from llama.cpp's logits, chunked and scored as llama-perplexity does,
+ * against what our eval printed (MODEL.ppl.json). */
+async function checkPerplexity(llama, file, textFile, name) {
+    const ours = JSON.parse(fs.readFileSync(file.replace(/gguf$/, "ppl.json"), "utf8"));
+    const text = fs.readFileSync(textFile, "utf8").replace(/\n$/, ""), size = ours.context;
+    let nll = 0, count = 0;
+    await withSequence(llama, file, async (model, seq) => {
+        const tokens = [model.tokens.bos, ...model.tokenize(text, false)];
+        const vocab = [...model.iterateAllTokens()].length;
+        for (let c = 0; c + size <= tokens.length; c += size) {
+            const chunk = [model.tokens.bos, ...tokens.slice(c + 1, c + size)];
+            await seq.clearHistory();
+            const logits = await logitsOf(seq, chunk, vocab);
+            for (let i = size >> 1; i < size - 1; i++, count++) {
+                const row = logits.subarray(i * vocab, (i + 1) * vocab);
+                const max = row.reduce((a, b) => Math.max(a, b));
+                const sum = row.reduce((a, b) => a + Math.exp(b - max), 0);
+                nll += Math.log(sum) + max - row[chunk[i + 1]];
+            }
+        }
+    });
+    const theirs = Math.exp(nll / count), rel = Math.abs(theirs / ours.perplexity - 1);
+    const ok = rel <= 1e-5 && count === ours.scored_tokens && count > 0;
+    console.log(`${ok ? "ok  " : "FAIL"} ${name.padEnd(16)} ours ${ours.perplexity.toFixed(4)}, ` +
+                `from llama.cpp's logits ${theirs.toFixed(4)}, ${count} tokens`);
+    return ok;
+}
+
+if (process.argv[2] === "perplexity") {
+    const [file, text] = process.argv.slice(3);
+    const llama = await getLlama({gpu: false, build: "never", logLevel: LlamaLogLevel.error});
+    const ok = await checkPerplexity(llama, file, text, "perplexity");
+    await llama.dispose();
+    process.exit(ok ? 0 : 1);
+}
 const [dir, ...names] = process.argv.slice(2);
 const llama = await getLlama({gpu: false, build: "never", logLevel: LlamaLogLevel.error});
 console.log(`llama.cpp ${llama.llamaCppRelease.release}, bound ${BOUND} of the logits' RMS ` +
             `at every position`);
 const results = [await checkTokenizer(llama, dir, names[0])];
 for (const name of names) results.push(await checkModel(llama, dir, name));
+results.push(await checkPerplexity(llama, path.join(dir, "moe.F32.gguf"),
+                                   path.join(dir, "ppl.txt"), "perplexity"));
 await llama.dispose();
 const failed = results.filter(ok => !ok).length;
 console.log(`${results.length - failed} passed, ${failed} failed, 0 skipped`);

@@ -17,6 +17,9 @@ while read -r name keys; do
     "$mkmodel" model "$work/m" "$name" init_std=0.08 $keys || give_up "mkmodel $name"
     names="$names $name"
 done <"$here/shapes.txt"
+head -n 120 "$work/m/lines.txt" >"$work/m/ppl.txt"
+build/bin/eval --quiet --json --model "$work/m/moe.F32.gguf" --text "$work/m/ppl.txt" eval.mode=llama \
+    eval.context=256 >"$work/m/moe.F32.ppl.json" || give_up "eval"
 cd "$work" || exit 1
 # shellcheck disable=SC2086
 exec "$node" "$here/llama.mjs" "$work/m" $names

