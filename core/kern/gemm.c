@@ -7,6 +7,9 @@
 #include <omp.h>
 #include <stdlib.h>
 
+/* Multiplications from which a product is worth waking the other threads. */
+static const double TEAM = 1 << 19;
+
 static cm_numerics backend = CM_NUMERICS_STRICT;
 static cm_micro micro; /* mr = 0: the reference */
 
@@ -89,7 +92,7 @@ void cm_gemm(bool ta, bool tb, int64_t M, int64_t N, int64_t K, cm_real alpha,
     if (M <= 0 || N <= 0) return;
     cm_gemm_args g = args_of(ta, tb, M, N, K, alpha, A, lda, B, ldb, beta, C, ldc);
     int threads = omp_in_parallel() ? 1 : cm_kern_threads();
-    if (threads == 1 || (double)M * (double)N * (double)K < 64e3)
+    if (threads == 1 || (double)M * (double)N * (double)K < TEAM)
         single(&g);
     else if (backend == CM_NUMERICS_STRICT && micro.mr && K > 0)
         cm_gemm_strict(&micro, &g, threads);

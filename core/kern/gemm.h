@@ -13,7 +13,7 @@
 
 #include "kern/kern.h"
 
-enum { CM_GEMM_KC = 512, CM_MAX_THREADS = 256 };
+enum { CM_GEMM_KC = 512, CM_GEMM_NARROW = 4, CM_MAX_THREADS = 256 };
 
 /* One block of k <= KC steps for a tile of mr rows and nr columns, 1 or more each and at
  * most the full tile:  A element (i,p) at a[i*ars + p*acs], B row p at b[p*brs], dense. */
@@ -48,6 +48,9 @@ void cm_pack_rows(cm_real *dst, int w, const cm_real *src, int64_t ld, int rows,
                   int64_t k);
 void cm_pack_cols(cm_real *dst, int w, const cm_real *src, int64_t ld, int64_t cols,
                   int64_t k);
+
+/* A product with M <= CM_GEMM_NARROW and brs = 1, see narrow_avx2.c. */
+void cm_gemm_narrow(const cm_gemm_args *g);
 
 /* The strict product on a vector level: on one thread with its own buffers, or opening a
  * parallel region of `threads`. */

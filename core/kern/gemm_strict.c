@@ -176,6 +176,10 @@ static bool in_place(const cm_micro *mk, const cm_gemm_args *g) {
 }
 
 static void alone(const cm_micro *mk, const cm_gemm_args *g) {
+    if (g->M <= CM_GEMM_NARROW && g->brs == 1) {
+        cm_gemm_narrow(g);
+        return;
+    }
     cm_real *b = in_place(mk, g) ? NULL : own_of_thread() + OWN_A;
     int64_t cols = g->M <= 2 * mk->mr ? FEW_COLS : OWN_COLS;
     steps(mk, g, 1, b, cols * CM_GEMM_KC);

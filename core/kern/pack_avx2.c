@@ -1,6 +1,6 @@
 /* pack_avx2.c -- packing for the strict gemm: panels of W rows or columns, K outermost.
  *
- * Both operands end up as dst[p*W + i]; `cm_pack_rows` reads strips whose K is contiguous
+ * Both operands end up as dst[p*W + i]; `cm_pack_rows` reads a strip whose K is contiguous
  * (a transpose, done in 8x8 blocks in registers), `cm_pack_cols` strips that lie W wide
  * beside each other in memory (copies).  Lanes past `rows` are unspecified.  Stores may
  * run up to 7 elements past the panel: buffers carry CM_PACK_SLACK.  Used by every vector
@@ -10,28 +10,7 @@
 #include <string.h>
 
 #if defined(__x86_64__) && !defined(CM_F64)
-#include <immintrin.h>
-
-/* dst[p*w + i] = row_i[p] for 8 rows and 8 steps. */
-static inline void transpose8(const float *const r[8], int64_t at, float *dst, int w) {
-    __m256 a[8], b[8];
-    for (int i = 0; i < 4; i++) { /* halves of rows i and i+4 side by side */
-        __m256 lo = _mm256_loadu_ps(r[i] + at), hi = _mm256_loadu_ps(r[i + 4] + at);
-        a[i] = _mm256_permute2f128_ps(lo, hi, 0x20);
-        a[i + 4] = _mm256_permute2f128_ps(lo, hi, 0x31);
-    }
-    for (int h = 0; h < 8; h += 4) { /* 4x4 transposes in each half */
-        __m256 t0 = _mm256_unpacklo_ps(a[h], a[h + 1]);
-        __m256 t1 = _mm256_unpackhi_ps(a[h], a[h + 1]);
-        __m256 t2 = _mm256_unpacklo_ps(a[h + 2], a[h + 3]);
-        __m256 t3 = _mm256_unpackhi_ps(a[h + 2], a[h + 3]);
-        b[h] = _mm256_shuffle_ps(t0, t2, 0x44);
-        b[h + 1] = _mm256_shuffle_ps(t0, t2, 0xee);
-        b[h + 2] = _mm256_shuffle_ps(t1, t3, 0x44);
-        b[h + 3] = _mm256_shuffle_ps(t1, t3, 0xee);
-    }
-    for (int p = 0; p < 8; p++) _mm256_storeu_ps(dst + p * w, b[p]);
-}
+#include "kern/transpose_avx2.h"
 
 void cm_pack_rows(float *dst, int w, const float *src, int64_t ld, int rows, int64_t k) {
     const float *r[32];
@@ -39,8 +18,11 @@ void cm_pack_rows(float *dst, int w, const float *src, int64_t ld, int rows, int
     int64_t p = 0;
     /* Groups from the right: what one spills past the panel its successor overwrites. */
     for (; p + 8 <= k; p += 8)
-        for (int i = (w - 1) / 8 * 8; i >= 0; i -= 8)
-            transpose8(r + i, p, dst + p * w + i, w);
+        for (int i = (w - 1) / 8 * 8; i >= 0; i -= 8) {
+            __m256 b[8];
+            transpose8(r + i, p, b);
+            for (int j = 0; j < 8; j++) _mm256_storeu_ps(dst + (p + j) * w + i, b[j]);
+        }
     for (; p < k; p++)
         for (int i = 0; i < w; i++) dst[p * w + i] = r[i][p];
 }

@@ -8,7 +8,8 @@
 
 #include <omp.h>
 
-enum { DECODE = 4 };
+/* SERIAL: products of one call that one thread does alone. */
+enum { DECODE = 4, SERIAL = 1 << 16 };
 
 typedef struct cached_attr {
     cm_kv kv;
@@ -104,7 +105,11 @@ static void cached_fwd(cm_node *n, void *scratch) {
     cm_real *q, *own;
     map(n, scratch, &q, &own);
     append(n, T, P, q, own, stride);
-#pragma omp parallel for schedule(dynamic) collapse(3)
+    int64_t most = 0; /* rows the longest sequence attends to */
+    for (int64_t b = 0; b < a->B; b++)
+        if (a->kv.held[b] + T > most) most = a->kv.held[b] + T;
+    bool many = a->B * T * most * a->H * P > SERIAL;
+#pragma omp parallel for schedule(dynamic) collapse(3) if (many)
     for (int64_t b = 0; b < a->B; b++)
         for (int64_t i = 0; i < cuts; i++)
             for (int64_t g = 0; g < a->G; g++)

@@ -12,7 +12,7 @@
 enum {
     BLOCK = 256, /* rows that share one partial sum of the router statistics */
     ROWS = 256,  /* rows of a product that one thread does */
-    SERIAL = 1 << 16 /* multiplications of all experts that one thread does */
+    SERIAL = 1 << 19 /* multiplications of all experts that one thread does */
 };
 
 typedef struct moe_attr {
