@@ -39,8 +39,7 @@ asan() {
     # Shims come in by LD_PRELOAD, before the sanitizer's own library.
     # shellcheck disable=SC2046
     BIN=build/asan/bin ASAN_OPTIONS=detect_leaks=1:verify_asan_link_order=0 \
-        LSAN_OPTIONS=suppressions=tests/lsan.supp:print_suppressions=0 OMP_WAIT_POLICY=passive \
-        TEST_TIMEOUT=3600 sh tests/run.sh $(scripts) $(programs build/asan)
+        OMP_WAIT_POLICY=passive TEST_TIMEOUT=3600 sh tests/run.sh $(scripts) $(programs build/asan)
 }
 kernels() {
     # shellcheck disable=SC2046
