@@ -23,7 +23,10 @@ if [ -z "${TEXT:-}" ]; then
     prompt="On Sunday, Mia was at the market."
 else
     say "1. Text: $TEXT"
-    set -- "tokenize.inputs=[$TEXT]" tokenize.val_frac=0.05
+    # One document a paragraph, or a line where there are no blank lines to tell.
+    split=line
+    grep -qm1 '^[[:space:]]*$' "$TEXT" 2>/dev/null && split=blank
+    set -- "tokenize.inputs=['$TEXT']" tokenize.split=$split tokenize.val_frac=0.05
     prompt=${PROMPT:-The}
 fi
 

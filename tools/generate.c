@@ -221,7 +221,7 @@ static bool run_job(job *j, cm_err *err) {
     const char *logits = cm_app_text(j->app, "logits");
     if (!model) return cm_fail(err, CM_EXIT_USAGE, "--model PATH is needed");
     if (!cm_load(&j->l, model, false, err) || !read_prompt(j, err)) return false;
-    int64_t need = j->prompt.n + j->app->conf.generate.max_tokens;
+    int64_t need = j->prompt.n + (logits ? 0 : j->app->conf.generate.max_tokens);
     int64_t V = j->l.model.conf.vocab_size;
     if (need > j->l.model.conf.context)
         cm_log(CM_LOG_WARN, "%lld tokens exceed the context of %lld that the model promises",

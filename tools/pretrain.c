@@ -145,7 +145,9 @@ static bool train(pretrain *p, cm_err *err) {
         !cm_run_input(p->job.run, "tokenizer", p->data.tokenizer_path, p->data.tokenizer,
                       err))
         return false;
-    return cm_train(&p->job, &complete, err);
+    bool ok = cm_train(&p->job, &complete, err);
+    p->app->run.unfinished = !complete;
+    return ok;
 }
 
 static bool work(pretrain *p, cm_err *err) {

@@ -8,6 +8,8 @@
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
 #include <strings.h>
 
 enum { PROBE = 64 };
@@ -123,6 +125,28 @@ static void compare_row(job *j, const cm_real *a, const cm_real *b, int64_t V) {
     if (!(kl <= j->kl_most)) j->kl_most = kl;
 }
 
+/* Replace only what a quantize wrote: a GGUF file by a GGUF file, a model folder by a model
+ * folder.  Anything else there is somebody's work. */
+static bool may_replace(const job *j, cm_err *err) {
+    const char *out = j->c->out;
+    struct stat st;
+    if (stat(out, &st) || (S_ISREG(st.st_mode) && !st.st_size)) return true;
+    bool ours;
+    if (S_ISDIR(st.st_mode)) {
+        char *config = cm_strf("%s/config.json", out);
+        ours = !j->gguf && (cm_exists(config) || !rmdir(out));
+        free(config);
+    } else {
+        char magic[4] = "";
+        FILE *f = fopen(out, "rb");
+        ours = f && j->gguf && fread(magic, 1, 4, f) == 4 && !memcmp(magic, "GGUF", 4);
+        ours |= !S_ISREG(st.st_mode) && !S_ISDIR(st.st_mode);
+        if (f) fclose(f);
+    }
+    return ours || cm_fail(err, CM_EXIT_USAGE, "%s: exists and is not a %s; remove it or "
+                           "choose another --out", out, j->gguf ? "GGUF file" : "model folder");
+}
+
 static bool probe(const cm_model *m, cm_real *out, cm_err *err) {
     int32_t token[PROBE];
     cm_rng r = cm_rng_make(1, CM_RNG_TEST, 0);
@@ -214,6 +238,7 @@ static bool run_job(job *j, cm_err *err) {
         printf("total: %s\n", cm_human_bytes((double)j->bytes, size, sizeof size));
         return true;
     }
+    if (!may_replace(j, err)) return false;
     if (!(j->gguf ? cm_export_gguf(&j->x, j->c->out, err)
                   : cm_export_hf(&j->x, j->c->out, err)) ||
         !check_written(j, err))

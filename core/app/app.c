@@ -125,7 +125,9 @@ int cm_app_main(int argc, char **argv, const cm_app *app) {
     int sig = code == CM_EXIT_OK || code >= 128 ? cm_signal_stop() : 0;
     if (sig)
         code = 128 + sig;
-    cm_run_close(&c.run, cm_run_state_of_exit(code), code);
+    cm_run_state state = cm_run_state_of_exit(code);
+    if (state == CM_RUN_DONE && c.run.unfinished) state = CM_RUN_INTERRUPTED;
+    cm_run_close(&c.run, state, code);
     free_ctx(&c);
     if (sig)
         cm_signal_reraise(sig);

@@ -160,7 +160,8 @@ bool cm_conf_uses(const cm_conf *c, const char *section);
 /* YAML of every key of the sections in use; parses back to the same values.  With
  * `places` each line says where its value came from. */
 void cm_conf_dump(const cm_conf *c, bool places, cm_buf *out);
-/* Keys whose values differ, one line each: "optim.lr: 0.001 -> 0.002".  Their number. */
+/* Keys whose values differ, of the sections that both use, one line each:
+ * "optim.lr: 0.001 -> 0.002".  Their number. */
 int cm_conf_diff(const cm_conf *a, const cm_conf *b, cm_buf *out);
 /* The listing behind --help=config; section NULL: those in use.  False: no such one. */
 bool cm_conf_help(const cm_conf *c, const char *section, cm_buf *out);

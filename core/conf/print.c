@@ -107,6 +107,7 @@ int cm_conf_diff(const cm_conf *a, const cm_conf *b, cm_buf *out) {
     for (int i = 0; i < n; i++) {
         cm_buf va = {0}, vb = {0};
         char name[96];
+        if (!cm_conf_uses(a, k[i].section) || !cm_conf_uses(b, k[i].section)) continue;
         cm_conf_value_text(a, &k[i], &va);
         cm_conf_value_text(b, &k[i], &vb);
         if (strcmp(va.s, vb.s)) {

@@ -60,6 +60,7 @@ typedef struct cm_run {
     cm_run_state before; /* what cm_run_open found */
     bool resumed;        /* the folder holds an unfinished run to go on with */
     bool skip;           /* it holds a finished one and that is fine: do nothing */
+    bool unfinished;     /* set by the tool: it ends well, but there is more to do */
     uint64_t segment;    /* 1, then one more each resume */
     uint64_t step, steps;
     FILE *log; /* train.log */

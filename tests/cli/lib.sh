@@ -114,6 +114,9 @@ tiny() {
     cat >"$1" <<END
 name: tiny
 threads: 1
+# A section of another tool, as in a shared run file.
+tokenize:
+  vocab_size: 400
 model:
   d_model: 32
   n_layers: 2

@@ -24,6 +24,10 @@ expect_out "--dry-run lists and totals" "total: " $Q --model "$M" --out "$tmp/dr
 absent "--dry-run writes nothing" "$tmp/dry.gguf"
 
 # ---- refusals
+printf '{"text":"mine"}\n' >"$tmp/mine.jsonl"
+expect "another file in the way" 2 "is not a GGUF file" $Q --model "$M" --format gguf --out "$tmp/mine.jsonl"
+check "which stays" grep -q mine "$tmp/mine.jsonl"
+expect "a data set in the way" 2 "is not a model folder" $Q --model "$M" --format hf --out "$tmp/data"
 expect "no model" 2 "--model" $Q --out "$tmp/x.gguf"
 expect "nowhere to write" 2 "--out" $Q --model "$M"
 expect "missing model" "[124]" "none" $Q --model "$tmp/none" --out "$tmp/x.gguf"
@@ -64,8 +68,8 @@ printf '{"hidden_size": ' >"$tmp/cut/config.json"
 bad "a broken config.json" 4 "config.json" "$tmp/cut"
 
 # ---- full disks
-printf old >"$tmp/x.gguf"
+printf GGUFold >"$tmp/x.gguf"
 DISK_FULL_BYTES="0 20000" disk_full "GGUF" "$tmp" $Q --model "$M" --out "$tmp/x.gguf"
-same "the file that was there stays" "$(cat "$tmp/x.gguf")" old
+same "the file that was there stays" "$(cat "$tmp/x.gguf")" GGUFold
 DISK_FULL_BYTES="0 20000" disk_full "folder" "$tmp/full-hf" $Q --model "$M" --format hf --out "$tmp/full-hf"
 finish

@@ -90,4 +90,6 @@ spawn name=stop sched.tokens=64M val.every=0
 wait_for test -e "$tmp/runs/stop/ckpt/latest"; touch "$tmp/runs/stop/STOP"; wait $pid; code=$?
 report "STOP saves and ends" "$([ $code = 0 ] && echo 1 || echo 0)" "code $code"
 report "its checkpoints are whole too" "$(yes_no whole stop)" ""
+report "and the run counts as unfinished" \
+    "$(yes_no grep -q '"interrupted"' "$tmp/runs/stop/status.json")" "$(cat "$tmp/runs/stop/status.json")"
 finish
