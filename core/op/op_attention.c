@@ -125,7 +125,7 @@ static void split_heads(const cm_node *n, const dims *d, const kept *s, cm_real 
                         int64_t stride) {
     const attention_attr *a = n->attr;
     const cm_real *q = cm_rdata(&n->in[0]->v), *k = cm_rdata(&n->in[1]->v);
-#pragma omp parallel for schedule(static)
+#pragma omp parallel for schedule(static) num_threads(cm_kern_threads())
     for (int64_t t = 0; t < d->T; t++) {
         cm_attn_rot rot = { a->inv, a->mscale, d->P, tab + omp_get_thread_num() * stride,
                             -1 };
@@ -157,7 +157,7 @@ static void attention_fwd(cm_node *n, void *scratch) {
     cm_real *y = cm_rdata(&n->out[0]->v);
     int64_t tasks = cm_attn_cut(&a->seq, QUERIES, blk) * d.G;
     /* Last blocks first: they are the longest. */
-#pragma omp parallel for schedule(dynamic)
+#pragma omp parallel for schedule(dynamic) num_threads(cm_kern_threads())
     for (int64_t i = tasks - 1; i >= 0; i--) {
         const cm_span *w = &blk[i / d.G];
         int64_t g = i % d.G, b = w->doc / d.T, t0 = w->doc % d.T, at = w->from % d.T;
@@ -179,7 +179,7 @@ static void attention_fwd(cm_node *n, void *scratch) {
 /* gy to [B,H,T,P] and delta = <gy, y>. */
 static void split_gy(const cm_node *n, const dims *d, const back *s) {
     const cm_real *gy = n->out[0]->g, *y = cm_rdata(&n->out[0]->v);
-#pragma omp parallel for schedule(static)
+#pragma omp parallel for schedule(static) num_threads(cm_kern_threads())
     for (int64_t r = 0; r < d->R; r++) {
         for (int64_t h = 0; h < d->H; h++) {
             int64_t from = (r * d->H + h) * d->P;
@@ -247,7 +247,7 @@ static void join_heads(const cm_node *n, const dims *d, const back *s, int64_t s
     const attention_attr *a = n->attr;
     cm_real *gq = n->in[0]->g, *gk = n->in[1]->g, *gv = n->in[2]->g;
     int64_t HG = d->H / d->G, P = d->P;
-#pragma omp parallel for schedule(static)
+#pragma omp parallel for schedule(static) num_threads(cm_kern_threads())
     for (int64_t t = 0; t < d->T; t++) {
         cm_attn_rot rot = { a->inv, a->mscale, P, s->own + omp_get_thread_num() * stride,
                             -1 };
@@ -283,7 +283,7 @@ static void attention_bwd(cm_node *n, void *scratch) {
     const cm_real *v = cm_rdata(&n->in[2]->v);
     split_gy(n, &d, &w);
     int64_t tasks = cm_attn_cut(&a->seq, d.T, w.doc) * d.H;
-#pragma omp parallel for schedule(dynamic)
+#pragma omp parallel for schedule(dynamic) num_threads(cm_kern_threads())
     for (int64_t i = 0; i < tasks; i++) {
         const cm_span *doc = &w.doc[i / d.H];
         int64_t h = i % d.H, g = h / HG, b = doc->doc / d.T, t = doc->doc % d.T;

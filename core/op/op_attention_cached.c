@@ -56,7 +56,7 @@ static void append(const cm_node *n, int64_t T, int64_t P, cm_real *q, cm_real *
     int64_t H = a->H, G = a->G, R = T * a->B;
     const cm_real *xq = cm_rdata(&n->in[0]->v), *xk = cm_rdata(&n->in[1]->v);
     const cm_real *xv = cm_rdata(&n->in[2]->v);
-#pragma omp parallel for schedule(static) if (R > 8)
+#pragma omp parallel for num_threads(cm_kern_threads()) schedule(static) if (R > 8)
     for (int64_t r = 0; r < R; r++) {
         int64_t b = r / T, at = a->kv.held[b] + r % T, row = (b * a->kv.cap + at) * G;
         CM_ASSERT(at < a->kv.cap, "KV cache: row %lld of %lld", (long long)at,
@@ -109,7 +109,8 @@ static void cached_fwd(cm_node *n, void *scratch) {
     for (int64_t b = 0; b < a->B; b++)
         if (a->kv.held[b] + T > most) most = a->kv.held[b] + T;
     bool many = a->B * T * most * a->H * P > SERIAL;
-#pragma omp parallel for schedule(dynamic) collapse(3) if (many)
+#pragma omp parallel for schedule(dynamic) collapse(3) num_threads(cm_kern_threads()) \
+    if (many)
     for (int64_t b = 0; b < a->B; b++)
         for (int64_t i = 0; i < cuts; i++)
             for (int64_t g = 0; g < a->G; g++)

@@ -11,7 +11,8 @@ double cm__val_rows(cm__trainer *t, int n, bool dry) {
     cm_batch b = { n, t->rows.T, t->rows.token, t->rows.target,
                    packed ? t->rows.doc : NULL, packed ? t->rows.pos : NULL };
     cm_stats only_nll = { .nll = t->stats.nll };
-    cm_model_loss(&t->model, &tape, &b, 1, false, &only_nll);
+    /* Without a backward pass only block outputs need to stay. */
+    cm_model_loss(&t->model, &tape, &b, 1, true, &only_nll);
     double sum = 0;
     for (int64_t r = 0; !dry && r < (int64_t)n * b.T; r++)
         if (b.target[r] >= 0) sum += (double)t->stats.nll[r];
