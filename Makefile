@@ -25,7 +25,7 @@ OPT.f64     := -O2 -DCM_F64 -DCM_DEBUG
 OPT.fuzz    := -O1 -DCM_DEBUG -fsanitize=fuzzer-no-link,address,undefined \
                -fno-sanitize-recover=undefined
 OPT.asan    := -O1 -DCM_DEBUG -fsanitize=address,undefined -fno-sanitize-recover=undefined
-COMMON  := -g -ffp-contract=off -fno-omit-frame-pointer $(OMP) -MMD -MP -Icore -I. \
+COMMON  := -g -ffp-contract=off -fno-omit-frame-pointer $(OMP) -MMD -MP -Icore -Ieval -I. \
            $(WARN) $(OPT.$(MODE)) $(EXTRA)
 CFLAGS  := -std=c11 -D_GNU_SOURCE -Wstrict-prototypes $(COMMON)
 CXXFLAGS := -std=c++17 $(COMMON)
@@ -37,7 +37,7 @@ ISA.avx512 := -mavx512f -mavx512bw -mavx512vl -mavx512dq -mavx2 -mfma -mf16c
 # Only files whose name ends in an instruction level get its flags.
 isa      = $(foreach l,avx2 avx512,$(if $(filter %_$(l).c,$(1)),$(ISA.$(l))))
 
-CORE    := $(wildcard core/*/*.c) $(wildcard eval/*.c) $(wildcard data/*/*.c)
+CORE    := $(wildcard core/*/*.c) $(wildcard eval/*/*.c) $(wildcard data/*/*.c)
 LIBO    := $(CORE:%.c=$(O)/%.o) $(patsubst %.cc,$(O)/%.o,$(wildcard core/*/*.cc))
 TOOLS   := $(patsubst tools/%.c,$(BIN)/%,$(wildcard tools/*.c)) \
            $(patsubst data/%.c,$(BIN)/%,$(wildcard data/*.c))

@@ -1,6 +1,6 @@
 /* eval.c -- score a model on text: perplexity of documents, or llama-perplexity's way. */
 #include "app/app.h"
-#include "eval/eval.h"
+#include "harness/harness.h"
 
 #include <math.h>
 #include <stdlib.h>

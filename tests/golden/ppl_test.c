@@ -4,7 +4,7 @@
  * (-c 256 -fa off, F32 KV).  Running values must agree to 4 decimals: none further than
  * one unit of the last, and at most one rounded the other way (value 5, 329.46575, where
  * the double build sides with us). */
-#include "eval/eval.h"
+#include "harness/harness.h"
 #include "tests/t.h"
 
 #include <math.h>

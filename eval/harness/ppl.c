@@ -1,5 +1,5 @@
 /* ppl.c -- perplexity: documents in windows, and llama-perplexity's way. */
-#include "eval/eval.h"
+#include "harness/harness.h"
 
 #include <ctype.h>
 #include <math.h>

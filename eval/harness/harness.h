@@ -1,6 +1,6 @@
-/* eval.h -- scoring text with a model, and the metrics made from the scores. */
-#ifndef CM_EVAL_H
-#define CM_EVAL_H
+/* harness.h -- scoring text with a model, and the metrics made from the scores. */
+#ifndef CM_HARNESS_H
+#define CM_HARNESS_H
 
 #include "model/model.h"
 

@@ -1,5 +1,5 @@
 /* score.c -- log-likelihoods of token rows, logits a few rows at a time. */
-#include "eval/eval.h"
+#include "harness/harness.h"
 
 #include <math.h>
 
