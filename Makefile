@@ -128,10 +128,13 @@ BENCHES := $(patsubst bench/%.c,build/bench/%,$(wildcard bench/*.c))
 bench: deps ## speed: products, ops, whole steps
 	@$(MAKE) --no-print-directory -j2 $(BENCHES)
 	@sh bench/run.sh
-docs: all $(T)/docs ## write docs/config.md, exit-codes.md and ops.md from the tables
+docs: all $(T)/docs ## write config.md, exit-codes.md, ops.md, METRICS.md from the tables
 	@$(BIN)/eval --help=markdown > docs/config.md
 	@$(BIN)/eval --help=exit-markdown > docs/exit-codes.md
 	@$(T)/docs > docs/ops.md
+	@$(T)/docs metrics > $(T)/metrics.md
+	@sed -i -e '/^<!-- eval.results.metrics.def/,/^<!-- end -->/{/^|/d}' \
+	    -e '/^<!-- eval.results.metrics.def/r $(T)/metrics.md' docs/METRICS.md
 ci: test ## what continuous integration runs
 
 PREFIX ?= /usr/local

@@ -32,6 +32,24 @@ typedef struct cm_score_val {
  * then being their acc.  NaN where nothing counts. */
 double cm_metric_value(const cm_metric *m, const cm_score_val *v, const double *conf,
                        const int32_t *w, int64_t n);
+/* Its standard error over items, or over clusters where cluster (numbers from 0, below n,
+ * or NULL) says that items belong together: with e_i = num_i - R den_i, R the ratio of the
+ * sums (for a mean the mean), sqrt(sum over clusters of (sum of e)^2 G/(G-1)) / sum of den;
+ * for EXP times the value (delta method).  Without clusters that is the sample deviation
+ * over sqrt(n).  NaN for ECE and for fewer than two clusters. */
+double cm_metric_stderr(const cm_metric *m, const cm_score_val *v, const int32_t *cluster,
+                        int64_t n);
+
+/* Calibration bins of equal width on (0,1]: bin b holds conf in (b/n_bins, (b+1)/n_bins],
+ * the first also 0. */
+enum { CM_ECE_BINS = 15 };
+typedef struct cm_calib_bin {
+    double n, conf, acc; /* weight of the items in it, and sums */
+} cm_calib_bin;
+void cm_calibration(const double *conf, const cm_score_val *acc, const int32_t *w, int64_t n,
+                    cm_calib_bin *bin, int n_bins);
+/* Sum over bins of n_b/N |acc_b - conf_b|; NaN where all are empty. */
+double cm_ece(const cm_calib_bin *bin, int n_bins);
 
 /* ---- one item --------------------------------------------------------------------- */
 
@@ -56,6 +74,12 @@ void cm_item_json(const cm_item *it, cm_buf *out); /* one line, without its newl
 
 /* ---- writing ---------------------------------------------------------------------- */
 
+/* What is known of an item before it is scored; strings are the caller's. */
+typedef struct cm_item_key {
+    const char *id;
+    char hash[17];
+} cm_item_key;
+
 /* What results.json says of one task besides its metrics; strings are the caller's. */
 typedef struct cm_task_info {
     const char *name, *primary; /* primary: the metric that regress gates on */
@@ -64,30 +88,69 @@ typedef struct cm_task_info {
     const char *data_json;      /* [{"path":..,"sha256":..}] or NULL */
 } cm_task_info;
 
+/* The parts of results.json that evaluations fill in: JSON objects as text, or NULL. */
+typedef struct cm_results_about {
+    const char *model;  /* path, name, sha256, tokenizer_sha256, parameters, ... */
+    const char *build;  /* version, kernels, numerics */
+    const char *config; /* settings as asked: {"eval.batch":8,...} */
+} cm_results_about;
+
+/* A result being written.  From one thread:
+ *   open, task for each task, begin, then has / add for each item, finish; close always.
+ * add writes one line to DIR/items.partial.jsonl at once, so a killed evaluation goes on
+ * where it was; finish sorts the lines into item order, computes the metrics from them, and
+ * writes items.jsonl.zst and then results.json, each whole or not at all. */
+typedef struct cm_results_out cm_results_out;
+/* Makes the folder.  settings: a flat JSON object of everything outside the tasks that can
+ * change a number (model hash, context, ...).  A finished result there: CM_EXIT_USAGE unless
+ * redo.  CM_EXIT_USAGE also when another process writes there. */
+cm_results_out *cm_results_open(const char *dir, const char *settings, bool redo,
+                                cm_err *err);
+/* Declare a task and its n items in item order; keys are copied.  CM_EXIT_DATA for no
+ * items, duplicate ids, an unknown primary metric, a task declared twice. */
+bool cm_results_task(cm_results_out *o, const cm_task_info *info, const cm_item_key *key,
+                     int64_t n, cm_err *err);
+/* Find what an interrupted evaluation left.  CM_EXIT_USAGE, naming the difference, when
+ * settings, tasks or items were others.  *done: items already there. */
+bool cm_results_begin(cm_results_out *o, int64_t *done, cm_err *err);
+/* Whether item i (in declared order) of the task is already there. */
+bool cm_results_has(const cm_results_out *o, int task, int64_t i);
+/* Item i of a task.  CM_EXIT_DATA for a score that is not finite, a negative denominator,
+ * an item that is there already or was not declared. */
+bool cm_results_add(cm_results_out *o, int task, int64_t i, const cm_item *it, cm_err *err);
+/* perf: members of an object ("\"seconds\":1.5,..."), the part that may differ between two
+ * equal evaluations, or NULL.  CM_EXIT_FAIL when items are missing. */
+bool cm_results_finish(cm_results_out *o, const cm_results_about *about, const char *perf,
+                       cm_err *err);
+void cm_results_close(cm_results_out *o); /* NULL is fine; keeps the partial file */
+
 /* ---- reading ---------------------------------------------------------------------- */
 
-/* One metric of one task over its items, in item order. */
+/* One metric of one task over its items, in item order.  For kind ECE v is a copy of acc,
+ * and conf holds the confidences. */
 typedef struct cm_column {
     const cm_metric *metric;
-    double value, stderr_;  /* as results.json says; stderr_ NaN when it has none */
-    cm_score_val *v;        /* [n]; den = 0 where the item has no such score */
+    double value, stderr_; /* as results.json says; stderr_ NaN when it has none */
+    cm_score_val *v;       /* [n]; den = 0 where the item has no such score */
+    double *conf;          /* [n] for kind ECE, else NULL */
 } cm_column;
 
 typedef struct cm_task_result {
     char *name, *primary;
     int64_t version;
     char definition[17], items_hash[17];
-    int64_t n;
+    int64_t n, n_clusters;
     char **id, **group, **detail; /* [n]; group and detail may hold NULL */
     char (*hash)[17];             /* [n] */
+    int32_t *cluster;             /* [n], numbered from 0 by first appearance */
     int n_columns;
-    cm_column *column;
+    cm_column *column;            /* in the registry's order */
 } cm_task_result;
 
 /* A whole result in memory; root is results.json parsed (cJSON *), for what is printed
  * and compared but not computed with: model, build, machine, config. */
 typedef struct cm_result {
-    char *path;
+    char *path; /* of the folder */
     void *root;
     int n_tasks;
     cm_task_result *task;
@@ -96,10 +159,16 @@ typedef struct cm_result {
 /* path: the folder, or its results.json.  details: keep items' detail texts.  Refuses,
  * CM_EXIT_DATA with file and line: a file cut in the middle, another schema, an
  * incomplete evaluation, no items, duplicate ids, a metric that is not in the registry,
- * NaN scores, items that do not hash to items_hash. */
+ * NaN scores, items that do not hash to items_hash, metrics that the items do not give
+ * (beyond 1e-9 of their size).  r is empty afterwards. */
 bool cm_result_read(cm_result *r, const char *path, bool details, cm_err *err);
+/* The two halves, from memory: `name` stands for the files in messages. */
+bool cm_result_parse(cm_result *r, const char *name, const char *json, size_t n, cm_err *err);
+bool cm_result_items(cm_result *r, const char *name, const char *lines, size_t n,
+                     bool details, cm_err *err);
 void cm_result_free(cm_result *r);
-/* Column of a metric, or NULL. */
+/* Column of a metric, or NULL; task by name, or NULL. */
 const cm_column *cm_task_column(const cm_task_result *t, const char *metric);
+const cm_task_result *cm_result_task(const cm_result *r, const char *name);
 
 #endif

@@ -12,8 +12,12 @@ same() { # FILE COMMAND...
 }
 same docs/config.md build/bin/eval --help=markdown
 same docs/exit-codes.md build/bin/eval --help=exit-markdown
-[ -x build/release/test/docs ] || make -s build/release/test/docs
+make -s build/release/test/docs >/dev/null
 same docs/ops.md build/release/test/docs
+metrics=$tmp-METRICS.md # the table in docs/METRICS.md
+sed -n '/^<!-- eval.results.metrics.def/,/^<!-- end -->/{/^|/p}' docs/METRICS.md >"$metrics"
+same "$metrics" build/release/test/docs metrics
+rm -f "$metrics"
 for doc in README.md CONTRIBUTING.md docs/*.md; do
     [ -f "$doc" ] || continue
     miss=$(grep -oE '\b(core|tools|eval|tests|docs|configs|data|bench)/[A-Za-z0-9_./-]*[A-Za-z0-9_]\.(c|h|md|sh|def|yaml|py|inc|mjs)\b' "$doc" |
