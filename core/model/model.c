@@ -70,6 +70,7 @@ typedef struct {
     int i;
     cm_seq seq;
     cm_layer_state *st;
+    const cm_paths *paths; /* instead of seq and st, or NULL */
     cm_real aux_scale;
     const cm_stats *stats;
 } layer_ctx;
@@ -87,6 +88,15 @@ static cm_var *feed_forward(const layer_ctx *k, cm_tape *t, cm_var *x, cm_var **
     return y;
 }
 
+static cm_var *mixer(const layer_ctx *k, cm_tape *t, cm_var *x) {
+    const cm_layer *l = &k->m->layer[k->i];
+    if (k->paths)
+        return l->attention ? cm_attn_paths(&l->attn, t, x, k->paths, k->i)
+                            : cm_mamba2_paths(&l->mamba, t, x, k->paths, k->i);
+    return l->attention ? cm_attn_fwd(&l->attn, t, x, &k->seq, k->st)
+                        : cm_mamba2_fwd(&l->mamba, t, x, &k->seq, k->st);
+}
+
 /* A cm_block_fn: in[0] = x -> out[0] = x after the layer, out[1] = aux of an expert layer. */
 static void layer_fwd(void *ctx, cm_tape *t, cm_var *const *in, cm_var **out) {
     const layer_ctx *k = ctx;
@@ -94,9 +104,7 @@ static void layer_fwd(void *ctx, cm_tape *t, cm_var *const *in, cm_var **out) {
     cm_real eps = (cm_real)k->m->conf.norm_eps, rs = (cm_real)k->m->conf.residual_scale;
     cm_var *x = in[0];
     cm_var *h = cm_rmsnorm(t, x, &l->norm1->var, eps);
-    h = l->attention ? cm_attn_fwd(&l->attn, t, h, &k->seq, k->st)
-                     : cm_mamba2_fwd(&l->mamba, t, h, &k->seq, k->st);
-    x = cm_residual(t, x, h, rs);
+    x = cm_residual(t, x, mixer(k, t, h), rs);
     h = cm_rmsnorm(t, x, &l->norm2->var, eps);
     out[0] = cm_residual(t, x, feed_forward(k, t, h, &out[1]), rs);
 }
@@ -171,6 +179,18 @@ cm_var *cm_model_hidden(const cm_model *m, cm_tape *t, const int32_t *token,
         x = run_layer(t, k, x, true, &aux);
     }
     for (int b = 0; st && b < seq->B; b++) st->held[b] += seq->T;
+    return cm_rmsnorm(t, x, &m->norm->var, (cm_real)m->conf.norm_eps);
+}
+
+cm_var *cm_model_paths(const cm_model *m, cm_tape *t, const int32_t *token,
+                       const cm_paths *paths) {
+    CM_ASSERT(!t->recording, "cm_model_paths is for inference");
+    cm_var *aux, *x = embed_tokens(m, t, token, paths->rows);
+    for (int i = 0; i < m->conf.n_layers; i++) {
+        layer_ctx *k = new_ctx(m, t, i, &(cm_seq){ .B = 1, .T = paths->rows });
+        k->paths = paths;
+        x = run_layer(t, k, x, true, &aux);
+    }
     return cm_rmsnorm(t, x, &m->norm->var, (cm_real)m->conf.norm_eps);
 }
 

@@ -87,6 +87,22 @@ void cm_state_clear(cm_state *s, const cm_model *m);
  * for T = 1).  Not recorded. */
 cm_var *cm_model_hidden(const cm_model *m, cm_tape *t, const int32_t *token,
                         const cm_seq *seq, cm_state *st);
+/* The same along the paths of a prefix tree: token[paths->rows] -> [paths->rows,D], each
+ * row the bits of cm_model_hidden on its text alone (strict numerics). */
+cm_var *cm_model_paths(const cm_model *m, cm_tape *t, const int32_t *token,
+                       const cm_paths *paths);
+/* State at a point `rows` tokens after `up` (NULL: the beginning), for cm_path.next.  NULL:
+ * out of memory.  Once no path starts there, _shrink leaves only keys and values. */
+cm_past *cm_past_new(const cm_model *m, cm_past *up, int rows);
+void cm_past_shrink(cm_past *p);
+void cm_past_free(cm_past *p); /* not `up` */
+size_t cm_past_bytes(const cm_model_conf *c, int rows);
+/* Room to carry a path of `rows` tokens.  NULL: out of memory. */
+cm_carry *cm_carry_new(const cm_model *m, int rows);
+void cm_carry_free(cm_carry *c);
+/* Raw inputs that a convolution reaches back; 0 without Mamba-2. */
+int cm_model_lead(const cm_model_conf *c);
+
 /* Logits of given rows of hidden states: out[n,V]. */
 void cm_model_logits(const cm_model *m, const cm_real *hidden, const int64_t *row,
                      int64_t n, cm_real *out);

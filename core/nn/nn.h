@@ -87,6 +87,13 @@ void cm_mamba2_build(cm_mamba2 *m, cm_params *ps, const cm_model_conf *c, int la
 cm_var *cm_mamba2_fwd(const cm_mamba2 *m, cm_tape *t, cm_var *x, const cm_seq *seq,
                       cm_layer_state *st);
 
+/* The two mixers along the paths of a prefix tree, x[rows,D]: the bits of the functions
+ * above on each text alone.  They read and write the layer's part of pasts and carry. */
+cm_var *cm_attn_paths(const cm_attn *a, cm_tape *t, cm_var *x, const cm_paths *p,
+                      int layer);
+cm_var *cm_mamba2_paths(const cm_mamba2 *m, cm_tape *t, cm_var *x, const cm_paths *p,
+                        int layer);
+
 /* SwiGLU feed-forward; also the shared expert. */
 typedef struct cm_mlp {
     cm_param *in, *out; /* [2F,D] gate rows then up rows; [D,F] */

@@ -150,6 +150,55 @@ typedef struct cm_seq {
     int pos0;
 } cm_seq;
 
+/* ---- paths of a prefix tree --------------------------------------------------------- */
+
+/* For inference over many texts that share beginnings.  Rows are the tree's tokens, each
+ * once: all that works token by token runs on them.  What looks back along a text runs on
+ * paths: the tokens of one text from a point where its state is known (its past; none at
+ * the beginning of texts) to a leaf.  Past points lie at multiples of the scan's Q. */
+
+/* State at a point of the tree, of all layers: of the layer's kind, else NULL.  Keys and
+ * values are kept where they arise: these rows, then those of `up`. */
+typedef struct cm_past {
+    struct cm_past *up;
+    int tokens, rows;           /* before this point; of these, since `up` */
+    cm_real **conv, **ssm;      /* [layers] of [K-1,C] and [H,N,P] */
+    cm_real **k, **v;           /* [layers] of [rows,G*P]; k rotated */
+} cm_past;
+
+typedef struct cm_path {
+    const cm_past *past;        /* NULL: the text begins here */
+    cm_past *next;              /* gets the state at the path's end; NULL: not wanted */
+    int at;                     /* its first packed token */
+    int len;                    /* tokens; where next is set a multiple of Q */
+    int shared;                 /* of these, computed by an earlier path */
+} cm_path;
+
+/* Rows kept from one call to the next, of all layers, [layers] of [Q,...]: the tokens of
+ * the last path that later ones share. */
+typedef struct cm_carry {
+    cm_real **raw;              /* Mamba-2: [C+H] raw columns x B C dt */
+    cm_real **k, **v;           /* attention: [G*P] */
+} cm_carry;
+
+typedef struct cm_paths {
+    int rows;                   /* tokens computed */
+    int packed;                 /* tokens of all paths and `lead` before each past */
+    int n, longest;             /* paths; tokens of the longest text so far */
+    int lead;                   /* K-1 where a layer convolves, else 0 */
+    const cm_path *path;        /* in the order of their own rows */
+    const int32_t *row;         /* [packed] row of a path's token; -1-i: carried row i */
+    const int32_t *pos;         /* [rows] */
+    cm_carry *carry;            /* read, then written; NULL: nothing carried */
+    int keep;                   /* tokens of the last path to carry from here */
+} cm_paths;
+
+static inline int cm_path_begin(const cm_path *p) { return p->past ? p->past->tokens : 0; }
+static inline const cm_real *cm_path_row(const cm_real *rows, const cm_real *carried,
+                                         int64_t width, int32_t i) {
+    return i >= 0 ? rows + i * width : carried + (-1 - i) * width;
+}
+
 /* ---- ops: one builder each ---------------------------------------------------------- */
 
 /* y[r] = scale * W[token[r]]     W[V,D] -> y[R,D].   token[R] in [0,V). */
@@ -211,6 +260,13 @@ cm_var *cm_attention_cached(cm_tape *t, cm_var *q, cm_var *k, cm_var *v, const c
                             int B, int H, int G, cm_real scale, const double *inv,
                             double mscale);
 
+/* Attention along the paths of a prefix tree: the bits of cm_attention on each text alone.
+ *   q[R,H*P] k[R,G*P] v[R,G*P] -> y[R,H*P], rot[R,G*P] = k rotated     R = paths->rows
+ * Not differentiable.  `layer` selects the past's and the carry's arrays. */
+void cm_attention_paths(cm_tape *t, cm_var *q, cm_var *k, cm_var *v, const cm_paths *paths,
+                        int layer, int H, int G, cm_real scale, const double *inv,
+                        double mscale, cm_var **y, cm_var **rot);
+
 /* Causal depthwise convolution and SiLU over columns [col, col+C) of x:
  *   y[r,c] = silu(b[c] + sum_m w[c,m] x[r-(K-1)+m, col+c])     x[R,W] w[C,K] b[C] -> y[R,C]
  * Taps never reach into another document.
@@ -237,6 +293,11 @@ typedef struct cm_ssd_conf {
      * written to `to` at the end; [B,H,N,P], NULL: not used; may be the same memory. */
     const cm_real *from;
     cm_real *to;
+    /* The same for every document of a packed row (B = 1), in the order of the documents:
+     * the state before each (entry NULL: zero) and where the one after it goes (entry
+     * NULL: nowhere), [H,N,P] each.  NULL: not used; else no other state may be given. */
+    const cm_real *const *doc_from;
+    cm_real *const *doc_to;
 } cm_ssd_conf;
 void cm_ssd(cm_tape *t, cm_var *xbc, cm_var *dtx, cm_var *A_log, cm_var *D,
             cm_var *dt_bias, cm_var *s0, const cm_seq *seq, const cm_ssd_conf *c,

@@ -34,6 +34,9 @@ static bool infer(cm_node *n, const char **why) {
     cm_tensor state = { .nd = 4, .dim = { a->seq.B, c->H, c->N, c->P } };
     if (n->in[5] && (c->from || !cm_tensor_same_shape(&n->in[5]->v, &state)))
         return *why = "s0 must be [B,H,N,P], and not given twice", false;
+    bool by_doc = c->doc_from || c->doc_to;
+    if (by_doc && (a->seq.B != 1 || n->in[5] || c->from || c->to || a->want_state || n->grad))
+        return *why = "states by document need one row, no others, no gradients", false;
     n->out[0]->v.nd = 2;
     n->out[0]->v.dim[0] = R;
     n->out[0]->v.dim[1] = DI;
@@ -58,6 +61,7 @@ static double flops(const cm_node *n) {
 
 static const cm_real *state_in(const cm_ssd_run *r, const cm_ssd_chunk *k, int h) {
     if (k->in == CM_SSD_NONE) return NULL;
+    if (k->in == CM_SSD_DOC) return r->doc_from[k->doc] + (int64_t)h * r->N * r->P;
     if (k->in == CM_SSD_S0) return r->s0 + ((int64_t)k->b * r->H + h) * r->N * r->P;
     return cm_ssd_slot(r, r->S, k->b, k->in, h);
 }
@@ -69,7 +73,8 @@ static void pass_states(const cm_ssd_run *r, int b, int h, cm_real *buf) {
         const cm_ssd_chunk *k = &r->chunk[i];
         if (k->out == CM_SSD_NONE) continue;
         const cm_real *in = state_in(r, k, h);
-        cm_real *out = cm_ssd_slot(r, r->S, b, k->out, h);
+        cm_real *out = k->out == CM_SSD_DOC ? r->doc_to[k->doc] + h * size
+                                            : cm_ssd_slot(r, r->S, b, k->out, h);
         int64_t at = cm_ssd_at(r, b, h, k->t0);
         if (in) cm_k.scale_rows(1, size, &r->ec[at + k->q - 1], in, size, out, size);
         const cm_real *x = r->xbc + cm_ssd_x(r, k, h);

@@ -11,12 +11,13 @@
 
 #include <string.h>
 
-enum { CM_SSD_NONE = -1, CM_SSD_S0 = -2 };
+enum { CM_SSD_NONE = -1, CM_SSD_S0 = -2, CM_SSD_DOC = -3 };
 
 typedef struct cm_ssd_chunk {
     int32_t b, t0, q; /* row, first token, tokens */
     int32_t in, out;  /* slot of the state before and after; NONE: zero, or not passed on;
-                         in = S0: the row's initial state */
+                         in = S0: the row's initial state; DOC: the document's own */
+    int32_t doc;      /* number of its document in the row */
 } cm_ssd_chunk;
 
 typedef struct cm_ssd_attr {
@@ -33,6 +34,8 @@ typedef struct cm_ssd_run {
     int64_t ld;             /* row length of [q,q] matrices */
     const int32_t *doc;
     const cm_real *xbc, *dtx, *D, *bias, *s0;
+    const cm_real *const *doc_from; /* by document, or NULL; so doc_to */
+    cm_real *const *doc_to;
     bool want_state;
     int rows;               /* batch rows that hold state slots at a time */
     int slots;              /* of a row; the last is for the state after it, and in the
