@@ -404,7 +404,7 @@ static void piece(const double *zx, int t0, int t1, carried *c, double *y) {
     cm_tape t;
     begin(&t, false);
     cm_seq seq = { .B = PB, .T = n };
-    cm_ssd_conf conf = { PH, PP, PN, PG, PQ, PCOL + PW, c->state, c->state };
+    cm_ssd_conf conf = { PH, PP, PN, PG, PQ, PCOL + PW, .from = c->state, .to = c->state };
     cm_var *x = var_of(&t, part, 2, (int64_t[]){ PB * n, PX }, false), *out;
     cm_var *cw = var_of(&t, w, 2, (int64_t[]){ PW, PK }, false);
     cm_var *cb = var_of(&t, b, 1, (int64_t[]){ PW }, false), *hv[3];
