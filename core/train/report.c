@@ -87,6 +87,23 @@ static void warn_collapse(cm__trainer *t, int64_t layer, const moe_layer *m) {
 #define MOE_FIELDS(X) X(cv, "moe/load_cv") X(entropy, "moe/entropy")                     \
     X(max_vio, "moe/max_vio") X(router_entropy, "moe/router_entropy") X(top1, "moe/top1")
 
+/* Each expert's tokens over the mean of its layer, to four digits. */
+static void load_row(const cm__trainer *t, cm_buf *b) {
+    int64_t L = t->model.conf.n_layers, E = t->model.conf.n_experts;
+    cm_json_open(b, "moe/expert_load_layer", '[');
+    for (int64_t i = 0; i < L; i++) {
+        if (!t->model.layer[i].experts) continue;
+        const int64_t *load = t->stats.load + i * E;
+        double sum = 0;
+        for (int64_t e = 0; e < E; e++) sum += (double)load[e];
+        cm_json_open(b, NULL, '[');
+        for (int64_t e = 0; e < E; e++)
+            cm_json_f64(b, NULL, sum > 0 ? round(1e4 * (double)(load[e] * E) / sum) / 1e4 : 0);
+        cm_json_close(b, '[');
+    }
+    cm_json_close(b, '[');
+}
+
 /* Means over the expert layers, then each layer's own values as arrays. */
 static void moe_row(cm__trainer *t, cm_buf *b) {
     int64_t L = t->model.conf.n_layers, E = t->model.conf.n_experts;
@@ -115,6 +132,7 @@ static void moe_row(cm__trainer *t, cm_buf *b) {
     cm_json_close(b, '[');
     MOE_FIELDS(X)
 #undef X
+    load_row(t, b);
     for (int64_t i = 0; i < L * E; i++) t->stats.load[i] = 0;
     for (int64_t i = 0; i < L; i++) t->stats.moe[i] = (cm_moe_stats){ 0 };
 }
