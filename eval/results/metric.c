@@ -29,31 +29,6 @@ const cm_metric *cm_metric_find(const char *name) {
 
 int cm_metric_index(const cm_metric *m) { return (int)(m - registry); }
 
-/* ---- calibration ------------------------------------------------------------------------ */
-
-void cm_calibration(const double *conf, const cm_score_val *acc, const int32_t *w, int64_t n,
-                    cm_calib_bin *bin, int n_bins) {
-    memset(bin, 0, (size_t)n_bins * sizeof *bin);
-    for (int64_t i = 0; i < n; i++) {
-        double c = acc[i].den != 0 ? conf[i] : NAN, k = w ? w[i] : 1;
-        if (isnan(c)) continue; /* an item without the two scores */
-        double at = ceil(c * n_bins) - 1;
-        int b = at < 0 ? 0 : at >= n_bins ? n_bins - 1 : (int)at;
-        bin[b].n += k;
-        bin[b].conf += k * c;
-        bin[b].acc += k * acc[i].num;
-    }
-}
-
-double cm_ece(const cm_calib_bin *bin, int n_bins) {
-    double gap = 0, n = 0;
-    for (int b = 0; b < n_bins; b++) {
-        gap += fabs(bin[b].acc - bin[b].conf);
-        n += bin[b].n;
-    }
-    return n > 0 ? gap / n : NAN;
-}
-
 /* ---- values ------------------------------------------------------------------------------ */
 
 /* Sums of numerators and denominators, in item order. */
@@ -68,13 +43,26 @@ static cm_score_val sums(const cm_score_val *v, const int32_t *w, int64_t n) {
     return s;
 }
 
+/* Of the items that have both scores. */
+static double ece_of(const cm_score_val *acc, const double *conf, const int32_t *w, int64_t n) {
+    double *c = malloc((size_t)(n + 1) * sizeof *c), *right = malloc((size_t)(n + 1) * sizeof *c);
+    int32_t *times = malloc((size_t)(n + 1) * sizeof *times);
+    CM_ASSERT(c && right && times, "out of memory: %lld items", (long long)n);
+    int64_t k = 0;
+    for (int64_t i = 0; i < n; i++) {
+        if (acc[i].den == 0 || isnan(conf[i])) continue;
+        c[k] = conf[i];
+        right[k] = acc[i].num;
+        times[k++] = w ? w[i] : 1;
+    }
+    double ece = cm_ece_value(c, right, times, k, CM_ECE_BINS, NULL);
+    free(c), free(right), free(times);
+    return ece;
+}
+
 double cm_metric_value(const cm_metric *m, const cm_score_val *v, const double *conf,
                        const int32_t *w, int64_t n) {
-    if (m->kind == CM_METRIC_ECE) {
-        cm_calib_bin bin[CM_ECE_BINS];
-        cm_calibration(conf, v, w, n, bin, CM_ECE_BINS);
-        return cm_ece(bin, CM_ECE_BINS);
-    }
+    if (m->kind == CM_METRIC_ECE) return ece_of(v, conf, w, n);
     cm_score_val s = sums(v, w, n);
     if (!(s.den > 0)) return NAN;
     double ratio = s.num / s.den;
@@ -83,27 +71,20 @@ double cm_metric_value(const cm_metric *m, const cm_score_val *v, const double *
 
 double cm_metric_stderr(const cm_metric *m, const cm_score_val *v, const int32_t *cluster,
                         int64_t n) {
-    cm_score_val s = sums(v, NULL, n);
-    if (m->kind == CM_METRIC_ECE || !(s.den > 0)) return NAN;
-    double ratio = s.num / s.den, square = 0;
-    double *e = calloc((size_t)n, sizeof *e);
-    bool *has = calloc((size_t)n, sizeof *has);
-    CM_ASSERT(e && has, "out of memory: standard error of %lld items", (long long)n);
+    if (m->kind == CM_METRIC_ECE || n < 1) return NAN;
+    double *num = calloc((size_t)n, sizeof *num), *den = calloc((size_t)n, sizeof *den);
+    CM_ASSERT(num && den, "out of memory: standard error of %lld items", (long long)n);
     for (int64_t i = 0; i < n; i++) {
-        if (v[i].den == 0) continue;
         int64_t c = cluster ? cluster[i] : i;
         CM_ASSERT(c >= 0 && c < n, "cluster %lld of %lld items", (long long)c, (long long)n);
-        e[c] += v[i].num - ratio * v[i].den;
-        has[c] = true;
+        if (v[i].den == 0) continue;
+        num[c] += v[i].num;
+        den[c] += v[i].den;
     }
-    double groups = 0;
-    for (int64_t c = 0; c < n; c++) {
-        square += e[c] * e[c];
-        groups += has[c];
-    }
-    free(e);
-    free(has);
-    if (groups < 2) return NAN;
-    double se = sqrt(square * (groups / (groups - 1))) / s.den;
-    return m->kind == CM_METRIC_EXP ? exp(ratio) * se : se;
+    int64_t G = 0; /* clusters that have the score */
+    for (int64_t c = 0; c < n; c++)
+        if (den[c] > 0) num[G] = num[c], den[G++] = den[c];
+    double ratio, se = G ? cm_cluster_ratio(num, den, G, &ratio).se1 : NAN;
+    free(num), free(den);
+    return m->kind == CM_METRIC_EXP && G ? exp(ratio) * se : se;
 }

@@ -8,6 +8,7 @@
 
 #include "io/io.h"
 #include "run/run.h"
+#include "stats/stats.h"
 
 /* ---- metrics ---------------------------------------------------------------------- */
 
@@ -30,6 +31,7 @@ typedef struct cm_score_val {
 /* Value of a metric over n items' scores.  w: how often each counts (a bootstrap's
  * multiplicities), or NULL for once each.  conf: for kind ECE the items' confidences, v
  * then being their acc.  NaN where nothing counts. */
+enum { CM_ECE_BINS = 15 };
 double cm_metric_value(const cm_metric *m, const cm_score_val *v, const double *conf,
                        const int32_t *w, int64_t n);
 /* Its standard error over items, or over clusters where cluster (numbers from 0, below n,
@@ -39,17 +41,6 @@ double cm_metric_value(const cm_metric *m, const cm_score_val *v, const double *
  * over sqrt(n).  NaN for ECE and for fewer than two clusters. */
 double cm_metric_stderr(const cm_metric *m, const cm_score_val *v, const int32_t *cluster,
                         int64_t n);
-
-/* Calibration bins of equal width on (0,1]: bin b holds conf in (b/n_bins, (b+1)/n_bins],
- * the first also 0. */
-enum { CM_ECE_BINS = 15 };
-typedef struct cm_calib_bin {
-    double n, conf, acc; /* weight of the items in it, and sums */
-} cm_calib_bin;
-void cm_calibration(const double *conf, const cm_score_val *acc, const int32_t *w, int64_t n,
-                    cm_calib_bin *bin, int n_bins);
-/* Sum over bins of n_b/N |acc_b - conf_b|; NaN where all are empty. */
-double cm_ece(const cm_calib_bin *bin, int n_bins);
 
 /* ---- one item --------------------------------------------------------------------- */
 

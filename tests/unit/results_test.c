@@ -65,20 +65,14 @@ TEST(standard_error_of_a_ratio) {
     CHECK(near(cm_metric_stderr(cm_metric_find("ppl_token"), v, NULL, 4), exp(1.5) * se));
 }
 
-/* Published toy (reference: 10 bins, ECE 0.27). */
-TEST(calibration) {
-    double conf[] = { 0.95, 0.9, 0.85, 0.8, 0.7, 0.65, 0.6, 0.55, 0.4, 0.3 };
-    int right[] = { 1, 1, 1, 0, 1, 0, 1, 0, 0, 1 };
-    cm_score_val v[10];
-    for (int i = 0; i < 10; i++) v[i] = mean_of(right[i]);
-    cm_calib_bin bin[CM_ECE_BINS];
-    cm_calibration(conf, v, NULL, 10, bin, 10);
-    CHECKF(near(cm_ece(bin, 10), 0.27), "%.17g", cm_ece(bin, 10));
-    CHECK(bin[9].n == 1 + 0 && bin[8].n == 2 && bin[0].n == 0);
-    double edge[] = { 0, 1 };
-    cm_calibration(edge, v, NULL, 2, bin, CM_ECE_BINS);
-    CHECK(bin[0].n == 1 && bin[CM_ECE_BINS - 1].n == 1);
-    CHECK(isnan(cm_metric_value(cm_metric_find("ece"), v, edge, NULL, 0)));
+TEST(calibration_of_items_with_both_scores) {
+    double conf[] = { 0.95, NAN, 0.65, 0.9 };
+    cm_score_val v[] = { mean_of(1), mean_of(0), mean_of(0), { 0, 0 } };
+    const cm_metric *ece = cm_metric_find("ece");
+    CHECK(near(cm_metric_value(ece, v, conf, NULL, 4), (0.05 + 0.65) / 2));
+    int32_t w[] = { 3, 9, 1, 9 };
+    CHECK(near(cm_metric_value(ece, v, conf, w, 4), (3 * 0.05 + 0.65) / 4));
+    CHECK(isnan(cm_metric_value(ece, v, conf, NULL, 0)));
 }
 
 TEST(item_hash_separates_parts) {
