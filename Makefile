@@ -29,7 +29,7 @@ COMMON  := -g -ffp-contract=off -fno-omit-frame-pointer $(OMP) -MMD -MP -Icore -
            $(WARN) $(OPT.$(MODE)) $(EXTRA)
 CFLAGS  := -std=c11 -D_GNU_SOURCE -Wstrict-prototypes $(COMMON)
 CXXFLAGS := -std=c++17 $(COMMON)
-LDLIBS  := -lopenblas -lsentencepiece -lsentencepiece_train -lyaml -lcjson -lzstd -lz \
+LDLIBS  := -lopenblas -lsentencepiece -lsentencepiece_train -lyaml -lcjson -lpcre2-8 -lzstd -lz \
            -lcrypto -lstdc++ -lm
 LDFLAGS := $(filter -fopenmp,$(OMP)) $(filter -fsanitize%,$(OPT.$(MODE)))
 ISA.avx2   := -mavx2 -mfma -mf16c

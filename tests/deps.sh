@@ -4,7 +4,7 @@
 # are there.  Uses apt-get as root, or through sudo when that asks no password.
 set -u
 pkgs="gcc g++ libc6-dev libopenblas-dev libzstd-dev libsentencepiece-dev libyaml-dev
-      libcjson-dev zlib1g-dev libssl-dev"
+      libcjson-dev libpcre2-dev zlib1g-dev libssl-dev"
 [ "${1:-}" = test ] && pkgs="$pkgs git zstd libsimde-dev nodejs npm ca-certificates"
 missing=
 for p in $pkgs; do

@@ -36,6 +36,16 @@
     X(CM_FORMAT_AUTO, auto) X(CM_FORMAT_TXT, txt) X(CM_FORMAT_JSONL, jsonl)
 
 #define CM_EVAL_CHOICES(X) X(CM_EVAL_DOCUMENTS, documents) X(CM_EVAL_LLAMA, llama)
+#define CM_ROWS_CHOICES(X)                                                              \
+    X(CM_ROWS_AUTO, auto) X(CM_ROWS_JSONL, jsonl) X(CM_ROWS_JSON, json)                 \
+    X(CM_ROWS_CSV, csv) X(CM_ROWS_TSV, tsv) X(CM_ROWS_TXT, txt)
+#define CM_GOLD_CHOICES(X)                                                              \
+    X(CM_GOLD_INDEX, index) X(CM_GOLD_ONE, one) X(CM_GOLD_LETTER, letter)               \
+    X(CM_GOLD_TEXT, text)
+#define CM_SHOT_CHOICES(X) X(CM_SHOT_FIRST, first) X(CM_SHOT_SEEDED, seeded)
+#define CM_MATCH_CHOICES(X) X(CM_MATCH_FIRST, first) X(CM_MATCH_LAST, last)
+#define CM_CHECKER_CHOICES(X)                                                           \
+    X(CM_CHECKER_EXACT, exact) X(CM_CHECKER_NUMERIC, numeric) X(CM_CHECKER_WORLD, world)
 
 #define CM_TYPE_CHOICES(X)                                                              \
     X(CM_TYPE_F32, f32) X(CM_TYPE_F16, f16) X(CM_TYPE_BF16, bf16) X(CM_TYPE_Q8_0, q8_0)
@@ -47,6 +57,11 @@
 enum { CM_TYPE_CHOICES(X) };
 enum { CM_TARGET_CHOICES(X) };
 enum { CM_EVAL_CHOICES(X) };
+enum { CM_ROWS_CHOICES(X) };
+enum { CM_GOLD_CHOICES(X) };
+enum { CM_SHOT_CHOICES(X) };
+enum { CM_MATCH_CHOICES(X) };
+enum { CM_CHECKER_CHOICES(X) };
 enum { CM_NUMERICS_CHOICES(X) };
 enum { CM_ROPE_CHOICES(X) };
 enum { CM_EXPORT_CHOICES(X) };

@@ -2,7 +2,9 @@
 #ifndef CM_HARNESS_H
 #define CM_HARNESS_H
 
+#include "app/app.h"
 #include "model/model.h"
+#include "results/results.h"
 
 /* Scores rows of tokens: negative log-likelihoods in nats.  The softmax is float, its sum
  * and the logarithm double, as in llama-perplexity, so that numbers can be compared. */
@@ -113,5 +115,125 @@ typedef void (*cm_chunk_fn)(void *ctx, int64_t chunk, double running_ppl);
 bool cm_llama_perplexity(cm_scorer *s, const int32_t *id, int64_t n, int ctx, int bos,
                          bool add_bos, cm_chunk_fn each, void *each_ctx,
                          cm_llama_ppl *out, cm_err *err);
+
+/* ---- tasks ---------------------------------------------------------------------------------
+ *
+ * A task is a YAML file (core/conf/task.def has its keys).  Its kind turns rows of data,
+ * or a generator, into questions; a question holds asks, each one request to the model;
+ * when all asks of a question are answered its kind turns the answers into scores.
+ * Everything that belongs to a task lives in its pool. */
+
+typedef struct cm_pool {
+    struct cm_pool_block *block;
+} cm_pool;
+void *cm_pool_get(cm_pool *p, size_t bytes); /* zeroed; aligned to 16 */
+char *cm_pool_text(cm_pool *p, const char *s, size_t n); /* a copy with a NUL behind it */
+void cm_pool_free(cm_pool *p);
+
+/* One request to the model, then its answer. */
+typedef struct cm_ask {
+    const int32_t *token; /* [n], BOS included where there is one */
+    int n;
+    int first;   /* token[first..n) are scored, first >= 1; n where nothing is scored */
+    int cut;     /* tokens cut from the left so that the rest fits the context */
+    int max_new; /* > 0: continue greedily by at most so many tokens */
+    /* the answer */
+    double *logp; /* [n - first] natural log-probabilities, in the task's pool */
+    bool *greedy; /* [n - first] whether the token was the most likely one */
+    int32_t *out; /* [n_out] generated tokens, without end and stop tokens */
+    int n_out;
+    const char *text; /* what they say, up to the stop string */
+    bool ended;       /* by itself or at a stop string */
+} cm_ask;
+double cm_ask_loglik(const cm_ask *a); /* sum of logp, in order */
+bool cm_ask_greedy(const cm_ask *a);   /* every scored token was the most likely one */
+
+typedef struct cm_question {
+    const char *id, *group; /* group NULL: its own cluster */
+    const char *prompt;     /* as rendered: few-shot examples and primer included */
+    const char *answer;     /* reference of a generation, or NULL */
+    int n_choices;
+    const char **choice;  /* texts, without the delimiter */
+    const char **context; /* [n_choices] where contexts vary, else NULL */
+    const bool *right;    /* [n_choices] */
+    char hash[17];        /* of all that: what was asked, whatever the model */
+    int n_asks;
+    cm_ask *ask;
+    void *own; /* of the kind */
+} cm_question;
+
+struct cJSON;
+/* A row of data: an object; rows of tables hold texts.  Lines count from 1. */
+typedef struct cm_row {
+    const struct cJSON *o;
+    const char *path;
+    int64_t line;
+} cm_row;
+
+typedef struct cm_eval_task cm_eval_task;
+
+/* A kind of task.  kinds.def lists them: `KIND(copy)` there and a
+ * `const cm_kind cm_kind_copy = {...}` anywhere in this folder make one. */
+typedef struct cm_kind {
+    const char *name, *help;
+    const char *metrics; /* reported unless the task says otherwise; names with blanks */
+    const char *extra;   /* reported on request only; or NULL */
+    const char *primary;
+    /* One of the two.  row: fill q (its id and group are set) from a row of data; false
+     * with a sentence without place, which the caller adds.  build: add all questions. */
+    bool (*row)(cm_eval_task *t, const cm_row *r, cm_question *q, cm_err *err);
+    bool (*build)(cm_eval_task *t, cm_err *err);
+    /* All asks are answered: scores (cm_item_put) and members of the detail object. */
+    void (*score)(const cm_eval_task *t, const cm_question *q, cm_item *out,
+                  cm_buf *detail);
+} cm_kind;
+const cm_kind *const *cm_kinds(int *n);
+const cm_kind *cm_kind_find(const char *name); /* NULL: no such kind */
+
+struct cm_eval_task {
+    cm_conf file;          /* section task; c points into it */
+    const cm_task_conf *c;
+    const char *path, *name; /* of the file; in results */
+    const char *primary;
+    const cm_kind *kind;
+    const cm_eval_conf *eval;
+    const cm_loaded *model; /* with a tokenizer */
+    int context;            /* most tokens a request may hold */
+    int64_t shots;
+    char definition[17];
+    cm_buf data_json; /* [{"path":..,"sha256":..}] */
+    cm_pool pool;
+    int64_t n, cap;
+    cm_question *q;
+    struct cm_task_int *in; /* rows, examples, compiled expressions */
+};
+/* Read FILE, or NAME.yaml from the folders of cm_task_folders.  The model is not needed
+ * for this.  Mistakes: CM_EXIT_USAGE with file:line:col. */
+bool cm_task_open(cm_eval_task *t, const char *name, const cm_eval_conf *eval,
+                  cm_err *err);
+/* Read the data and make the questions; t->n > 0 afterwards.  Refuses, CM_EXIT_DATA with
+ * file and line: items without answers, duplicate ids, no items at all. */
+bool cm_task_build(cm_eval_task *t, const cm_loaded *model, cm_err *err);
+void cm_task_close(cm_eval_task *t);
+/* A table of the tasks found, one line each. */
+void cm_task_list(cm_buf *out);
+
+/* For kinds.  A new question; `id` and `group` (may be NULL) are copied. */
+cm_question *cm_task_add(cm_eval_task *t, const char *id, const char *group);
+/* Room for n asks in q. */
+void cm_question_asks(cm_eval_task *t, cm_question *q, int n);
+/* A request of given tokens (copied): score token[first..n).  Cut from the left to the
+ * context. */
+void cm_ask_tokens(cm_eval_task *t, cm_ask *a, const int32_t *token, int n, int first);
+/* Score `what` (delimiter included) after the prompt, tokenized as one text; an empty
+ * prompt is BOS alone.  eval.chat puts the prompt into the chat template. */
+bool cm_ask_score(cm_eval_task *t, cm_ask *a, const char *prompt, const char *what,
+                  cm_err *err);
+/* Continue the prompt. */
+bool cm_ask_generate(cm_eval_task *t, cm_ask *a, const char *prompt, int max_new,
+                     cm_err *err);
+/* Add a score where the task reports that metric; a mean: den = 1. */
+void cm_item_put(const cm_eval_task *t, cm_item *it, const char *metric, double num,
+                 double den);
 
 #endif

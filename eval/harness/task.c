@@ -1,0 +1,326 @@
+/* task.c -- task files: found, read, checked; the memory of what they make. */
+#include "harness/task_int.h"
+
+#include <dirent.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+/* ---- pool --------------------------------------------------------------------------------- */
+
+enum { BLOCK = 1 << 20 };
+struct cm_pool_block {
+    struct cm_pool_block *next;
+    size_t used, cap;
+    _Alignas(16) unsigned char bytes[];
+};
+
+void *cm_pool_get(cm_pool *p, size_t bytes) {
+    bytes = (bytes + 15) & ~(size_t)15;
+    if (!p->block || p->block->cap - p->block->used < bytes) {
+        size_t cap = bytes > BLOCK ? bytes : BLOCK;
+        struct cm_pool_block *b = calloc(1, sizeof *b + cap);
+        CM_ASSERT(b, "out of memory: %zu bytes for a task's items", cap);
+        b->cap = cap;
+        /* A block of its own for something large goes behind the one being filled. */
+        bool large = bytes == cap && p->block;
+        b->next = large ? p->block->next : p->block;
+        if (large) {
+            p->block->next = b;
+            b->used = bytes;
+            return b->bytes;
+        }
+        p->block = b;
+    }
+    void *at = p->block->bytes + p->block->used;
+    p->block->used += bytes;
+    return at;
+}
+
+char *cm_pool_text(cm_pool *p, const char *s, size_t n) {
+    char *copy = cm_pool_get(p, n + 1);
+    if (n) memcpy(copy, s, n);
+    return copy;
+}
+
+void cm_pool_free(cm_pool *p) {
+    while (p->block) {
+        struct cm_pool_block *b = p->block;
+        p->block = b->next;
+        free(b);
+    }
+}
+
+/* ---- kinds ------------------------------------------------------------------------------------ */
+
+#define KIND(name) extern const cm_kind cm_kind_##name;
+#include "harness/kinds.def"
+
+const cm_kind *const *cm_kinds(int *n) {
+    static const cm_kind *const all[] = {
+#define KIND(name) &cm_kind_##name,
+#include "harness/kinds.def"
+    };
+    *n = (int)(sizeof all / sizeof *all);
+    return all;
+}
+
+const cm_kind *cm_kind_find(const char *name) {
+    int n;
+    const cm_kind *const *k = cm_kinds(&n);
+    for (int i = 0; i < n; i++)
+        if (!strcmp(k[i]->name, name)) return k[i];
+    return NULL;
+}
+
+/* ---- where task files are ------------------------------------------------------------------------ */
+
+enum { N_FOLDERS = 4 };
+
+/* The checkout one works in, the checkout or the prefix the program was built in. */
+static int folders(char *dir[N_FOLDERS]) {
+    static const char *const beside[] = { "../../eval/tasks", "../../../eval/tasks",
+                                          "../share/chimera/tasks" };
+    int n = 0;
+    dir[n++] = cm_strf("eval/tasks");
+    char exe[4096];
+    ssize_t len = readlink("/proc/self/exe", exe, sizeof exe - 1);
+    char *slash = len > 0 ? memrchr(exe, '/', (size_t)len) : NULL;
+    for (int i = 0; slash && i < 3; i++)
+        dir[n++] = cm_strf("%.*s/%s", (int)(slash - exe), exe, beside[i]);
+    return n;
+}
+
+static bool names_file(const char *s) {
+    size_t n = strlen(s);
+    return strchr(s, '/') || (n > 5 && !strcmp(s + n - 5, ".yaml"));
+}
+
+/* Task names below the folders, the first of each name; free with free_names. */
+static int all_names(char ***names, char ***paths) {
+    char *dir[N_FOLDERS];
+    int n_dirs = folders(dir), n = 0;
+    *names = *paths = NULL;
+    for (int d = 0; d < n_dirs; d++) {
+        struct dirent **entry;
+        int k = scandir(dir[d], &entry, NULL, alphasort);
+        for (int i = 0; i < k; i++) {
+            const char *f = entry[i]->d_name, *dot = strrchr(f, '.');
+            bool known = !dot || strcmp(dot, ".yaml") || dot == f;
+            char *name = known ? NULL : cm_strf("%.*s", (int)(dot - f), f);
+            for (int j = 0; !known && j < n; j++) known = !strcmp((*names)[j], name);
+            if (!known) {
+                *names = realloc(*names, (size_t)(n + 1) * sizeof **names);
+                *paths = realloc(*paths, (size_t)(n + 1) * sizeof **paths);
+                CM_ASSERT(*names && *paths, "out of memory: names of tasks");
+                (*names)[n] = cm_strf("%s", name);
+                (*paths)[n++] = cm_strf("%s/%s", dir[d], f);
+            }
+            free(name);
+            free(entry[i]);
+        }
+        if (k >= 0) free(entry);
+        free(dir[d]);
+    }
+    return n;
+}
+
+static void free_names(char **names, char **paths, int n) {
+    for (int i = 0; i < n; i++) {
+        free(names[i]);
+        free(paths[i]);
+    }
+    free(names);
+    free(paths);
+}
+
+static char *find_file(const char *name, cm_err *err) {
+    if (names_file(name)) return cm_strf("%s", name);
+    char **names, **paths, *found = NULL;
+    int n = all_names(&names, &paths);
+    for (int i = 0; i < n && !found; i++)
+        if (!strcmp(names[i], name)) found = cm_strf("%s", paths[i]);
+    if (!found) {
+        const char *near = cm_nearest(name, (const char *const *)names, n);
+        cm_fail(err, CM_EXIT_USAGE,
+                "no task '%s'%s%s%s; eval --list-tasks has the names, and FILE.yaml is a "
+                "task of your own", name, near ? "; did you mean '" : "", near ? near : "",
+                near ? "'?" : "");
+    }
+    free_names(names, paths, n);
+    return found;
+}
+
+/* ---- reading one ------------------------------------------------------------------------------------ */
+
+static bool pick_kind(cm_eval_task *t, cm_err *err) {
+    int n;
+    const cm_kind *const *all = cm_kinds(&n);
+    t->kind = cm_kind_find(t->c->kind);
+    if (t->kind) return true;
+    const char *name[64];
+    cm_buf list = { 0 };
+    for (int i = 0; i < n && i < 64; i++) {
+        name[i] = all[i]->name;
+        cm_buf_addf(&list, "%s%s", i ? ", " : "", name[i]);
+    }
+    const char *near = cm_nearest(t->c->kind, name, n);
+    cm_conf_bad(&t->file, err, "task.kind", "'%s' is none of %s%s%s%s", t->c->kind, list.s,
+                near ? "; did you mean '" : "", near ? near : "", near ? "'?" : "");
+    cm_buf_free(&list);
+    return false;
+}
+
+static bool listed(const char *words, const char *word) {
+    size_t n = strlen(word);
+    for (const char *p = words; p && (p = strstr(p, word)); p += n)
+        if ((p == words || p[-1] == ' ') && (!p[n] || p[n] == ' ')) return true;
+    return false;
+}
+
+static bool add_metric(cm_eval_task *t, const char *name, cm_err *err) {
+    const cm_metric *m = cm_metric_find(name);
+    if (!m || !(listed(t->kind->metrics, name) || listed(t->kind->extra, name)))
+        return cm_conf_bad(&t->file, err, "task.metrics",
+                           "'%s' is no metric of kind %s, which has: %s%s%s", name,
+                           t->kind->name, t->kind->metrics, t->kind->extra ? " " : "",
+                           t->kind->extra ? t->kind->extra : "");
+    CM_ASSERT(t->in->n_metrics < MAX_METRICS, "kind %s has too many metrics", t->kind->name);
+    if (!cm_task_reports(t, name)) t->in->metric[t->in->n_metrics++] = m;
+    return true;
+}
+
+static bool pick_metrics(cm_eval_task *t, cm_err *err) {
+    bool ok = true;
+    const cm_list *l = &t->c->metrics;
+    for (int i = 0; ok && i < l->n; i++) ok = add_metric(t, l->v[i], err);
+    char *copy = cm_strf("%s", l->n ? "" : t->kind->metrics), *rest = copy;
+    for (char *w; ok && rest && (w = strsep(&rest, " "));)
+        if (*w) ok = add_metric(t, w, err);
+    free(copy);
+    t->primary = *t->c->primary ? t->c->primary : t->kind->primary;
+    if (ok && !cm_task_reports(t, t->primary))
+        ok = cm_conf_bad(&t->file, err, *t->c->primary ? "task.primary" : "task.metrics",
+                         "the primary metric '%s' is not among those reported", t->primary);
+    return ok;
+}
+
+bool cm_task_reports(const cm_eval_task *t, const char *metric) {
+    for (int i = 0; i < t->in->n_metrics; i++)
+        if (!strcmp(t->in->metric[i]->name, metric)) return true;
+    return false;
+}
+
+static cm_regex *compile(const cm_eval_task *t, const char *key, const char *pattern,
+                         cm_err *err) {
+    cm_err why;
+    cm_regex *r = cm_regex_open(pattern, &why);
+    if (!r) cm_conf_bad(&t->file, err, key, "'%s': %s", pattern, why.msg);
+    return r;
+}
+
+static bool compile_list(const cm_eval_task *t, const char *key, const cm_list *l, int step,
+                         cm_regex ***out, int *n, cm_err *err) {
+    if (l->n % step)
+        return cm_conf_bad(&t->file, err, key, "%d texts, but they come in pairs", l->n);
+    *out = l->n ? calloc((size_t)l->n, sizeof **out) : NULL;
+    CM_ASSERT(!l->n || *out, "out of memory: regular expressions");
+    for (int i = 0; i < l->n; i += step) {
+        cm_regex *r = compile(t, key, l->v[i], err);
+        if (!r) return false;
+        (*out)[(*n)++] = r;
+    }
+    return true;
+}
+
+static bool compile_all(cm_eval_task *t, cm_err *err) {
+    const cm_task_conf *c = t->c;
+    struct cm_task_int *in = t->in;
+    return (!*c->filter || (in->filter = compile(t, "task.filter", c->filter, err))) &&
+           (!*c->flexible_filter ||
+            (in->flexible = compile(t, "task.flexible_filter", c->flexible_filter, err))) &&
+           compile_list(t, "task.ignore", &c->ignore, 1, &in->ignore, &in->n_ignore, err) &&
+           compile_list(t, "task.replace", &c->replace, 2, &in->replace, &in->n_replace,
+                        err);
+}
+
+/* Identity of the definition: its keys with their values, whatever the file looks like. */
+static void define(cm_eval_task *t) {
+    cm_buf b = { 0 };
+    cm_conf_dump(&t->file, false, &b);
+    const char *from = strstr(b.s, "task:\n");
+    CM_ASSERT(from, "a dump without section task");
+    char hex[65];
+    cm_sha_bytes(from, strlen(from), hex);
+    memcpy(t->definition, hex, 16);
+    t->definition[16] = 0;
+    cm_buf_free(&b);
+}
+
+static const char *stem(cm_pool *p, const char *path) {
+    const char *slash = strrchr(path, '/'), *base = slash ? slash + 1 : path;
+    const char *dot = strrchr(base, '.');
+    return cm_pool_text(p, base, dot && dot > base ? (size_t)(dot - base) : strlen(base));
+}
+
+/* Every line that is wrong, not only the first. */
+static void all_mistakes(const cm_conf *c, cm_err *err) {
+    const char *all = cm_conf_errors(c);
+    cm_fail(err, CM_EXIT_USAGE, "%.*s", (int)strlen(all) - 1, all);
+}
+
+bool cm_task_open(cm_eval_task *t, const char *name, const cm_eval_conf *eval,
+                  cm_err *err) {
+    *t = (cm_eval_task){ .eval = eval };
+    char *path = find_file(name, err);
+    if (!path) return false;
+    t->path = cm_pool_text(&t->pool, path, strlen(path));
+    t->in = cm_pool_get(&t->pool, sizeof *t->in);
+    free(path);
+    cm_conf_open(&t->file, "task");
+    cm_conf_file(&t->file, t->path);
+    t->c = &t->file.task;
+    bool ok = cm_conf_check(&t->file, err);
+    if (!ok) all_mistakes(&t->file, err);
+    t->name = *t->c->name ? t->c->name : stem(&t->pool, t->path);
+    ok = ok && pick_kind(t, err) && pick_metrics(t, err) && compile_all(t, err);
+    if (ok) define(t);
+    t->shots = t->c->shots;
+    if (!ok) cm_task_close(t);
+    return ok;
+}
+
+void cm_task_close(cm_eval_task *t) {
+    struct cm_task_int *in = t->in;
+    if (!in) return;
+    cm_regex_close(in->filter);
+    cm_regex_close(in->flexible);
+    for (int i = 0; i < in->n_ignore; i++) cm_regex_close(in->ignore[i]);
+    for (int i = 0; i < in->n_replace; i++) cm_regex_close(in->replace[i]);
+    free(in->ignore);
+    free(in->replace);
+    free(in->id);
+    free(t->q);
+    cm_buf_free(&t->data_json);
+    cm_conf_close(&t->file);
+    cm_pool_free(&t->pool);
+    *t = (cm_eval_task){ 0 };
+}
+
+void cm_task_list(cm_buf *out) {
+    char **names, **paths;
+    int n = all_names(&names, &paths);
+    static const cm_eval_conf none;
+    for (int i = 0; i < n; i++) {
+        cm_eval_task t;
+        cm_err err;
+        if (cm_task_open(&t, paths[i], &none, &err)) {
+            cm_buf_addf(out, "%-24s %-9s %-14s %s\n", names[i], t.kind->name, t.primary,
+                        t.c->about);
+            cm_task_close(&t);
+        } else {
+            cm_buf_addf(out, "%-24s does not load: %s\n", names[i], err.msg);
+        }
+    }
+    free_names(names, paths, n);
+}
