@@ -259,7 +259,7 @@ static void put_calibration(const cm_eval_task *t, const cm_question *q, const d
 static void put_normalised(const cm_eval_task *t, const cm_question *q, const double *L,
                            cm_item *out) {
     int n = q->n_choices, ties;
-    double *x = malloc((size_t)n * sizeof *x);
+    double *x = calloc((size_t)n, sizeof *x);
     CM_ASSERT(x, "out of memory: %d choices", n);
     static const char *const name[] = { "acc_tok", "acc_char", "acc_byte", "acc_pmi" };
     for (int k = 0; k < 4; k++) {
@@ -302,7 +302,7 @@ static void detail_choice(const cm_question *q, const double *L, int pred, int t
 static void score_choice(const cm_eval_task *t, const cm_question *q, cm_item *out,
                          cm_buf *detail) {
     int n = q->n_choices, ties;
-    double *L = malloc((size_t)n * sizeof *L), good = -INFINITY, bad = -INFINITY;
+    double *L = calloc((size_t)n, sizeof *L), good = -INFINITY, bad = -INFINITY;
     CM_ASSERT(L, "out of memory: %d choices", n);
     for (int i = 0; i < n; i++) {
         L[i] = cm_ask_loglik(&q->ask[i]);

@@ -64,7 +64,8 @@ static bool read_jsonl(reader *r, cm_src *src, cm_err *err) {
         char *copy = cm_strf("%.*s", (int)line.n, line.s);
         const char *stop = copy;
         cJSON *o = cJSON_ParseWithOpts(copy, &stop, true);
-        size_t column = (size_t)(stop - copy) + 1;
+        size_t column = 1;
+        for (const char *c = copy; c < stop; c++) column += ((unsigned char)*c & 0xC0) != 0x80;
         free(copy);
         if (!o)
             return cm_fail(err, CM_EXIT_DATA, "%s:%lld:%zu: not valid JSON", r->name,

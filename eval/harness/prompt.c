@@ -171,14 +171,14 @@ static bool put_text(cm_eval_task *t, const char *s, size_t n, cm_err *err) {
     return !n || cm_spm_encode(t->model->spm, s, n, &in->id, &in->n_id, &in->cap_id, err);
 }
 
-static bool put_marker(cm_eval_task *t, const char *piece, cm_err *err) {
-    int id = cm_spm_id(t->model->spm, piece);
+static bool put_marker(cm_eval_task *t, const char *name, cm_err *err) {
+    int id = cm_spm_id(t->model->spm, name);
     cm_piece_type type = CM_PIECE_NORMAL;
     float score;
     if (id >= 0) cm_spm_piece(t->model->spm, id, &score, &type);
     if (id < 0 || (type != CM_PIECE_CONTROL && type != CM_PIECE_USER))
         return cm_fail(err, CM_EXIT_USAGE, "eval.chat: the model's tokenizer has no %s piece",
-                       piece);
+                       name);
     return put_id(t->in, id);
 }
 
