@@ -29,6 +29,7 @@ bool cm_filter_answer(const cm_regex *filter, bool last, const char *text, cm_bu
 
 /* As lm-evaluation-harness's exact_match: what is to be ignored is deleted, in order. */
 static bool normalise(const cm_eval_task *t, const char *text, cm_buf *out, cm_err *err) {
+    const cm_task_conf *conf = t->c;
     out->n = 0;
     cm_buf_addf(out, "%s", text);
     for (int i = 0; i < t->in->n_ignore; i++)
@@ -36,8 +37,8 @@ static bool normalise(const cm_eval_task *t, const char *text, cm_buf *out, cm_e
     size_t n = 0;
     for (size_t i = 0; i < out->n; i++) {
         unsigned char c = (unsigned char)out->s[i];
-        if (t->c->ignore_punctuation && c < 0x80 && ispunct(c)) continue;
-        out->s[n++] = (char)(t->c->ignore_case && c < 0x80 ? tolower(c) : c);
+        if (conf->ignore_punctuation && c < 0x80 && ispunct(c)) continue;
+        out->s[n++] = (char)(conf->ignore_case && c < 0x80 ? tolower(c) : c);
     }
     out->n = n;
     trim(out);
@@ -58,7 +59,7 @@ static bool number_of(const char *s, double *out) {
     return cm_parse_f64(digits, out);
 }
 
-/* ---- the default world's answers ------------------------------------------------------------ */
+/* ---- the default world's answers ----------------------------------------------------- */
 
 /* The next word at *p: letters, digits and apostrophes, lower case; articles are none. */
 static bool next_word(const char **p, const char *end, char word[64]) {

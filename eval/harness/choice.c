@@ -6,7 +6,7 @@
 
 #include "harness/task_int.h"
 
-/* ---- what a row says ---------------------------------------------------------------------- */
+/* ---- what a row says ----------------------------------------------------------------- */
 
 enum { MAX_CHOICES = 1000 };
 
@@ -134,7 +134,7 @@ bool cm_choices_read(cm_eval_task *t, const cm_row *r, cm_question *q, cm_err *e
     return mark_right(t, r, q, right, err);
 }
 
-/* ---- choice and pairs ---------------------------------------------------------------------- */
+/* ---- choice and pairs ---------------------------------------------------------------- */
 
 static int first_right(const cm_question *q) {
     int k = 0;
@@ -338,7 +338,7 @@ const cm_kind cm_kind_pairs = {
     .score = score_choice,
 };
 
-/* ---- cloze ------------------------------------------------------------------------------------ */
+/* ---- cloze --------------------------------------------------------------------------- */
 
 /* The text up to its last blank, and delimiter and word behind it. */
 static bool split_last_word(cm_eval_task *t, const char *s, const char **prompt,

@@ -27,9 +27,9 @@ static bool row_generate(cm_eval_task *t, const cm_row *r, cm_question *q, cm_er
     const char *prompt;
     if (!read_generate(t, r, &prompt, &q->answer, err)) return false;
     q->prompt = cm_prompt_make(t, prompt, solve_generate, err);
+    const cm_task_conf *c = t->c;
     cm_question_asks(t, q, 1);
-    return q->prompt &&
-           cm_ask_generate(t, q->ask, q->prompt, (int)t->c->max_new_tokens, err);
+    return q->prompt && cm_ask_generate(t, q->ask, q->prompt, (int)c->max_new_tokens, err);
 }
 
 /* The filtered answer in *pred, whether there was one, whether it is right. */

@@ -42,7 +42,7 @@ static void hash_question(cm_question *q) {
     free(part);
 }
 
-/* ---- from rows ----------------------------------------------------------------------------------- */
+/* ---- from rows ----------------------------------------------------------------------- */
 
 static bool name_question(cm_eval_task *t, const cm_row *r, cm_buf *id, cm_buf *group,
                           cm_err *err) {
@@ -97,7 +97,7 @@ static bool read_rows(cm_eval_task *t, cm_err *err) {
     return ok;
 }
 
-/* ---- all of it -------------------------------------------------------------------------------------- */
+/* ---- all of it ----------------------------------------------------------------------- */
 
 static int by_id(const void *a, const void *b) {
     const cm_question *x = *(const cm_question *const *)a, *y = *(const cm_question *const *)b;

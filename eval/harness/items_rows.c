@@ -36,7 +36,7 @@ void cm_rows_free(cm_row *row, int64_t n) {
     free(row);
 }
 
-/* ---- forms ------------------------------------------------------------------------------------ */
+/* ---- forms --------------------------------------------------------------------------- */
 
 static bool bad_utf8(const reader *r, int64_t line, const char *s, size_t n, cm_err *err) {
     size_t bad;
@@ -223,7 +223,7 @@ static bool read_txt(reader *r, cm_src *src, int split, cm_err *err) {
     return ok;
 }
 
-/* ---- files ---------------------------------------------------------------------------------- */
+/* ---- files --------------------------------------------------------------------------- */
 
 static bool ends_in(const char *s, const char *tail) {
     size_t n = strlen(s), k = strlen(tail);
@@ -233,7 +233,8 @@ static bool ends_in(const char *s, const char *tail) {
 }
 
 static int form_of(const cm_eval_task *t, const char *path) {
-    if (t->c->format != CM_ROWS_AUTO) return t->c->format;
+    const cm_task_conf *c = t->c;
+    if (c->format != CM_ROWS_AUTO) return c->format;
     static const struct { const char *tail; int form; } known[] = {
         { ".jsonl", CM_ROWS_JSONL }, { ".ndjson", CM_ROWS_JSONL }, { ".json", CM_ROWS_JSON },
         { ".csv", CM_ROWS_CSV }, { ".tsv", CM_ROWS_TSV }, { ".txt", CM_ROWS_TXT },
@@ -265,15 +266,15 @@ static bool read_rows(const cm_eval_task *t, reader *r, cm_err *err) {
     cm_src *src = cm_src_open(r->path, err);
     if (!src) return false;
     cm_buf text = { 0 };
-    int form = form_of(t, r->path);
-    bool lines = form == CM_ROWS_JSONL || (form == CM_ROWS_TXT && t->c->split != CM_SPLIT_FILE);
+    int form = form_of(t, r->path), split = t->c->split;
+    bool lines = form == CM_ROWS_JSONL || (form == CM_ROWS_TXT && split != CM_SPLIT_FILE);
     bool ok = lines || read_whole(src, r, &text, err);
     if (ok && form == CM_ROWS_JSONL) ok = read_jsonl(r, src, err);
     if (ok && form == CM_ROWS_JSON) ok = read_json(r, text.s ? text.s : "", err);
     if (ok && (form == CM_ROWS_CSV || form == CM_ROWS_TSV) && text.n)
         ok = read_table(r, text.s, form == CM_ROWS_CSV ? ',' : '\t', err);
     if (ok && form == CM_ROWS_TXT)
-        ok = lines ? read_txt(r, src, t->c->split, err) : add_text(r, &text, 1, err);
+        ok = lines ? read_txt(r, src, split, err) : add_text(r, &text, 1, err);
     cm_buf_free(&text);
     cm_src_close(src);
     return ok;
@@ -318,7 +319,7 @@ bool cm_rows_read(cm_eval_task *t, const cm_list *list, int64_t limit, cm_row **
     return ok;
 }
 
-/* ---- values ---------------------------------------------------------------------------------- */
+/* ---- values -------------------------------------------------------------------------- */
 
 const cJSON *cm_row_get(const cm_row *r, const char *field) {
     const cJSON *v = cJSON_GetObjectItemCaseSensitive(r->o, field);

@@ -5,7 +5,7 @@
 
 #include "harness/task_int.h"
 
-/* ---- templates ----------------------------------------------------------------------------- */
+/* ---- templates ----------------------------------------------------------------------- */
 
 /* The next piece of a template: literal text up to a brace, or a field's name.  False at
  * the end; *bad: a brace without its partner. */
@@ -89,20 +89,20 @@ const char *cm_render_keep(cm_eval_task *t, const char *template, const cm_row *
     return kept;
 }
 
-/* ---- few-shot --------------------------------------------------------------------------------- */
+/* ---- few-shot ------------------------------------------------------------------------ */
 
 /* Examples of the item being made, as rows of in->shot.  A function of seed and item alone,
  * so the order in which items are made does not matter.  Never a row equal to the item. */
 static bool pick_shots(const cm_eval_task *t, int64_t *pick, cm_err *err) {
     const struct cm_task_int *in = t->in;
+    const cm_task_conf *c = t->c;
     const cm_row *own = &in->row[in->at];
-    cm_rng rng = cm_rng_make((uint64_t)t->c->shot_seed, CM_RNG_FEWSHOT, (uint64_t)in->at);
-    int64_t n = 0, tries = t->c->shot_pick == CM_SHOT_FIRST
-                               ? in->n_shots : 64 * (t->shots + 16);
+    cm_rng rng = cm_rng_make((uint64_t)c->shot_seed, CM_RNG_FEWSHOT, (uint64_t)in->at);
+    bool drawn = c->shot_pick == CM_SHOT_SEEDED;
+    int64_t n = 0, tries = drawn ? 64 * (t->shots + 16) : in->n_shots;
     for (int64_t i = 0; n < t->shots && i < tries; i++) {
         int64_t k = i;
-        if (t->c->shot_pick == CM_SHOT_SEEDED)
-            k = (int64_t)cm_rng_below(rng, (uint64_t)i, (uint64_t)in->n_shots);
+        if (drawn) k = (int64_t)cm_rng_below(rng, (uint64_t)i, (uint64_t)in->n_shots);
         bool taken = cJSON_Compare(in->shot[k].o, own->o, true);
         for (int64_t j = 0; j < n && !taken; j++) taken = pick[j] == k;
         if (!taken) pick[n++] = k;
@@ -133,7 +133,7 @@ const char *cm_prompt_make(cm_eval_task *t, const char *own, cm_solve_fn solve, 
     return kept;
 }
 
-/* ---- tokens ------------------------------------------------------------------------------------- */
+/* ---- tokens -------------------------------------------------------------------------- */
 
 int cm_task_prefix(const cm_eval_task *t) {
     int bos = cm_spm_bos(t->model->spm);
@@ -244,7 +244,7 @@ bool cm_ask_generate(cm_eval_task *t, cm_ask *a, const char *prompt, int max_new
     return true;
 }
 
-/* ---- answers --------------------------------------------------------------------------------------- */
+/* ---- answers ------------------------------------------------------------------------- */
 
 double cm_ask_loglik(const cm_ask *a) {
     double sum = 0;

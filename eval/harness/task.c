@@ -6,7 +6,7 @@
 #include <string.h>
 #include <unistd.h>
 
-/* ---- pool --------------------------------------------------------------------------------- */
+/* ---- pool ---------------------------------------------------------------------------- */
 
 enum { BLOCK = 1 << 20 };
 struct cm_pool_block {
@@ -51,7 +51,7 @@ void cm_pool_free(cm_pool *p) {
     }
 }
 
-/* ---- kinds ------------------------------------------------------------------------------------ */
+/* ---- kinds --------------------------------------------------------------------------- */
 
 #define KIND(name) extern const cm_kind cm_kind_##name;
 #include "harness/kinds.def"
@@ -73,7 +73,7 @@ const cm_kind *cm_kind_find(const char *name) {
     return NULL;
 }
 
-/* ---- where task files are ------------------------------------------------------------------------ */
+/* ---- where task files are ------------------------------------------------------------ */
 
 enum { N_FOLDERS = 4 };
 
@@ -151,7 +151,7 @@ static char *find_file(const char *name, cm_err *err) {
     return found;
 }
 
-/* ---- reading one ------------------------------------------------------------------------------------ */
+/* ---- reading one --------------------------------------------------------------------- */
 
 static bool pick_kind(cm_eval_task *t, cm_err *err) {
     int n;

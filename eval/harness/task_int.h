@@ -6,7 +6,7 @@
 
 #include "harness/harness.h"
 
-/* ---- regular expressions (filter.c; PCRE2 with UTF and Unicode classes) ------------------ */
+/* ---- regular expressions (filter.c; PCRE2 with UTF and Unicode classes) -------------- */
 
 typedef struct cm_regex cm_regex;
 /* NULL: a sentence about the pattern, with the offset. */
@@ -20,7 +20,7 @@ bool cm_regex_find(const cm_regex *r, const char *text, size_t n, bool last, con
 /* Every match replaced; $1 stands for a group. */
 bool cm_regex_replace(const cm_regex *r, const char *with, cm_buf *text, cm_err *err);
 
-/* ---- what belongs to an open task ----------------------------------------------------------- */
+/* ---- what belongs to an open task ---------------------------------------------------- */
 
 enum { MAX_METRICS = CM_MAX_SCORES };
 
@@ -38,7 +38,7 @@ struct cm_task_int {
 };
 bool cm_task_reports(const cm_eval_task *t, const char *metric);
 
-/* ---- rows (items_rows.c) ---------------------------------------------------------------------- */
+/* ---- rows (items_rows.c) ------------------------------------------------------------- */
 
 /* Rows of the files in `list`, at most `limit` (0: all), appended; hashes of the files go
  * to *data_json unless NULL.  Free each row's object with cJSON_Delete. */
@@ -50,7 +50,7 @@ const cJSON *cm_row_get(const cm_row *r, const char *field);
 /* A value as text: strings, numbers, true and false; false for anything else. */
 bool cm_value_text(const cJSON *v, cm_buf *out);
 
-/* ---- prompts (prompt.c) ------------------------------------------------------------------------- */
+/* ---- prompts (prompt.c) -------------------------------------------------------------- */
 
 /* `template` with the row's fields in it, then the task's replacements when `clean`. */
 bool cm_render(const cm_eval_task *t, const char *template, const cm_row *r, bool clean,
@@ -68,12 +68,12 @@ const char *cm_prompt_make(cm_eval_task *t, const char *own, cm_solve_fn solve, 
 /* BOS, else EOS, else -1: what stands before a text of its own. */
 int cm_task_prefix(const cm_eval_task *t);
 
-/* ---- choices (choice.c) -------------------------------------------------------------------------- */
+/* ---- choices (choice.c) -------------------------------------------------------------- */
 
 /* Texts of a row's choices and which are right. */
 bool cm_choices_read(cm_eval_task *t, const cm_row *r, cm_question *q, cm_err *err);
 
-/* ---- answers (check.c) ---------------------------------------------------------------------------- */
+/* ---- answers (check.c) --------------------------------------------------------------- */
 
 /* The part of `text` that `filter` finds (all of it when NULL), appended to *out. */
 bool cm_filter_answer(const cm_regex *filter, bool last, const char *text, cm_buf *out,

@@ -35,13 +35,14 @@ static bool add_windows(cm_eval_task *t, cm_question *q, const int32_t *row, int
 static bool row_text(cm_eval_task *t, const cm_row *r, cm_question *q, cm_err *err) {
     struct cm_task_int *in = t->in;
     cm_buf raw = { 0 };
+    const cm_task_conf *c = t->c;
     doc *d = q->own = cm_pool_get(&t->pool, sizeof *d);
-    bool ok = cm_render(t, t->c->text, r, false, &raw, err) &&
+    bool ok = cm_render(t, c->text, r, false, &raw, err) &&
               (raw.n || cm_fail(err, CM_EXIT_DATA, "an empty document"));
     if (ok) {
         d->bytes = (int64_t)raw.n;
         d->words = cm_count_words(raw.s, raw.n);
-        if (t->c->empty_words && d->words)
+        if (c->empty_words && d->words)
             d->words += !!strchr(" \t\n\r\f\v", raw.s[0]) +
                         !!strchr(" \t\n\r\f\v", raw.s[raw.n - 1]);
         ok = cm_clean(t, &raw, err);
