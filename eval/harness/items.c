@@ -78,16 +78,17 @@ static bool add_rows(cm_eval_task *t, cm_err *err) {
 }
 
 static bool read_rows(cm_eval_task *t, cm_err *err) {
+    const cm_task_conf *c = t->c;
     struct cm_task_int *in = t->in;
-    if (!t->c->data.n)
+    if (!c->data.n)
         return cm_conf_bad(&t->file, err, "task.data", "kind %s wants files of items",
                            t->kind->name);
-    in->own_shots = t->shots && !t->c->shot_data.n;
+    in->own_shots = t->shots && !c->shot_data.n;
     cm_json_open(&t->data_json, NULL, '[');
-    bool ok = cm_rows_read(t, &t->c->data, in->own_shots ? 0 : t->eval->limit, &in->row,
+    bool ok = cm_rows_read(t, &c->data, in->own_shots ? 0 : t->eval->limit, &in->row,
                            &in->n_rows, &t->data_json, err) &&
               (!t->shots || in->own_shots ||
-               cm_rows_read(t, &t->c->shot_data, 0, &in->shot, &in->n_shots, &t->data_json,
+               cm_rows_read(t, &c->shot_data, 0, &in->shot, &in->n_shots, &t->data_json,
                             err));
     cm_json_close(&t->data_json, '[');
     if (in->own_shots) {
