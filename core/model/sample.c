@@ -21,6 +21,26 @@ static int by_logit(const void *a, const void *b) {
     return x->id - y->id;
 }
 
+/* c[0..n) as a heap with the last in that order at c[0]: put x at node i or below. */
+static void sift(cand *c, int n, int i, cand x) {
+    for (int k; (k = 2 * i + 1) < n; i = k) {
+        if (k + 1 < n && by_logit(&c[k + 1], &c[k]) > 0) k++;
+        if (by_logit(&x, &c[k]) >= 0) break;
+        c[i] = c[k];
+    }
+    c[i] = x;
+}
+
+/* The n largest of V logits, in order. */
+static void select_largest(const cm_real *logits, int V, int n, cand *c) {
+    for (int i = 0; i < n; i++) c[i] = (cand){ .logit = (double)logits[i], .id = i };
+    for (int i = n < V ? n / 2 - 1 : -1; i >= 0; i--) sift(c, n, i, c[i]);
+    for (int i = n; i < V; i++) /* an equal one with a higher id comes later in the order */
+        if ((double)logits[i] > c[0].logit)
+            sift(c, n, 0, (cand){ .logit = (double)logits[i], .id = i });
+    qsort(c, (size_t)n, sizeof *c, by_logit);
+}
+
 int cm_argmax(const cm_real *x, int n) {
     int best = 0;
     for (int i = 1; i < n; i++)
@@ -66,9 +86,8 @@ int cm_sample_token(const cm_sampling *s, cm_real *logits, int V, const int32_t 
     }
     if (s->temperature <= 0) return cm_argmax(logits, V);
     cand *c = work;
-    for (int i = 0; i < V; i++) c[i] = (cand){ .logit = (double)logits[i], .id = i };
-    qsort(c, (size_t)V, sizeof *c, by_logit);
     int n = s->top_k > 0 && s->top_k < V ? (int)s->top_k : V;
+    select_largest(logits, V, n, c);
     softmax(c, n, 1);
     if (s->top_p < 1) n = keep_top_p(c, n, s->top_p);
     if (s->min_p > 0) n = keep_min_p(c, n, s->min_p);

@@ -77,6 +77,29 @@ bool cm_engine_score(const cm_model *m, const cm_engine_conf *conf, const cm_req
                      int64_t n, cm_done_fn done, void *ctx, cm_engine_count *count,
                      cm_err *err);
 
+/* ---- generation: many prompts ------------------------------------------------------ */
+
+/* A text to continue by at most max_new tokens. */
+typedef struct cm_prompt {
+    const int32_t *token; /* [n] */
+    int n, max_new;       /* n >= 1 */
+    uint64_t seed;        /* of its draws: make it from what the prompt is, not its place */
+    int32_t *out;         /* [max_new], out */
+    int n_out;            /* out */
+} cm_prompt;
+
+/* Asked after each token whether the text ends with it (stop strings, end of text). */
+typedef bool (*cm_stop_fn)(void *ctx, int64_t prompt, const cm_prompt *p);
+
+/* Continue n prompts, up to `batch` of them (0 = 16) a step together; a finished one makes
+ * room for the next.  A text's tokens depend on nothing but its prompt, seed and `how`
+ * (whose own seed is not used): not on batch, order, threads.  What all prompts begin with
+ * is read once.  stop and done may be NULL; done false: stop, leaving the rest.  Memory is
+ * the decoding state of `batch` texts as long as the longest. */
+bool cm_generate(const cm_model *m, const cm_sampling *how, int batch, cm_prompt *p,
+                 int64_t n, cm_stop_fn stop, cm_done_fn done, void *ctx,
+                 cm_engine_count *count, cm_err *err);
+
 /* ---- perplexity of documents ------------------------------------------------------------ */
 
 /* How long documents are cut: windows of `context` tokens, each continuing `stride` tokens
