@@ -259,4 +259,154 @@ bool cm_ask_generate(cm_eval_task *t, cm_ask *a, const char *prompt, int max_new
 void cm_item_put(const cm_eval_task *t, cm_item *it, const char *metric, double num,
                  double den);
 
+/* ==== probes: generated items, diagnostics (docs/PROBES.md) ============================ */
+
+/* ---- generated rows of tokens --------------------------------------------------------- */
+
+/* A row of token ids and which of them are answers: token[at[i]] is to be predicted from
+ * token[0..at[i]).  slice[i] says which kind of question it is (mqar: tokens between the
+ * pair and the query; copy: which copy). */
+typedef struct cm_probe_row {
+    int n, n_at;
+    int32_t *token, *at, *slice; /* [n], [n_at], [n_at] */
+} cm_probe_row;
+void cm_probe_row_free(cm_probe_row *r);
+
+/* Ids that a generated row may use: NORMAL pieces, in order (no control, unknown, byte or
+ * unused ones).  spm NULL: ids 0..vocab.  malloc'ed; their number in *n. */
+int32_t *cm_probe_ids(const cm_spm *spm, int vocab, int *n);
+
+/* Multi-query associative recall (Arora et al. 2023, "Zoology"): `pairs` distinct keys with
+ * their values, then the keys again at random places, gaps drawn without replacement with
+ * weight alpha g^(alpha-1).  Keys are from the lower half of the ids, values from the upper;
+ * the rest of the row is random ids that are none of its keys.  The value follows its key
+ * wherever the key stands. */
+typedef struct cm_mqar {
+    int pairs, length; /* length: tokens without BOS, even, at least 4 pairs */
+    double alpha;      /* Zoology: 0.01 */
+} cm_mqar;
+/* Row `index` of `seed`; bos -1: none.  False: the ids or the length do not suffice. */
+bool cm_probe_mqar(const cm_mqar *c, const int32_t *id, int n_id, int bos, uint64_t seed,
+                   uint64_t index, cm_probe_row *out, cm_err *err);
+/* A random block of `block` ids, then `copies` copies of it.  Answers: every token of the
+ * block but the first (slice 0) and the same tokens of each copy (slice 1, 2, ...). */
+bool cm_probe_copy(int block, int copies, const int32_t *id, int n_id, int bos,
+                   uint64_t seed, uint64_t index, cm_probe_row *out, cm_err *err);
+
+/* ---- generated questions in text ------------------------------------------------------ */
+
+enum { CM_PROBE_CHOICES = 8 };
+/* A context, answers of which choice[gold] is right, and where it is in the grid. */
+typedef struct cm_probe_text {
+    cm_buf context, choice[CM_PROBE_CHOICES];
+    int n_choices, gold;
+    int tokens; /* of the context, counted piece by piece */
+} cm_probe_text;
+void cm_probe_text_free(cm_probe_text *t);
+
+/* Passkeys in a haystack: `keys` sentences "The pass key of NAME is 12345." (one key: no
+ * name), the asked one at `depth` (0 = at the start, 1 = just before the question), the
+ * others elsewhere; the context is filled with sentences up to `length` tokens.  Wrong
+ * choices: the other keys, then random numbers. */
+typedef struct cm_needle {
+    int length, keys, digits, choices;
+    double depth;
+} cm_needle;
+/* hay: sentences to fill with, or NULL for built-in ones. */
+typedef struct cm_hay {
+    char **sentence;
+    int n;
+} cm_hay;
+/* Sentences of a text: cut behind . ! ? and white space, and at line ends. */
+void cm_hay_split(cm_hay *h, const char *text, size_t n);
+void cm_hay_free(cm_hay *h);
+bool cm_probe_needle(const cm_needle *c, const cm_hay *hay, const cm_spm *spm, uint64_t seed,
+                     uint64_t index, cm_probe_text *out, cm_err *err);
+/* A list of `entries` lines "NAME: 123456", then one of its names again.  Wrong choices:
+ * numbers of other entries. */
+bool cm_probe_phonebook(int entries, int digits, int choices, const cm_spm *spm,
+                        uint64_t seed, uint64_t index, cm_probe_text *out, cm_err *err);
+
+/* ---- degeneration of generated text --------------------------------------------------- */
+
+typedef struct cm_degen {
+    double seq_rep_4;     /* 1 - distinct / all 4-grams; NaN below 4 tokens */
+    double distinct_2;    /* distinct / all bigrams; NaN below 2 tokens */
+    double bytes, packed; /* of the text, plain and by zstd level 19 */
+    bool loop;            /* the tail is a piece of 1..64 tokens, three times or more */
+    int period;           /* of that piece, 0 without one */
+} cm_degen;
+cm_degen cm_degen_measure(const int32_t *id, int n, const char *text, size_t bytes);
+
+/* ---- contamination -------------------------------------------------------------------- */
+
+/* Overlap of items with a corpus: the items' n-grams are indexed (64-bit hashes), the
+ * corpus streams past them, so memory is a function of the items alone.  Units are words
+ * (ASCII lower-cased, punctuation deleted, white space between) or token ids. */
+typedef struct cm_contam cm_contam;
+/* n: units in a gram; an item of fewer units, but at least `least`, counts as one gram. */
+cm_contam *cm_contam_open(int n, int least);
+void cm_contam_close(cm_contam *c);
+int cm_contam_add_words(cm_contam *c, const char *text, size_t bytes); /* item's number */
+int cm_contam_add_ids(cm_contam *c, const int32_t *id, int64_t n);
+/* One document of the corpus; grams do not cross documents. */
+void cm_contam_scan_words(cm_contam *c, const char *text, size_t bytes);
+void cm_contam_scan_ids(cm_contam *c, const int32_t *id, int64_t n);
+typedef struct cm_overlap {
+    int64_t units, grams, hits; /* grams 0: too short to tell */
+    double coverage;            /* share of the units that lie in a gram found */
+    int64_t longest;            /* most units in a row that do, by grams that overlap */
+} cm_overlap;
+cm_overlap cm_contam_item(const cm_contam *c, int item);
+int64_t cm_contam_scanned(const cm_contam *c); /* units seen in the corpus */
+/* The words of a text as compared, single spaces between. */
+void cm_contam_normal(const char *text, size_t n, cm_buf *out);
+
+/* ---- tokenizer fertility -------------------------------------------------------------- */
+
+enum { CM_N_SCRIPTS = 12 };
+const char *cm_script_name(int script); /* "latin", "devanagari", ..., "no letters" */
+/* Script of a letter or mark; -1 for digits, punctuation and everything else. */
+int cm_script_of(uint32_t code_point);
+
+typedef struct cm_fertility {
+    int64_t bytes, chars, words, continued; /* continued: words of two tokens or more */
+    int64_t tokens, fallback, unknown;      /* fallback: byte pieces */
+    int64_t lines, changed;                 /* changed: decode(encode(line)) != line */
+} cm_fertility;
+/* Add the lines of a text to whole and to the script of each word (script[CM_N_SCRIPTS];
+ * a word belongs to the script of its first letter, white space to the word after it). */
+bool cm_fertility_add(cm_fertility *whole, cm_fertility *script, const cm_spm *spm,
+                      const char *text, size_t n, cm_err *err);
+
+/* ---- the quantization card: one model against another --------------------------------- */
+
+/* One scored position, nats. */
+typedef struct cm_kl_pos {
+    double kl;         /* KL(reference || model) */
+    double nll, ref;   /* -log p of the true token: model, reference */
+    double dp;         /* p(true token): model - reference */
+    double same;       /* 1: same most likely token */
+} cm_kl_pos;
+/* pos[i] for the prediction of token[i+1], i in [first, T-1). */
+void cm_kl_score(cm_scorer *ref, cm_scorer *s, const int32_t *token, int T, int first,
+                 cm_kl_pos *pos);
+
+/* Value, its standard error with positions independent (as llama-perplexity prints it) and
+ * clustered by row of text. */
+typedef struct cm_kl_value {
+    double value, se, se_clustered;
+} cm_kl_value;
+enum { CM_KL_QUANTILES = 11 };
+extern const double cm_kl_quantile[CM_KL_QUANTILES]; /* 0, 0.001, 0.01, ..., 0.999, 1 */
+typedef struct cm_kl_card {
+    int64_t n, rows;
+    cm_kl_value ppl, ppl_ref, ln_ratio, ratio, diff; /* diff: ppl - ppl_ref */
+    cm_kl_value kl, dp, dp_rms, same;
+    double cor; /* of the two models' nll */
+    double kl_q[CM_KL_QUANTILES], dp_q[CM_KL_QUANTILES];
+} cm_kl_card;
+/* pos[n], row[n]: the row of text each position came from, not decreasing. */
+void cm_kl_card_of(const cm_kl_pos *pos, const int64_t *row, int64_t n, cm_kl_card *out);
+
 #endif

@@ -86,6 +86,8 @@ typedef struct cm_results_about {
     const char *config; /* settings as asked: {"eval.batch":8,...} */
 } cm_results_about;
 
+typedef struct cm_task_result cm_task_result; /* see reading, below */
+
 /* A result being written.  From one thread:
  *   open, task for each task, begin, then has / add for each item, finish; close always.
  * add writes one line to DIR/items.partial.jsonl at once, so a killed evaluation goes on
@@ -109,6 +111,10 @@ bool cm_results_has(const cm_results_out *o, int task, int64_t i);
 /* Item i of a task.  CM_EXIT_DATA for a score that is not finite, a negative denominator,
  * an item that is there already or was not declared. */
 bool cm_results_add(cm_results_out *o, int task, int64_t i, const cm_item *it, cm_err *err);
+/* More members for a task's object in results.json, from its items in item order (with
+ * their details): slices, bins, whatever derives from the records alone. */
+typedef void (*cm_results_more_fn)(void *ctx, const cm_task_result *t, cm_buf *members);
+void cm_results_more(cm_results_out *o, cm_results_more_fn fn, void *ctx);
 /* perf: members of an object ("\"seconds\":1.5,..."), the part that may differ between two
  * equal evaluations, or NULL.  CM_EXIT_FAIL when items are missing. */
 bool cm_results_finish(cm_results_out *o, const cm_results_about *about, const char *perf,
@@ -126,7 +132,7 @@ typedef struct cm_column {
     double *conf;          /* [n] for kind ECE, else NULL */
 } cm_column;
 
-typedef struct cm_task_result {
+struct cm_task_result {
     char *name, *primary;
     int64_t version;
     char definition[17], items_hash[17];
@@ -136,7 +142,7 @@ typedef struct cm_task_result {
     int32_t *cluster;             /* [n], numbered from 0 by first appearance */
     int n_columns;
     cm_column *column;            /* in the registry's order */
-} cm_task_result;
+};
 
 /* A whole result in memory; root is results.json parsed (cJSON *), for what is printed
  * and compared but not computed with: model, build, machine, config. */

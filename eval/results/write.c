@@ -32,6 +32,8 @@ struct cm_results_out {
     int n_tasks;
     out_task *task;
     cm_buf row;
+    cm_results_more_fn more;
+    void *more_ctx;
 };
 
 static char *in_dir(const cm_results_out *o, const char *name) {
@@ -286,6 +288,11 @@ bool cm_results_begin(cm_results_out *o, int64_t *done, cm_err *err) {
     return ok;
 }
 
+void cm_results_more(cm_results_out *o, cm_results_more_fn fn, void *ctx) {
+    o->more = fn;
+    o->more_ctx = ctx;
+}
+
 bool cm_results_has(const cm_results_out *o, int task, int64_t i) {
     return o->task[task].line[i].n > 0;
 }
@@ -335,8 +342,8 @@ static bool complete(const cm_results_out *o, cm_err *err) {
 }
 
 /* The lines in item order; and the metrics, computed from exactly these lines. */
-static bool gather(const out_task *t, const char *partial, cm_buf *lines, cm_task_result *r,
-                   cm_err *err) {
+static bool gather(const out_task *t, const char *partial, bool details, cm_buf *lines,
+                   cm_task_result *r, cm_err *err) {
     *r = (cm_task_result){ .name = cm_strf("%s", t->name), .n = t->n };
     cm_intake in;
     cm_intake_open(&in, r);
@@ -344,7 +351,7 @@ static bool gather(const out_task *t, const char *partial, cm_buf *lines, cm_tas
     for (int64_t i = 0; ok && i < t->n; i++) {
         const char *s = partial + t->line[i].at;
         cJSON *line = cm_json_parse(s, (size_t)t->line[i].n, err);
-        ok = line && cm_intake_item(&in, line, false, err);
+        ok = line && cm_intake_item(&in, line, details, err);
         cJSON_Delete(line);
         cm_buf_add(lines, s, (size_t)t->line[i].n + 1);
     }
@@ -375,7 +382,8 @@ static void metric_json(cm_buf *b, const cm_task_result *r, const cm_column *c) 
     cm_json_close(b, '{');
 }
 
-static void task_json(cm_buf *b, const out_task *t, const cm_task_result *r) {
+static void task_json(const cm_results_out *o, const out_task *t, const cm_task_result *r,
+                      cm_buf *b) {
     cm_json_open(b, NULL, '{');
     cm_json_str(b, "name", t->name);
     cm_json_i64(b, "version", t->version);
@@ -388,6 +396,7 @@ static void task_json(cm_buf *b, const out_task *t, const cm_task_result *r) {
     cm_json_open(b, "metrics", '{');
     for (int i = 0; i < r->n_columns; i++) metric_json(b, r, &r->column[i]);
     cm_json_close(b, '{');
+    if (o->more) o->more(o->more_ctx, r, b);
     cm_json_close(b, '{');
 }
 
@@ -421,7 +430,7 @@ static void results_json(const cm_results_out *o, const cm_results_about *about,
     cm_json_open(b, NULL, '{');
     head_json(o, about, b);
     cm_json_open(b, "tasks", '[');
-    for (int i = 0; i < o->n_tasks; i++) task_json(b, &o->task[i], &r[i]);
+    for (int i = 0; i < o->n_tasks; i++) task_json(o, &o->task[i], &r[i], b);
     cm_json_close(b, '[');
     cm_json_open(b, "metrics", '{');
     for (int i = 0; i < o->n_tasks; i++) flat_json(b, &r[i]);
@@ -458,7 +467,7 @@ bool cm_results_finish(cm_results_out *o, const cm_results_about *about, const c
     char *items = in_dir(o, CM_ITEMS_FILE), *json = in_dir(o, "results.json");
     bool ok = true;
     for (int i = 0; ok && i < o->n_tasks; i++)
-        ok = gather(&o->task[i], (const char *)m.data, &lines, &r[i], err);
+        ok = gather(&o->task[i], (const char *)m.data, o->more, &lines, &r[i], err);
     if (ok) results_json(o, about, perf, r, &head);
     ok = ok && write_items(items, &lines, err) && cm_write_file(json, head.s, head.n, err);
     if (ok && unlink(o->partial))
