@@ -241,6 +241,29 @@ void cm_task_close(cm_eval_task *t);
 /* A table of the tasks found, one line each. */
 void cm_task_list(cm_buf *out);
 
+/* What to do with the tasks: an evaluation, as eval's command line says. */
+typedef struct cm_eval_run {
+    const cm_app_ctx *app;
+    const cm_loaded *model;
+    const char *model_path;
+    const char *out; /* result folder, or NULL: one named after model and tasks */
+    cm_if_done if_done;
+    cm_eval_task *task;
+    int n_tasks;
+} cm_eval_run;
+/* The names in `words` (commas between them) as tasks; *task is malloc'ed. */
+bool cm_tasks_open(const char *const *words, int n, const cm_eval_conf *eval,
+                   cm_eval_task **task, int *n_tasks, cm_err *err);
+void cm_tasks_close(cm_eval_task *task, int n);
+/* Build, ask, score, and leave the result folder; prints the table of results.  A stop
+ * signal keeps what is done (true; the next call goes on).  Refuses, CM_EXIT_USAGE: a
+ * folder that is something else, a finished result unless if_done says otherwise. */
+bool cm_eval_tasks(cm_eval_run *r, cm_err *err);
+/* The first n questions of each task as the model reads them, what is scored in brackets. */
+bool cm_eval_show(cm_eval_run *r, int64_t n, cm_buf *out, cm_err *err);
+/* The table of a finished result. */
+bool cm_eval_table(const char *dir, cm_buf *out, cm_err *err);
+
 /* For kinds.  A new question; `id` and `group` (may be NULL) are copied. */
 cm_question *cm_task_add(cm_eval_task *t, const char *id, const char *group);
 /* Room for n asks in q. */

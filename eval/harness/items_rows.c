@@ -12,7 +12,20 @@ typedef struct reader {
     int64_t limit;
     cm_row **row;
     int64_t *n, cap;
+    const char *where; /* field=value, or NULL */
 } reader;
+
+static bool matches(const reader *r, const cJSON *o) {
+    char field[256];
+    size_t n = strcspn(r->where, "=");
+    snprintf(field, sizeof field, "%.*s", (int)n, r->where);
+    const cJSON *v = cm_row_get(&(cm_row){ .o = o }, field);
+    cm_buf b = { 0 };
+    cm_buf_add(&b, "", 0);
+    bool same = v && cm_value_text(v, &b) && !strcmp(b.s, r->where + n + (r->where[n] == '='));
+    cm_buf_free(&b);
+    return same;
+}
 
 static bool full(const reader *r) { return r->limit && *r->n >= r->limit; }
 
@@ -21,6 +34,10 @@ static bool add_row(reader *r, cJSON *o, int64_t line, cm_err *err) {
         cJSON_Delete(o);
         return cm_fail(err, CM_EXIT_DATA, "%s:%lld: not a JSON object", r->name,
                        (long long)line);
+    }
+    if (r->where && !matches(r, o)) {
+        cJSON_Delete(o);
+        return true;
     }
     if (*r->n == r->cap) {
         r->cap = r->cap ? 2 * r->cap : 256;
@@ -302,7 +319,7 @@ bool cm_rows_read(cm_eval_task *t, const cm_list *list, int64_t limit, cm_row **
     for (int i = 0; ok && i < list->n; i++) {
         char hex[65], *path = find_data(t, list->v[i]);
         reader r = { path, cm_pool_text(&t->pool, path, strlen(path)), limit, row,
-                     n, cap };
+                     n, cap, *t->c->where ? t->c->where : NULL };
         if (access(path, R_OK) != 0)
             ok = cm_fail(err, CM_EXIT_USAGE, "%s: task %s wants this file; tell where its "
                          "data is with eval.data=FOLDER", path, t->name);

@@ -1,0 +1,295 @@
+/* run.c -- an evaluation: questions asked, answers scored, a result folder left behind. */
+#include <dirent.h>
+#include <errno.h>
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+
+#include "harness/run_int.h"
+
+/* ---- tasks by name -------------------------------------------------------------------- */
+
+bool cm_tasks_open(const char *const *words, int n, const cm_eval_conf *eval,
+                   cm_eval_task **task, int *n_tasks, cm_err *err) {
+    *task = NULL;
+    *n_tasks = 0;
+    bool ok = true;
+    for (int i = 0; ok && i < n; i++) {
+        char *copy = cm_strf("%s", words[i]), *rest = copy;
+        for (char *name; ok && (name = strsep(&rest, ","));) {
+            if (!*name) continue;
+            *task = realloc(*task, (size_t)(*n_tasks + 1) * sizeof **task);
+            CM_ASSERT(*task, "out of memory: tasks");
+            cm_eval_task *t = &(*task)[*n_tasks];
+            ok = cm_task_open(t, name, eval, err);
+            *n_tasks += ok;
+            for (int k = 0; ok && k < *n_tasks - 1; k++)
+                if (!strcmp((*task)[k].name, t->name))
+                    ok = cm_fail(err, CM_EXIT_USAGE, "task '%s' is asked for twice", t->name);
+        }
+        free(copy);
+    }
+    if (ok && !*n_tasks) ok = cm_fail(err, CM_EXIT_USAGE, "--tasks names no task");
+    if (!ok) {
+        cm_tasks_close(*task, *n_tasks);
+        *task = NULL;
+        *n_tasks = 0;
+    }
+    return ok;
+}
+
+void cm_tasks_close(cm_eval_task *task, int n) {
+    for (int i = 0; i < n; i++) cm_task_close(&task[i]);
+    free(task);
+}
+
+bool cm_run_build(cm_eval_run *r, cm_err *err) {
+    for (int i = 0; i < r->n_tasks; i++) {
+        cm_eval_task *t = &r->task[i];
+        if (!cm_task_build(t, r->model, err)) return false;
+        int64_t cut = 0;
+        for (int64_t k = 0; k < t->n; k++)
+            for (int a = 0; a < t->q[k].n_asks; a++)
+                if (t->q[k].ask[a].cut) {
+                    cut++;
+                    break;
+                }
+        if (cut)
+            cm_log(CM_LOG_WARN, "%s: %lld of %lld items are longer than the context of %d "
+                   "tokens and were cut from the left", t->name, (long long)cut,
+                   (long long)t->n, t->context);
+    }
+    return true;
+}
+
+/* ---- the folder --------------------------------------------------------------------------- */
+
+/* The run a checkpoint lies in: the nearest folder above with a run.json; free(). */
+static char *run_folder(const char *model) {
+    char *path = realpath(model, NULL);
+    for (char *slash; path; *slash = 0) {
+        char *mark = cm_strf("%s/run.json", path);
+        bool here = cm_exists(mark);
+        free(mark);
+        slash = strrchr(path, '/');
+        if (here) return path;
+        if (!slash || slash == path) break;
+    }
+    free(path);
+    return NULL;
+}
+
+/* Task names with + between them; many, or long ones, by the first and a hash. */
+static char *suite_name(const cm_eval_run *r) {
+    cm_buf b = { 0 };
+    for (int i = 0; i < r->n_tasks; i++)
+        cm_buf_addf(&b, "%s%s", i ? "+" : "", r->task[i].name);
+    if (b.n > 60) {
+        char hex[65];
+        cm_sha_bytes(b.s, b.n, hex);
+        b.n = 0;
+        cm_buf_addf(&b, "%.40s+%d-%.8s", r->task[0].name, r->n_tasks - 1, hex);
+    }
+    for (size_t i = 0; i < b.n; i++)
+        if (b.s[i] == '/') b.s[i] = '-';
+    return b.s;
+}
+
+static char *default_folder(const cm_eval_run *r) {
+    char *run = run_folder(r->model_path), *suite = suite_name(r), *dir;
+    if (run) {
+        dir = cm_strf("%s/eval/%s@%.12s", run, suite, r->model->id);
+    } else {
+        char *real = realpath(r->model_path, NULL);
+        const char *slash = real ? strrchr(real, '/') : NULL;
+        const char *base = slash ? slash + 1 : r->model_path, *dot = strstr(base, ".gguf");
+        dir = cm_strf("eval-%.*s/%s@%.12s", dot ? (int)(dot - base) : (int)strlen(base), base,
+                      suite, r->model->id);
+        free(real);
+    }
+    free(run);
+    free(suite);
+    return dir;
+}
+
+static bool says_eval(const char *path) {
+    char head[512];
+    FILE *f = fopen(path, "re");
+    size_t n = f ? fread(head, 1, sizeof head - 1, f) : 0;
+    head[n] = 0;
+    if (f) fclose(f);
+    return strstr(head, "\"kind\":\"eval\"") != NULL;
+}
+
+/* Ours, empty or not there: anything else stays untouched. */
+static bool usable_folder(const char *dir, bool *finished, cm_err *err) {
+    struct stat st;
+    *finished = false;
+    if (stat(dir, &st) != 0) return true;
+    if (!S_ISDIR(st.st_mode))
+        return cm_fail(err, CM_EXIT_USAGE, "%s: is a file; results want a folder", dir);
+    char *head = cm_strf("%s/results.json", dir);
+    char *partial = cm_strf("%s/items.partial.jsonl", dir);
+    bool ok = cm_exists(partial), foreign = cm_exists(head) && !says_eval(head);
+    *finished = cm_exists(head) && !foreign;
+    ok = (ok || *finished) && !foreign;
+    DIR *d = ok ? NULL : opendir(dir);
+    if (d && !foreign) {
+        struct dirent *e;
+        ok = true;
+        while ((e = readdir(d))) ok = ok && e->d_name[0] == '.';
+    }
+    if (d) closedir(d);
+    free(head);
+    free(partial);
+    return ok || cm_fail(err, CM_EXIT_USAGE, "%s: holds something that is no evaluation; name "
+                         "another folder with --out", dir);
+}
+
+/* ---- what results.json says besides ------------------------------------------------------------ */
+
+/* Everything outside the tasks that can change a number. */
+static void settings_json(const cm_eval_run *r, cm_buf *b) {
+    const cm_eval_conf *e = &r->app->conf.eval;
+    cm_json_open(b, NULL, '{');
+    cm_json_str(b, "model", r->model->id);
+    cm_json_str(b, "tokenizer", cm_spm_hash(r->model->spm));
+    cm_json_i64(b, "eval.context", r->task[0].context);
+    cm_json_i64(b, "eval.stride", e->stride);
+    cm_json_i64(b, "eval.limit", e->limit);
+    cm_json_i64(b, "eval.shots", e->shots);
+    cm_json_bool(b, "eval.chat", e->chat);
+    cm_json_str(b, "numerics", cm_conf_word_of(&r->app->conf, "numerics"));
+    cm_json_str(b, "kernels", cm_level_name(cm_kern_level()));
+    cm_json_close(b, '{');
+}
+
+static void about_json(const cm_eval_run *r, cm_buf *model, cm_buf *build, cm_buf *config) {
+    const cm_model_conf *m = &r->model->model.conf;
+    cm_json_open(model, NULL, '{');
+    cm_json_str(model, "path", r->model_path);
+    cm_json_str(model, "source", r->model->source);
+    cm_json_str(model, "sha256", r->model->id);
+    cm_json_str(model, "tokenizer_sha256", cm_spm_hash(r->model->spm));
+    cm_json_i64(model, "parameters", cm_model_count(m, false));
+    cm_json_i64(model, "parameters_active", cm_model_count(m, true));
+    cm_json_i64(model, "vocab_size", m->vocab_size);
+    cm_json_i64(model, "context", m->context);
+    cm_json_close(model, '{');
+    cm_json_open(build, NULL, '{');
+    cm_json_str(build, "version", CM_VERSION);
+    cm_json_str(build, "kernels", cm_level_name(cm_kern_level()));
+    cm_json_str(build, "numerics", cm_conf_word_of(&r->app->conf, "numerics"));
+    cm_json_close(build, '{');
+    settings_json(r, config);
+}
+
+static bool declare(const cm_eval_run *r, cm_results_out *o, cm_err *err) {
+    bool ok = true;
+    for (int i = 0; ok && i < r->n_tasks; i++) {
+        const cm_eval_task *t = &r->task[i];
+        cm_item_key *key = calloc((size_t)t->n, sizeof *key);
+        CM_ASSERT(key, "out of memory: %lld items", (long long)t->n);
+        for (int64_t k = 0; k < t->n; k++) {
+            key[k].id = t->q[k].id;
+            memcpy(key[k].hash, t->q[k].hash, sizeof key[k].hash);
+        }
+        cm_task_info info = { t->name, t->primary, t->c->version, "", t->data_json.s };
+        memcpy(info.definition, t->definition, sizeof info.definition);
+        ok = cm_results_task(o, &info, key, t->n, err);
+        free(key);
+    }
+    return ok;
+}
+
+static bool finish(cm_eval_run *r, cm_results_out *o, const cm_engine_count *count,
+                   double seconds, cm_err *err) {
+    cm_buf model = { 0 }, build = { 0 }, config = { 0 }, perf = { 0 };
+    about_json(r, &model, &build, &config);
+    cm_json_open(&perf, NULL, '{');
+    cm_json_i64(&perf, "tokens_requested", count->requested);
+    cm_json_i64(&perf, "tokens_computed", count->computed);
+    cm_json_f64(&perf, "seconds", seconds);
+    cm_json_str(&perf, "kernels", cm_kern_describe());
+    cm_results_about about = { model.s, build.s, config.s };
+    bool ok = cm_results_finish(o, &about, perf.s + 1, err);
+    cm_buf_free(&model);
+    cm_buf_free(&build);
+    cm_buf_free(&config);
+    cm_buf_free(&perf);
+    return ok;
+}
+
+/* ---- the evaluation --------------------------------------------------------------------------- */
+
+/* A finished result is the one asked for: same tasks, items and model. */
+static bool same_result(const cm_eval_run *r, const char *dir, cm_err *err) {
+    cm_result old;
+    if (!cm_result_read(&old, dir, false, err)) return false;
+    bool ok = old.n_tasks == r->n_tasks;
+    for (int i = 0; ok && i < r->n_tasks; i++) {
+        const cm_task_result *t = cm_result_task(&old, r->task[i].name);
+        ok = t && !strcmp(t->definition, r->task[i].definition) && t->n == r->task[i].n;
+    }
+    const cJSON *model = cJSON_GetObjectItemCaseSensitive(old.root, "model");
+    const char *sha = cJSON_GetStringValue(cJSON_GetObjectItemCaseSensitive(model, "sha256"));
+    ok = ok && sha && !strcmp(sha, r->model->id);
+    cm_result_free(&old);
+    return ok || cm_fail(err, CM_EXIT_USAGE, "%s: holds a finished evaluation of another model, "
+                         "other tasks or other items", dir);
+}
+
+static bool evaluate(cm_eval_run *r, const char *dir, cm_err *err) {
+    cm_buf settings = { 0 };
+    settings_json(r, &settings);
+    cm_results_out *o = cm_results_open(dir, settings.s, r->if_done == CM_DONE_REDO, err);
+    cm_buf_free(&settings);
+    int64_t done = 0, total = 0;
+    bool ok = o && declare(r, o, err) && cm_results_begin(o, &done, err);
+    for (int i = 0; i < r->n_tasks; i++) total += r->task[i].n;
+    if (ok && done)
+        cm_log(CM_LOG_INFO, "%s: %lld of %lld items are there already", dir, (long long)done,
+               (long long)total);
+    cm_engine_count count = { 0 };
+    double begin = cm_now();
+    ok = ok && cm_run_ask(r, o, done, total, &count, err);
+    if (ok && !cm_signal_stop()) ok = finish(r, o, &count, cm_now() - begin, err);
+    else if (ok) cm_log(CM_LOG_WARN, "%s: interrupted; the same command goes on from here", dir);
+    cm_results_close(o);
+    return ok;
+}
+
+static bool print_result(const cm_eval_run *r, const char *dir, cm_err *err) {
+    cm_buf out = { 0 };
+    bool ok;
+    if (r->app->json) {
+        char *path = cm_strf("%s/results.json", dir), *text = NULL;
+        size_t n;
+        ok = cm_read_file(path, (size_t)1 << 30, &text, &n, err);
+        if (ok) cm_buf_add(&out, text, n);
+        free(text);
+        free(path);
+    } else {
+        ok = cm_eval_table(dir, &out, err);
+        cm_buf_addf(&out, "%s\n", dir);
+    }
+    if (ok) fputs(out.s, stdout);
+    cm_buf_free(&out);
+    return ok;
+}
+
+bool cm_eval_tasks(cm_eval_run *r, cm_err *err) {
+    char *dir = r->out ? cm_strf("%s", r->out) : NULL;
+    if (!dir) dir = default_folder(r);
+    bool finished, ok = usable_folder(dir, &finished, err) && cm_run_build(r, err);
+    if (ok && finished && r->if_done == CM_DONE_FAIL)
+        ok = cm_fail(err, CM_EXIT_USAGE, "%s: holds a finished evaluation; name another folder "
+                     "with --out, or say --if-done=skip or --if-done=redo", dir);
+    else if (ok && finished && r->if_done == CM_DONE_SKIP)
+        ok = same_result(r, dir, err) && print_result(r, dir, err);
+    else if (ok)
+        ok = evaluate(r, dir, err) && (cm_signal_stop() || print_result(r, dir, err));
+    free(dir);
+    return ok;
+}

@@ -1,0 +1,225 @@
+/* run_ask.c -- a task's requests through the engine; each question scored when its last
+ * answer is there. */
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "harness/run_int.h"
+
+typedef struct asker {
+    cm_eval_run *run;
+    cm_results_out *out;
+    cm_eval_task *t;
+    int task;
+    int *left;      /* [t->n] answers a question still waits for; -1: it is done */
+    int64_t *of;    /* [n requests] question of each */
+    cm_ask **ask;   /* [n requests] */
+    cm_request *request;
+    cm_prompt *prompt;
+    struct voice { /* of a generation in the making */
+        cm_stream stream;
+        cm_buf text;
+        bool open, ended;
+    } *voice;
+    int64_t items, total; /* finished, all tasks together */
+    cm_progress *progress;
+    int end, eos;   /* tokens that end a generation, or -1 */
+    cm_err *err;
+    bool failed;
+} asker;
+
+static bool fail(asker *a) {
+    a->failed = true;
+    return false;
+}
+
+/* ---- one question ------------------------------------------------------------------------- */
+
+static bool finite_answers(asker *a, const cm_question *q) {
+    for (int i = 0; i < q->n_asks; i++)
+        for (int j = 0; j < q->ask[i].n - q->ask[i].first && !q->ask[i].max_new; j++)
+            if (!isfinite(q->ask[i].logp[j]))
+                return cm_fail(a->err, CM_EXIT_DATA, "%s: task %s, item '%s': a log-probability "
+                               "that is no finite number; the model's weights are broken",
+                               a->run->model_path, a->t->name, q->id);
+    return true;
+}
+
+static bool settle(asker *a, int64_t k) {
+    const cm_question *q = &a->t->q[k];
+    if (!finite_answers(a, q)) return fail(a);
+    cm_buf detail = { 0 };
+    cm_item it = { .task = a->t->name, .id = q->id, .group = q->group };
+    memcpy(it.hash, q->hash, sizeof it.hash);
+    cm_json_open(&detail, NULL, '{');
+    a->t->kind->score(a->t, q, &it, &detail);
+    int cut = 0;
+    for (int i = 0; i < q->n_asks; i++) cut = q->ask[i].cut > cut ? q->ask[i].cut : cut;
+    if (cut) cm_json_i64(&detail, "cut", cut);
+    cm_json_close(&detail, '{');
+    it.detail = detail.s;
+    bool ok = cm_results_add(a->out, a->task, k, &it, a->err);
+    cm_buf_free(&detail);
+    a->left[k] = -1;
+    if (!ok) return fail(a);
+    cm_progress_show(a->progress, (double)++a->items, "task=%s", a->t->name);
+    return true;
+}
+
+static bool answered(asker *a, int64_t request) {
+    int64_t k = a->of[request];
+    bool ok = --a->left[k] > 0 || settle(a, k);
+    return ok && !cm_signal_stop();
+}
+
+/* ---- scoring ------------------------------------------------------------------------------- */
+
+static bool scored(void *ctx, int64_t i) { return answered(ctx, i); }
+
+static cm_engine_conf engine_conf(const asker *a) {
+    const cm_eval_conf *e = &a->run->app->conf.eval;
+    return (cm_engine_conf){ .batch = (int)e->batch };
+}
+
+static bool score_all(asker *a, int64_t n, cm_engine_count *count) {
+    cm_pool *p = &a->t->pool;
+    for (int64_t i = 0; i < n; i++) {
+        cm_ask *q = a->ask[i];
+        size_t k = (size_t)(q->n - q->first);
+        q->logp = cm_pool_get(p, k * sizeof *q->logp);
+        q->greedy = cm_pool_get(p, k * sizeof *q->greedy);
+        a->request[i] = (cm_request){ q->token, q->n, q->first, q->logp, q->greedy };
+    }
+    cm_engine_conf conf = engine_conf(a);
+    return cm_engine_score(&a->run->model->model, &conf, a->request, n, scored, a, count,
+                           a->err) || cm_signal_stop();
+}
+
+/* ---- generating ------------------------------------------------------------------------------ */
+
+/* After each token: does the text end with it? */
+static bool ends_here(void *ctx, int64_t i, const cm_prompt *p) {
+    asker *a = ctx;
+    const cm_task_conf *c = a->t->c;
+    struct voice *v = &a->voice[i];
+    int32_t id = p->out[p->n_out - 1];
+    if (!v->open) {
+        cm_stream_open(&v->stream, c->stop.v, c->stop.n);
+        v->open = true;
+    }
+    v->ended = id == a->eos || id == a->end;
+    if (v->ended) return true;
+    cm_buf bytes = { 0 };
+    cm_spm_token_bytes(a->run->model->spm, id, &bytes);
+    v->ended = cm_stream_push(&v->stream, bytes.s ? bytes.s : "", bytes.n);
+    if (v->stream.ready.n) cm_buf_add(&v->text, v->stream.ready.s, v->stream.ready.n);
+    cm_buf_free(&bytes);
+    return v->ended;
+}
+
+static void hush(struct voice *v) {
+    if (v->open) cm_stream_close(&v->stream);
+    cm_buf_free(&v->text);
+    *v = (struct voice){ 0 };
+}
+
+static bool generated(void *ctx, int64_t i) {
+    asker *a = ctx;
+    struct voice *v = &a->voice[i];
+    cm_ask *q = a->ask[i];
+    if (v->open && !v->ended) {
+        cm_stream_finish(&v->stream);
+        if (v->stream.ready.n) cm_buf_add(&v->text, v->stream.ready.s, v->stream.ready.n);
+    }
+    q->out = a->prompt[i].out;
+    q->n_out = a->prompt[i].n_out;
+    q->ended = v->ended;
+    if (q->n_out && (q->out[q->n_out - 1] == a->eos || q->out[q->n_out - 1] == a->end))
+        q->n_out--;
+    q->text = cm_pool_text(&a->t->pool, v->text.s ? v->text.s : "", v->text.n);
+    hush(v);
+    return answered(a, i);
+}
+
+static bool generate_all(asker *a, int64_t n, cm_engine_count *count) {
+    const cm_spm *spm = a->run->model->spm;
+    const cm_eval_conf *e = &a->run->app->conf.eval;
+    a->eos = cm_spm_eos(spm);
+    a->end = cm_spm_id(spm, "<|end|>");
+    for (int64_t i = 0; i < n; i++) {
+        cm_ask *q = a->ask[i];
+        int32_t *out = cm_pool_get(&a->t->pool, (size_t)q->max_new * sizeof *out);
+        a->prompt[i] = (cm_prompt){ .token = q->token, .n = q->n, .max_new = q->max_new,
+                                    .out = out };
+    }
+    cm_sampling how = { .top_p = 1, .repeat_penalty = 1 };
+    bool ok = cm_generate(&a->run->model->model, &how, (int)e->batch, a->prompt, n, ends_here,
+                          generated, a, count, a->err) || cm_signal_stop();
+    for (int64_t i = 0; i < n; i++) hush(&a->voice[i]);
+    return ok;
+}
+
+/* ---- a task -------------------------------------------------------------------------------- */
+
+static void *room(int64_t n, size_t size) {
+    void *p = calloc((size_t)(n ? n : 1), size);
+    CM_ASSERT(p, "out of memory: %lld requests", (long long)n);
+    return p;
+}
+
+/* The open questions' asks of one sort, into ask and of. */
+static int64_t collect(asker *a, bool generations) {
+    int64_t n = 0;
+    for (int64_t k = 0; k < a->t->n; k++)
+        for (int i = 0; a->left[k] > 0 && i < a->t->q[k].n_asks; i++)
+            if ((a->t->q[k].ask[i].max_new > 0) == generations) {
+                a->ask[n] = &a->t->q[k].ask[i];
+                a->of[n++] = k;
+            }
+    return n;
+}
+
+static bool ask_task(asker *a, cm_engine_count *count) {
+    int64_t asks = 0;
+    bool ok = true;
+    a->left = room(a->t->n, sizeof *a->left);
+    for (int64_t k = 0; ok && k < a->t->n; k++) {
+        const cm_question *q = &a->t->q[k];
+        a->left[k] = cm_results_has(a->out, a->task, k) ? -1 : q->n_asks;
+        if (a->left[k] > 0) asks += q->n_asks;
+        if (a->left[k] == 0) ok = settle(a, k); /* nothing to ask: scored from what it is */
+    }
+    a->ask = room(asks, sizeof(cm_ask *));
+    a->of = room(asks, sizeof *a->of);
+    a->request = room(asks, sizeof *a->request);
+    a->prompt = room(asks, sizeof *a->prompt);
+    a->voice = room(asks, sizeof *a->voice);
+    int64_t n = ok ? collect(a, false) : 0;
+    ok = ok && (!n || score_all(a, n, count)) && !a->failed;
+    n = ok && !cm_signal_stop() ? collect(a, true) : 0;
+    ok = ok && (!n || generate_all(a, n, count)) && !a->failed;
+    free(a->left);
+    free(a->ask);
+    free(a->of);
+    free(a->request);
+    free(a->prompt);
+    free(a->voice);
+    return ok;
+}
+
+bool cm_run_ask(cm_eval_run *r, cm_results_out *o, int64_t done, int64_t total,
+                cm_engine_count *count, cm_err *err) {
+    cm_progress progress;
+    cm_progress_open(&progress, "eval", "items", (double)total, 5, r->app->progress, NULL);
+    cm_progress_show(&progress, (double)done, "task=%s", r->task[0].name);
+    asker a = { .run = r, .out = o, .items = done, .total = total, .progress = &progress,
+                .err = err };
+    bool ok = true;
+    for (int i = 0; ok && i < r->n_tasks && !cm_signal_stop(); i++) {
+        a.t = &r->task[i];
+        a.task = i;
+        ok = ask_task(&a, count);
+    }
+    cm_progress_close(&progress);
+    return ok;
+}
