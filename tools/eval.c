@@ -1,4 +1,4 @@
-/* eval.c -- score a model on text: perplexity of documents, or llama-perplexity's way. */
+/* eval.c -- score a model on tasks, or on text: documents, or llama-perplexity's way. */
 #include "app/app.h"
 #include "harness/harness.h"
 
@@ -282,14 +282,92 @@ static bool dry_run(const job *j, cm_err *err) {
     return ok;
 }
 
-static bool run_job(job *j, cm_err *err) {
+/* ---- tasks ------------------------------------------------------------------------------- */
+
+static bool if_done(const job *j, cm_if_done *out, cm_err *err) {
+    static const char *const word[] = { "fail", "skip", "redo" };
+    static const cm_if_done what[] = { CM_DONE_FAIL, CM_DONE_SKIP, CM_DONE_REDO };
+    const char *s = cm_app_text(j->app, "if-done");
+    *out = CM_DONE_FAIL;
+    for (int i = 0; s && i < 3; i++)
+        if (!strcmp(s, word[i])) {
+            *out = what[i];
+            return true;
+        }
+    return !s || cm_fail(err, CM_EXIT_USAGE, "--if-done %s: want fail, skip or redo", s);
+}
+
+static bool load_model(job *j, cm_err *err) {
     const char *model = cm_app_text(j->app, "model");
     if (!model) return cm_fail(err, CM_EXIT_USAGE, "--model PATH is needed");
-    if (!cm_app_text(j->app, "text") && !cm_app_text(j->app, "shards"))
-        return cm_fail(err, CM_EXIT_USAGE, "give text with --text FILE or --shards DIR");
     if (!cm_load(&j->l, model, false, err)) return false;
-    if (!j->l.spm)
-        return cm_fail(err, CM_EXIT_DATA, "%s: the model has no tokenizer", model);
+    return j->l.spm || cm_fail(err, CM_EXIT_DATA, "%s: the model has no tokenizer", model);
+}
+
+/* What would be asked, without asking it. */
+static bool dry_tasks(cm_eval_run *r, cm_err *err) {
+    cm_buf none = { 0 };
+    bool ok = cm_eval_show(r, 0, &none, err);
+    cm_buf_free(&none);
+    for (int i = 0; ok && i < r->n_tasks; i++)
+        printf("%-24s %-9s %8lld items\n", r->task[i].name, r->task[i].kind->name,
+               (long long)r->task[i].n);
+    return ok;
+}
+
+static bool show_tasks(cm_eval_run *r, int64_t n, cm_err *err) {
+    cm_buf out = { 0 };
+    bool ok = cm_eval_show(r, n, &out, err);
+    if (ok && out.n) fwrite(out.s, 1, out.n, stdout);
+    cm_buf_free(&out);
+    return ok;
+}
+
+static bool run_tasks(job *j, cm_err *err) {
+    cm_words names = { 0 };
+    const char *s;
+    while ((s = cm_app_text_at(j->app, "tasks", names.n))) {
+        names.v = realloc(names.v, (size_t)(names.n + 1) * sizeof *names.v);
+        CM_ASSERT(names.v, "out of memory: names of tasks");
+        names.v[names.n++] = s;
+    }
+    cm_eval_run r = { .app = j->app, .model = &j->l, .out = cm_app_text(j->app, "out"),
+                      .model_path = cm_app_text(j->app, "model") };
+    int64_t show = 0;
+    bool ok = if_done(j, &r.if_done, err) &&
+              cm_app_i64(j->app, "show", 1, 1000000, &show, err) &&
+              cm_tasks_open(names.v, names.n, &j->app->conf.eval, &r.task, &r.n_tasks, err) &&
+              load_model(j, err);
+    if (ok) ok = show               ? show_tasks(&r, show, err)
+                 : j->app->dry_run ? dry_tasks(&r, err)
+                                   : cm_eval_tasks(&r, err);
+    cm_tasks_close(r.task, r.n_tasks);
+    free(names.v);
+    return ok;
+}
+
+static bool list_tasks(void) {
+    cm_buf out = { 0 };
+    cm_task_list(&out);
+    if (out.n) fwrite(out.s, 1, out.n, stdout);
+    cm_buf_free(&out);
+    return true;
+}
+
+static bool run_job(job *j, cm_err *err) {
+    const char *tasks = cm_app_text(j->app, "tasks");
+    bool text = cm_app_text(j->app, "text") || cm_app_text(j->app, "shards");
+    if (cm_app_switch(j->app, "list-tasks") || (tasks && !strcmp(tasks, "list")))
+        return list_tasks();
+    if (tasks && text)
+        return cm_fail(err, CM_EXIT_USAGE, "--tasks goes without --text and --shards");
+    if (tasks) return run_tasks(j, err);
+    if (!cm_app_text(j->app, "model"))
+        return cm_fail(err, CM_EXIT_USAGE, "--model PATH is needed");
+    if (!text)
+        return cm_fail(err, CM_EXIT_USAGE,
+                       "give tasks with --tasks NAME, or text with --text FILE or --shards DIR");
+    if (!load_model(j, err)) return false;
     if (j->app->dry_run) return dry_run(j, err);
     return j->app->conf.eval.mode == CM_EVAL_LLAMA ? run_llama(j, err)
                                                    : run_documents(j, err);
@@ -310,13 +388,19 @@ int main(int argc, char **argv) {
         { "model", "PATH", "checkpoint folder or GGUF file" },
         { "text", "FILE", "text, or JSON lines (.jsonl), also .gz and .zst; repeatable" },
         { "shards", "DIR", "score the validation documents of a data set; repeatable" },
-        { "out", "FILE", "write the results as JSON" },
+        { "tasks", "NAME,...", "tasks by name, or task files; repeatable" },
+        { "list-tasks", NULL, "name the tasks there are" },
+        { "show", "N", "print the first N prompts of each task and stop" },
+        { "out", "PATH", "result folder of --tasks; else a file for the results as JSON" },
+        { "if-done", "WHAT", "for a finished result: fail (default), skip or redo" },
         { 0 },
     };
     return cm_app_main(argc, argv, &(cm_app){
         .name = "eval",
-        .summary = "score a model on text: bits per byte and perplexity",
+        .summary = "score a model on tasks and text",
         .examples =
+            "  eval --list-tasks\n"
+            "  eval --model runs/demo --tasks blimp,arc_easy eval.data=data\n"
             "  eval --model runs/demo/ckpt/latest --shards runs/demo-data\n"
             "  eval --model demo.gguf --text book.txt eval.context=512\n"
             "  eval --model demo.gguf --text book.txt eval.mode=llama eval.context=256\n",

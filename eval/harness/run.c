@@ -8,7 +8,7 @@
 
 #include "harness/run_int.h"
 
-/* ---- tasks by name -------------------------------------------------------------------- */
+/* ---- tasks by name ------------------------------------------------------------------- */
 
 bool cm_tasks_open(const char *const *words, int n, const cm_eval_conf *eval,
                    cm_eval_task **task, int *n_tasks, cm_err *err) {
@@ -63,7 +63,7 @@ bool cm_run_build(cm_eval_run *r, cm_err *err) {
     return true;
 }
 
-/* ---- the folder --------------------------------------------------------------------------- */
+/* ---- the folder ---------------------------------------------------------------------- */
 
 /* The run a checkpoint lies in: the nearest folder above with a run.json; free(). */
 static char *run_folder(const char *model) {
@@ -147,7 +147,7 @@ static bool usable_folder(const char *dir, bool *finished, cm_err *err) {
                          "another folder with --out", dir);
 }
 
-/* ---- what results.json says besides ------------------------------------------------------------ */
+/* ---- what results.json says besides -------------------------------------------------- */
 
 /* Everything outside the tasks that can change a number. */
 static void settings_json(const cm_eval_run *r, cm_buf *b) {
@@ -221,7 +221,7 @@ static bool finish(cm_eval_run *r, cm_results_out *o, const cm_engine_count *cou
     return ok;
 }
 
-/* ---- the evaluation --------------------------------------------------------------------------- */
+/* ---- the evaluation ------------------------------------------------------------------ */
 
 /* A finished result is the one asked for: same tasks, items and model. */
 static bool same_result(const cm_eval_run *r, const char *dir, cm_err *err) {

@@ -33,7 +33,7 @@ static bool fail(asker *a) {
     return false;
 }
 
-/* ---- one question ------------------------------------------------------------------------- */
+/* ---- one question -------------------------------------------------------------------- */
 
 static bool finite_answers(asker *a, const cm_question *q) {
     for (int i = 0; i < q->n_asks; i++)
@@ -72,7 +72,7 @@ static bool answered(asker *a, int64_t request) {
     return ok && !cm_signal_stop();
 }
 
-/* ---- scoring ------------------------------------------------------------------------------- */
+/* ---- scoring ------------------------------------------------------------------------- */
 
 static bool scored(void *ctx, int64_t i) { return answered(ctx, i); }
 
@@ -95,7 +95,7 @@ static bool score_all(asker *a, int64_t n, cm_engine_count *count) {
                            a->err) || cm_signal_stop();
 }
 
-/* ---- generating ------------------------------------------------------------------------------ */
+/* ---- generating ---------------------------------------------------------------------- */
 
 /* After each token: does the text end with it? */
 static bool ends_here(void *ctx, int64_t i, const cm_prompt *p) {
@@ -159,7 +159,7 @@ static bool generate_all(asker *a, int64_t n, cm_engine_count *count) {
     return ok;
 }
 
-/* ---- a task -------------------------------------------------------------------------------- */
+/* ---- a task -------------------------------------------------------------------------- */
 
 static void *room(int64_t n, size_t size) {
     void *p = calloc((size_t)(n ? n : 1), size);

@@ -5,7 +5,7 @@
 
 #include "harness/run_int.h"
 
-/* ---- prompts -------------------------------------------------------------------------------- */
+/* ---- prompts ------------------------------------------------------------------------- */
 
 /* Text of tokens; control pieces by name. */
 static void show_tokens(const cm_spm *spm, const int32_t *id, int n, cm_buf *out) {
@@ -46,7 +46,7 @@ bool cm_eval_show(cm_eval_run *r, int64_t n, cm_buf *out, cm_err *err) {
     return true;
 }
 
-/* ---- results ---------------------------------------------------------------------------------- */
+/* ---- results ------------------------------------------------------------------------- */
 
 /* Items whose choices tied for the best; a quote inside a text is escaped, so this cannot
  * be found in one. */
