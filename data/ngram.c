@@ -37,7 +37,8 @@ static bool read_split(const cm_dataset *d, cm_split s, int64_t limit, corpus *c
 static bool read_text(const char *path, corpus *c, cm_err *err) {
     char *s;
     size_t n;
-    if (!cm_read_file(path, (size_t)1 << 31, &s, &n, err)) return false;
+    if (!cm_need_input(path, err) || !cm_read_file(path, (size_t)1 << 31, &s, &n, err))
+        return false;
     c->tok = malloc((2 * n + 1) * sizeof *c->tok);
     if (!c->tok) {
         free(s);

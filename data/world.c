@@ -1,13 +1,16 @@
 /* world.c -- the program: write the default corpus, or check texts against its grammar. */
+#include "app/app.h"
 #include "data/world/world.h"
 
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 static const char usage[] =
     "usage: world [--kind stories|instructions|preferences|eval] [--split train|val|test]\n"
     "             [--seed N] [--bytes N | --count N] [--format jsonl|txt] [--out FILE|-]\n"
     "       world check [--allow-cut] [--show] [--least PERCENT] FILE|-\n"
+    "       world --version\n"
     "\n"
     "Writes text from a small simulated world, or checks texts (one a line, or jsonl with\n"
     "a field `text`): does each sentence parse, and is it true in the world so far?\n"
@@ -20,6 +23,7 @@ static const char usage[] =
 typedef struct options {
     const char *kind, *split, *format, *out;
     int64_t seed, bytes, count;
+    bool sized; /* --bytes or --count was given */
 } options;
 
 /* ---- output --------------------------------------------------------------------------- */
@@ -182,6 +186,11 @@ static bool generate(const options *o, cm_err *err) {
     if (txt && add != add_story)
         return cm_fail(err, CM_EXIT_USAGE, "--kind %s has no plain text form", o->kind);
     sink s = {.to_file = strcmp(o->out, "-") != 0};
+    if (!s.to_file && !o->sized && isatty(STDOUT_FILENO))
+        return cm_fail(err, CM_EXIT_USAGE,
+                       "this would write %lld bytes to the terminal; say how much with "
+                       "--bytes or --count, or where with --out (see --help)",
+                       (long long)o->bytes);
     if (s.to_file && !cm_out_open(&s.out, o->out, err)) return false;
     if (!write_all(o, add, (cm_side)side, &s, err)) {
         if (s.to_file) cm_out_abort(&s.out);
@@ -215,7 +224,7 @@ static bool check_lines(FILE *f, bool complete, bool show, tally *t) {
     size_t cap = 0;
     cm_buf text = {0};
     for (ssize_t n; (n = getline(&line, &cap, f)) >= 0;) {
-        while (n > 0 && (line[n - 1] == '\n' || line[n - 1] == ' ')) n--;
+        while (n > 0 && memchr("\r\n ", line[n - 1], 3)) n--;
         if (n == 0) continue;
         text.n = 0;
         if (line[0] != '{') cm_buf_add(&text, line, (size_t)n);
@@ -243,7 +252,7 @@ static bool check(int argc, char **argv, cm_err *err) {
     }
     if (!path) return cm_fail(err, CM_EXIT_USAGE, "check: a file, or - , is wanted");
     FILE *f = strcmp(path, "-") == 0 ? stdin : fopen(path, "r");
-    if (!f) return cm_fail_errno(err, CM_EXIT_FAIL, "%s", path);
+    if (!f) return cm_fail_errno(err, CM_EXIT_USAGE, "%s: cannot open", path);
     tally t = {0};
     bool ok = check_lines(f, complete, show, &t);
     if (f != stdin) fclose(f);
@@ -275,16 +284,24 @@ static bool read_options(int argc, char **argv, options *o, cm_err *err) {
         else if (strcmp(k, "--count") == 0) ok = cm_parse_count(v, &o->count) && o->count > 0;
         else return cm_fail(err, CM_EXIT_USAGE, "unknown option '%s' (see --help)", k);
         if (!ok) return cm_fail(err, CM_EXIT_USAGE, "%s %s: not a fitting number", k, v);
+        o->sized |= !strcmp(k, "--bytes") || !strcmp(k, "--count");
     }
     return true;
 }
 
 int main(int argc, char **argv) {
     cm_err err = {0};
-    options o = {"stories", "train", "jsonl", "-", 1, 1000000, 0};
+    options o = {"stories", "train", "jsonl", "-", 1, 1000000, 0, false};
     cm_log_setup("world", CM_LOG_INFO);
     if (argc > 1 && (strcmp(argv[1], "--help") == 0 || strcmp(argv[1], "-h") == 0)) {
         fputs(usage, stdout);
+        return CM_EXIT_OK;
+    }
+    if (argc > 1 && (strcmp(argv[1], "--version") == 0 || strcmp(argv[1], "-V") == 0)) {
+        cm_buf b = {0};
+        cm_app_version(&(cm_app){.name = "world"}, &b);
+        fputs(b.s, stdout);
+        cm_buf_free(&b);
         return CM_EXIT_OK;
     }
     bool ok = argc > 1 && strcmp(argv[1], "check") == 0

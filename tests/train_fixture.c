@@ -23,7 +23,7 @@ static void add_doc(cm_shard_out *o, int i, unsigned flags) {
 void fx_corpus(const char *dir, int docs, unsigned flags) {
     cm_err err;
     cm_shard_conf c = { .kind = CM_SHARD_LM, .vocab = FX_VOCAB, .bos = FX_BOS,
-                        .eos = FX_EOS, .pad = -1, .flags = flags, .frame_tokens = 1024,
+                        .eos = FX_EOS, .pad = -1, .flags = flags, .frame_tokens = 64,
                         .level = 3 };
     char *tok = cm_strf("%s/tokenizer.model", dir);
     CM_ASSERT(cm_mkdirs(dir, &err) && cm_write_file(tok, "not a real one", 14, &err), "%s",

@@ -75,7 +75,8 @@ static bool read_prompt(job *j, cm_err *err) {
     }
     char *bytes;
     size_t n;
-    if (!cm_read_file(file, (size_t)1 << 28, &bytes, &n, err)) return false;
+    if (!cm_need_input(file, err) || !cm_read_file(file, (size_t)1 << 28, &bytes, &n, err))
+        return false;
     bool ok = encode_prompt(j, bytes, n, err);
     free(bytes);
     return ok;
@@ -210,6 +211,19 @@ static bool all_samples(job *j, cm_err *err) {
 
 static void print_plan(const job *j) {
     const cm_model_conf *m = &j->l.model.conf;
+    if (j->app->json) {
+        cm_buf b = { 0 };
+        cm_json_open(&b, NULL, '{');
+        cm_json_i64(&b, "params", cm_model_count(m, false));
+        cm_json_i64(&b, "params_active", cm_model_count(m, true));
+        cm_json_i64(&b, "vocab", m->vocab_size);
+        cm_json_i64(&b, "context", m->context);
+        cm_json_i64(&b, "prompt_tokens", j->prompt.n);
+        cm_json_close(&b, '{');
+        puts(b.s);
+        cm_buf_free(&b);
+        return;
+    }
     printf("parameters  %lld, %lld used by a token\nvocabulary  %lld\ncontext     %lld\n"
            "prompt      %lld tokens\n", (long long)cm_model_count(m, false),
            (long long)cm_model_count(m, true), (long long)m->vocab_size,
@@ -220,7 +234,7 @@ static bool run_job(job *j, cm_err *err) {
     const char *model = cm_app_text(j->app, "model");
     const char *logits = cm_app_text(j->app, "logits");
     if (!model) return cm_fail(err, CM_EXIT_USAGE, "--model PATH is needed");
-    if (!cm_load(&j->l, model, false, err) || !read_prompt(j, err)) return false;
+    if (!cm_load(&j->l, model, CM_LOAD_UNNAMED, err) || !read_prompt(j, err)) return false;
     int64_t need = j->prompt.n + (logits ? 0 : j->app->conf.generate.max_tokens);
     int64_t V = j->l.model.conf.vocab_size;
     if (need > j->l.model.conf.context)
@@ -267,8 +281,9 @@ int main(int argc, char **argv) {
         .summary = "continue a text with a model",
         .examples =
             "  generate --model runs/demo/ckpt/latest --prompt 'Once upon a time'\n"
-            "  generate --model demo.gguf --prompt 'One day' generate.temperature=0\n"
-            "  generate --model demo.gguf --tokens 1,267 --logits logits.f32\n",
+            "  generate --model runs/demo/model.gguf --prompt 'One day' "
+            "generate.temperature=0\n"
+            "  generate --model runs/demo --tokens 1,267 --logits logits.f32\n",
         .sections = "top generate",
         .options = options,
         .run = run,

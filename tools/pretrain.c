@@ -120,7 +120,14 @@ static bool plan_without_data(pretrain *p, cm_err *err) {
 static bool dry_run(pretrain *p, cm_err *err) {
     cm_plan plan;
     if (!cm_plan_make(&p->job, &plan, err)) return false;
-    cm_plan_print(&p->job, &plan, p->app->runs, stdout);
+    if (!p->app->json) {
+        cm_plan_print(&p->job, &plan, p->app->runs, stdout);
+        return true;
+    }
+    cm_buf b = { 0 };
+    cm_plan_json(&p->job, &plan, p->app->runs, &b);
+    puts(b.s);
+    cm_buf_free(&b);
     return true;
 }
 
@@ -128,10 +135,24 @@ static bool verify(pretrain *p, int64_t K, cm_err *err) {
     char *scratch = cm_strf("%s/.verify-resume-%s", p->app->runs, p->conf->top.name);
     cm_signals_install();
     bool ok = cm_train_verify_resume(&p->job, K, scratch, err);
-    if (ok && !cm_signal_stop())
+    if (ok && !cm_signal_stop() && p->app->json)
+        printf("{\"resume_verified\":true,\"steps\":%lld,\"resumed_at\":%lld}\n",
+               (long long)(2 * K), (long long)K);
+    else if (ok && !cm_signal_stop())
         printf("resume verified: %lld steps and %lld + %lld steps end in the same bits\n",
                (long long)(2 * K), (long long)K, (long long)K);
     free(scratch);
+    return ok;
+}
+
+/* --json: summary.json of this run, or of the finished one that was kept. */
+static bool print_summary(const pretrain *p, cm_err *err) {
+    char *path = cm_run_path(&p->app->run, "summary.json"), *text = NULL;
+    size_t n;
+    bool ok = cm_read_file(path, 1 << 20, &text, &n, err);
+    if (ok) fwrite(text, 1, n, stdout);
+    free(text);
+    free(path);
     return ok;
 }
 
@@ -139,7 +160,7 @@ static bool train(pretrain *p, cm_err *err) {
     cm_plan plan; /* refuse before anything is written */
     bool complete;
     if (!cm_plan_make(&p->job, &plan, err) || !cm_app_run_open(p->app, err)) return false;
-    if (p->app->run.skip) return true;
+    if (p->app->run.skip) return !p->app->json || print_summary(p, err);
     p->job.run = &p->app->run;
     if (!cm_run_input(p->job.run, "shards", p->data.dir, p->data.id, err) ||
         !cm_run_input(p->job.run, "tokenizer", p->data.tokenizer_path, p->data.tokenizer,
@@ -147,7 +168,7 @@ static bool train(pretrain *p, cm_err *err) {
         return false;
     bool ok = cm_train(&p->job, &complete, err);
     p->app->run.unfinished = !complete;
-    return ok;
+    return ok && (!p->app->json || print_summary(p, err));
 }
 
 static bool work(pretrain *p, cm_err *err) {
@@ -183,8 +204,10 @@ int main(int argc, char **argv) {
     return cm_app_main(argc, argv, &(cm_app){
         .name = "pretrain",
         .summary = "train a language model on token shards",
-        .examples = "  pretrain --config configs/demo.yaml data.shards=data/demo\n"
-                    "  pretrain --config run.yaml optim.lr=3e-4 --resume=must\n"
+        .examples = /* shards: as the first example of tokenize makes them */
+                    "  pretrain --config configs/demo.yaml data.shards=shards\n"
+                    "  pretrain --config configs/demo.yaml data.shards=shards optim.lr=3e-4 "
+                    "name=slow\n"
                     "  pretrain --config configs/chimera-700m.yaml --dry-run\n",
         .sections = "top model data optim sched train val log ckpt",
         .options = options,

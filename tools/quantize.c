@@ -90,7 +90,7 @@ static const char *base_name(const char *path) {
 
 static bool load_source(job *j, cm_err *err) {
     cm_loaded *l = &j->source;
-    if (!cm_load(l, j->c->model, false, err)) return false;
+    if (!cm_load(l, j->c->model, CM_LOAD_UNNAMED, err)) return false;
     j->x = (cm_export){.model = &l->model, .spm = l->spm,
                        .chat_template = l->chat_template, .type = dtypes[j->c->type],
                        .name = *j->c->name ? j->c->name : base_name(j->c->out)};
@@ -172,7 +172,7 @@ static bool compare_logits(job *j, cm_err *err) {
 
 static bool check_written(job *j, cm_err *err) {
     cm_err why;
-    if (!cm_load(&j->back, j->c->out, false, &why))
+    if (!cm_load(&j->back, j->c->out, CM_LOAD_UNNAMED, &why))
         return cm_fail(err, CM_EXIT_CHECK, "parity: what was written does not load: %s "
                        "(left in place)", why.msg);
     if (!cm_export_compare(&j->x, &j->back.model, j->gguf, &why))
@@ -216,6 +216,28 @@ static void report(const job *j) {
            type, PROBE, rel, j->kl, j->kl_most, 100.0 * j->same / PROBE);
 }
 
+/* table: one line a tensor. */
+static void print_plan(const job *j, const cm_buf *table) {
+    char size[32];
+    if (!j->app->json) {
+        fputs(table->s, stdout);
+        printf("total: %s\n", cm_human_bytes((double)j->bytes, size, sizeof size));
+        return;
+    }
+    int64_t tensors = 0;
+    for (size_t i = 0; i < table->n; i++) tensors += table->s[i] == '\n';
+    cm_buf b = {0};
+    cm_json_open(&b, NULL, '{');
+    cm_json_str(&b, "out", j->c->out);
+    cm_json_str(&b, "format", j->gguf ? "gguf" : "folder");
+    cm_json_str(&b, "type", cm_dtypes[j->x.type].name);
+    cm_json_i64(&b, "tensors", tensors);
+    cm_json_u64(&b, "tensor_bytes", j->bytes);
+    cm_json_close(&b, '{');
+    puts(b.s);
+    cm_buf_free(&b);
+}
+
 /* f32 must come back as it went, but for ssm_a's trip through exp and log. */
 static bool verdict(const job *j, cm_err *err) {
     bool f32 = j->x.type == CM_F32_T;
@@ -231,13 +253,9 @@ static bool run_job(job *j, cm_err *err) {
         return false;
     cm_buf table = {0};
     j->bytes = cm_export_table(&j->x, j->gguf, &table);
-    if (j->app->dry_run) fputs(table.s, stdout);
+    if (j->app->dry_run) print_plan(j, &table);
     cm_buf_free(&table);
-    if (j->app->dry_run) {
-        char size[32];
-        printf("total: %s\n", cm_human_bytes((double)j->bytes, size, sizeof size));
-        return true;
-    }
+    if (j->app->dry_run) return true;
     if (!may_replace(j, err)) return false;
     if (!(j->gguf ? cm_export_gguf(&j->x, j->c->out, err)
                   : cm_export_hf(&j->x, j->c->out, err)) ||

@@ -31,11 +31,37 @@ static bool show(void *ctx, const cm_corpus_progress *p) {
     return !cm_signal_stop();
 }
 
+static void print_json(cm_buf *b) {
+    cm_json_close(b, '{');
+    puts(b->s);
+    cm_buf_free(b);
+}
+
+static void plan_json(const cm_corpus_conf *c, int files, uint64_t bytes) {
+    cm_buf b = { 0 };
+    cm_json_open(&b, NULL, '{');
+    cm_json_i64(&b, "files", files);
+    cm_json_u64(&b, "bytes", bytes);
+    if (c->t->tokenizer[0]) cm_json_str(&b, "tokenizer", c->t->tokenizer);
+    else cm_json_i64(&b, "vocab_size", c->t->vocab_size);
+    cm_json_i64(&b, "sample_bytes", c->t->sample_bytes);
+    cm_json_str(&b, "out", c->t->out);
+    cm_json_i64(&b, "shard_tokens", c->t->shard_tokens);
+    cm_json_i64(&b, "threads", c->threads);
+    print_json(&b);
+}
+
 static bool plan(const cm_app_ctx *ctx, const cm_corpus_conf *c, cm_err *err) {
     int files;
     uint64_t bytes;
     char size[32];
     if (!cm_corpus_check(c, &files, &bytes, err)) return false;
+    if (!ctx->conf.tokenize.out[0])
+        return cm_fail(err, CM_EXIT_USAGE, "tokenize.out: no folder given");
+    if (ctx->json) {
+        plan_json(c, files, bytes);
+        return true;
+    }
     printf("inputs     %d file(s), %s\n", files,
            cm_human_bytes((double)bytes, size, sizeof size));
     if (c->t->tokenizer[0]) printf("tokenizer  %s\n", c->t->tokenizer);
@@ -45,8 +71,7 @@ static bool plan(const cm_app_ctx *ctx, const cm_corpus_conf *c, cm_err *err) {
     printf("output     %s, shards of %s tokens\n", c->t->out,
            cm_human_count((double)c->t->shard_tokens, size, sizeof size));
     printf("threads    %d\n", c->threads);
-    return ctx->conf.tokenize.out[0] ||
-           cm_fail(err, CM_EXIT_USAGE, "tokenize.out: no folder given");
+    return true;
 }
 
 static void print_result(const cm_app_ctx *ctx, const cm_dataset *d, double seconds) {
@@ -92,6 +117,17 @@ static bool if_done(const cm_app_ctx *ctx, const char *out, bool *skip, cm_err *
     return true;
 }
 
+/* A finished data set that is kept although it was asked for with other settings. */
+static bool tell_changes(const cm_corpus_conf *c, cm_err *err) {
+    cm_buf keys = { 0 };
+    bool ok = cm_corpus_changes(c, &keys, err);
+    if (ok && keys.n)
+        cm_log(CM_LOG_WARN, "%s: kept as it is, but made with other settings (%s); "
+               "--if-done=redo makes it again with these", c->t->out, keys.s);
+    cm_buf_free(&keys);
+    return ok;
+}
+
 static bool build(cm_app_ctx *ctx, cm_err *err) {
     const cm_tokenize_conf *t = &ctx->conf.tokenize;
     view v = { .mode = ctx->progress };
@@ -100,10 +136,11 @@ static bool build(cm_app_ctx *ctx, cm_err *err) {
     if (ctx->dry_run) return plan(ctx, &c, err);
     bool skip = false;
     if (!if_done(ctx, t->out, &skip, err)) return false;
-    cm_signals_install();
+    cm_signals_install_as("stopping; finished shards stay");
     double t0 = cm_now();
     bool ok = skip || cm_corpus_build(&c, err);
     if (v.stage) cm_progress_close(&v.bar);
+    if (ok && skip && !tell_changes(&c, err)) return false;
     if (!ok && cm_signal_stop()) {
         cm_log(CM_LOG_INFO, "stopped; the same command goes on from the last whole shard");
         ctx->exit = 128 + cm_signal_stop();
@@ -119,12 +156,23 @@ static bool build(cm_app_ctx *ctx, cm_err *err) {
 /* ---- verify, stats, head ------------------------------------------------------------- */
 
 static bool verify(cm_app_ctx *ctx, const cm_dataset *d, const cm_spm *spm, cm_err *err) {
-    (void)ctx;
     (void)spm;
     if (!cm_dataset_verify(d, err)) return false;
-    printf("%s: ok: %d shard(s), %" PRId64 " tokens, %" PRId64 " documents, every frame "
-           "read\n", d->dir, d->n_shard[0] + d->n_shard[1], d->n_tokens[0] + d->n_tokens[1],
-           d->n_docs[0] + d->n_docs[1]);
+    int shards = d->n_shard[0] + d->n_shard[1];
+    int64_t tokens = d->n_tokens[0] + d->n_tokens[1], docs = d->n_docs[0] + d->n_docs[1];
+    if (!ctx->json) {
+        printf("%s: ok: %d shard(s), %" PRId64 " tokens, %" PRId64 " documents, every frame "
+               "read\n", d->dir, shards, tokens, docs);
+        return true;
+    }
+    cm_buf b = { 0 };
+    cm_json_open(&b, NULL, '{');
+    cm_json_bool(&b, "ok", true);
+    cm_json_str(&b, "id", d->id);
+    cm_json_i64(&b, "shards", shards);
+    cm_json_i64(&b, "tokens", tokens);
+    cm_json_i64(&b, "docs", docs);
+    print_json(&b);
     return true;
 }
 
@@ -184,30 +232,59 @@ static bool stats(cm_app_ctx *ctx, const cm_dataset *d, const cm_spm *spm, cm_er
     return ok;
 }
 
-static bool head_doc(const cm_dataset *d, const cm_spm *spm, cm_split split, int64_t i,
-                     int64_t most, cm_err *err) {
-    int64_t start, n, bytes;
+/* One document looked at: where it is from and its first tokens. */
+typedef struct peek {
+    cm_split split;
+    int64_t i, n, take, bytes; /* number in its split, tokens, those read, bytes of text */
     uint32_t source;
     uint64_t line;
-    if (!cm_dataset_doc(d, split, i, &start, &n, &bytes, err) ||
-        !cm_dataset_origin(d, split, i, &source, &line, err))
-        return false;
-    int64_t take = n < most ? n : most;
-    int32_t *id = malloc((size_t)take * sizeof *id);
-    CM_ASSERT(id, "out of memory");
-    cm_buf b = { 0 };
-    bool ok = cm_dataset_read(d, split, start, take, id, NULL, err);
-    cm_buf_addf(&b, "---- %s document %" PRId64 ": %" PRId64 " tokens, %" PRId64
-                " bytes, source %u line %" PRIu64 "\n", cm_split_name(split), i, n, bytes,
-                source, line);
-    for (int64_t k = 0; ok && k < take; k++) {
-        if (k && b.s[b.n - 1] != '\n') cm_buf_addf(&b, "\xE2\x94\x82"); /* a thin bar */
-        cm_token_show(spm, id[k], &b);
+    int32_t *id; /* [take] */
+} peek;
+
+static void show_text(const peek *p, const cm_spm *spm, cm_buf *b) {
+    cm_buf_addf(b, "---- %s document %" PRId64 ": %" PRId64 " tokens, %" PRId64
+                " bytes, source %u line %" PRIu64 "\n", cm_split_name(p->split), p->i, p->n,
+                p->bytes, p->source, p->line);
+    for (int64_t k = 0; k < p->take; k++) {
+        if (k && b->s[b->n - 1] != '\n') cm_buf_addf(b, "\xE2\x94\x82"); /* a thin bar */
+        cm_token_show(spm, p->id[k], b);
     }
-    if (take < n) cm_buf_addf(&b, " ... %" PRId64 " more", n - take);
+    if (p->take < p->n) cm_buf_addf(b, " ... %" PRId64 " more", p->n - p->take);
+}
+
+static void show_json(const peek *p, const cm_spm *spm, cm_buf *b) {
+    char *text = cm_spm_decode(spm, p->id, p->take);
+    cm_json_open(b, NULL, '{');
+    cm_json_str(b, "split", cm_split_name(p->split));
+    cm_json_i64(b, "doc", p->i);
+    cm_json_i64(b, "tokens", p->n);
+    cm_json_i64(b, "bytes", p->bytes);
+    cm_json_i64(b, "source", p->source);
+    cm_json_u64(b, "line", p->line);
+    cm_json_open(b, "ids", '[');
+    for (int64_t k = 0; k < p->take; k++) cm_json_i64(b, NULL, p->id[k]);
+    cm_json_close(b, '[');
+    cm_json_str(b, "text", text);
+    cm_json_close(b, '{');
+    free(text);
+}
+
+static bool head_doc(const cm_app_ctx *ctx, const cm_dataset *d, const cm_spm *spm,
+                     cm_split split, int64_t i, int64_t most, cm_err *err) {
+    peek p = { .split = split, .i = i };
+    int64_t start;
+    if (!cm_dataset_doc(d, split, i, &start, &p.n, &p.bytes, err) ||
+        !cm_dataset_origin(d, split, i, &p.source, &p.line, err))
+        return false;
+    p.take = p.n < most ? p.n : most;
+    p.id = malloc((size_t)p.take * sizeof *p.id + 1);
+    CM_ASSERT(p.id, "out of memory");
+    cm_buf b = { 0 };
+    bool ok = cm_dataset_read(d, split, start, p.take, p.id, NULL, err);
+    if (ok) (ctx->json ? show_json : show_text)(&p, spm, &b);
     if (ok) puts(b.s);
     cm_buf_free(&b);
-    free(id);
+    free(p.id);
     return ok;
 }
 
@@ -221,7 +298,7 @@ static bool head(cm_app_ctx *ctx, const cm_dataset *d, const cm_spm *spm, cm_err
         return cm_fail(err, CM_EXIT_USAGE, "--split=%s: wants train or val", name);
     cm_split split = name && !strcmp(name, "val") ? CM_SPLIT_VAL : CM_SPLIT_TRAIN;
     for (int64_t i = 0; i < docs && i < d->n_docs[split]; i++)
-        if (!head_doc(d, spm, split, i, tokens, err)) return false;
+        if (!head_doc(ctx, d, spm, split, i, tokens, err)) return false;
     return true;
 }
 
@@ -268,9 +345,10 @@ int main(int argc, char **argv) {
         .name = "tokenize",
         .summary = "turn raw text into token shards",
         .words = "[verify|stats|head DIR]",
-        .examples = "  tokenize --config demo.yaml\n"
-                    "  tokenize tokenize.out=shards 'tokenize.inputs=[book.txt, a.jsonl.gz]'\n"
-                    "  zcat big.txt.gz | tokenize tokenize.out=shards tokenize.inputs=-\n"
+        .examples = "  tokenize --config configs/demo.yaml tokenize.inputs='docs/*.md' "
+                    "tokenize.out=shards\n"
+                    "  cat docs/*.md | tokenize tokenize.inputs=- tokenize.split=blank "
+                    "tokenize.vocab_size=1000 tokenize.out=piped\n"
                     "  tokenize verify shards\n"
                     "  tokenize head shards --docs 3\n",
         .sections = "tokenize",

@@ -32,7 +32,7 @@ static void say(const char *msg) {
 
 static int usage_error(cm_app_ctx *c, const cm_err *err) {
     say(err->msg);
-    fprintf(stderr, "see %s --help\n", c->app->name);
+    fprintf(stderr, "see %s --help\n", cm_app_called(c));
     free_ctx(c);
     return err->code;
 }
@@ -127,7 +127,7 @@ int cm_app_main(int argc, char **argv, const cm_app *app) {
         code = 128 + sig;
     cm_run_state state = cm_run_state_of_exit(code);
     if (state == CM_RUN_DONE && c.run.unfinished) state = CM_RUN_INTERRUPTED;
-    cm_run_close(&c.run, state, code);
+    if (!cm_run_close(&c.run, state, code) && code == CM_EXIT_OK) code = CM_EXIT_FAIL;
     free_ctx(&c);
     if (sig)
         cm_signal_reraise(sig);

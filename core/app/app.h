@@ -28,7 +28,7 @@ typedef struct cm_app_ctx cm_app_ctx;
 typedef struct cm_app {
     const char *name, *summary; /* "pretrain", "train a language model on shards" */
     const char *words;          /* positional arguments in the usage line; NULL: none */
-    const char *examples;       /* whole lines, each indented by two spaces */
+    const char *examples;       /* whole lines, indented by two spaces; all can be run */
     const char *sections;       /* configuration sections in use, by name; "": none */
     const cm_app_opt *options;  /* or NULL */
     bool has_run;               /* works in a run folder */
@@ -81,14 +81,15 @@ bool cm_app_f64(const cm_app_ctx *ctx, const char *name, double lo, double hi,
 
 /* Take RUNS/<name> as --resume and --if-done say, write the run's first files, install
  * signal handlers.  The name is the key `name`, else the first config file's, else the
- * tool's.  Where ctx->run.skip is set afterwards there is nothing to do: return true.
+ * tool's.  Where ctx->run.skip is set afterwards there is nothing to do: return true (a
+ * finished run of other settings has been warned of, by key).
  * --resume=auto goes on only with an equal configuration (sections log, ckpt and val
  * and the key `threads` are free); --resume=must accepts, and records, any change. */
 bool cm_app_run_open(cm_app_ctx *ctx, cm_err *err);
 
 /* "chimera-pretrain 0.1.0 (gcc 12.2.0, OpenBLAS 0.3.21, zstd 1.5.4, avx2)". */
 void cm_app_version(const cm_app *app, cm_buf *out);
-/* The short --help. */
-void cm_app_help(const cm_app *app, cm_buf *out);
+/* The short --help, in which the tool goes by the name it was called by. */
+void cm_app_help(const cm_app_ctx *ctx, cm_buf *out);
 
 #endif

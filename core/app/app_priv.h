@@ -19,6 +19,8 @@ bool cm_app_topic(const cm_app_ctx *ctx, cm_buf *out);
 void cm_app_man(const cm_app_ctx *ctx, cm_buf *out);
 /* Fill ctx from argv.  False: a sentence for the user, CM_EXIT_USAGE. */
 bool cm_app_parse(cm_app_ctx *ctx, int argc, char **argv, cm_err *err);
+/* "chimera-eval" where argv[0] is /usr/bin/chimera-eval. */
+const char *cm_app_called(const cm_app_ctx *ctx);
 void cm_words_add(cm_words *w, const char *s);
 
 #endif

@@ -20,13 +20,41 @@ static void exit_lines(cm_buf *out) {
     cm_buf_addf(out, "  128+n died of signal n, after saving\n");
 }
 
-void cm_app_help(const cm_app *app, cm_buf *out) {
+const char *cm_app_called(const cm_app_ctx *c) {
+    const char *path = c->argc > 0 && *c->argv[0] ? c->argv[0] : c->app->name;
+    const char *slash = strrchr(path, '/');
+    return slash && slash[1] ? slash + 1 : path;
+}
+
+/* The examples are written with the tool's plain name where a command begins: at the
+ * start of a line and behind a pipe. */
+static void examples(const cm_app_ctx *c, cm_buf *out) {
+    const char *plain = c->app->name, *called = cm_app_called(c), *from = c->app->examples;
+    size_t n = strlen(plain);
+    for (const char *at = from; (at = strstr(at, plain)); at += n) {
+        bool begins = at - from >= 2 && at[n] == ' ' &&
+                      (!memcmp(at - 2, "| ", 2) ||
+                       (!memcmp(at - 2, "  ", 2) && (at - from == 2 || at[-3] == '\n')));
+        if (!begins)
+            continue;
+        cm_buf_add(out, from, (size_t)(at - from));
+        cm_buf_addf(out, "%s", called);
+        from = at + n;
+    }
+    cm_buf_addf(out, "%s", from);
+}
+
+void cm_app_help(const cm_app_ctx *c, cm_buf *out) {
+    const cm_app *app = c->app;
+    const char *called = cm_app_called(c);
     bool keys = app->sections && *app->sections;
-    cm_buf_addf(out, "%s -- %s\n\nusage: %s%s%s [options]%s\n", app->name, app->summary,
-                app->name, app->words ? " " : "", app->words ? app->words : "",
+    cm_buf_addf(out, "%s -- %s\n\nusage: %s%s%s [options]%s\n", called, app->summary,
+                called, app->words ? " " : "", app->words ? app->words : "",
                 keys ? " [section.key=value ...]" : "");
-    if (app->examples)
-        cm_buf_addf(out, "\nexamples:\n%s", app->examples);
+    if (app->examples) {
+        cm_buf_addf(out, "\nexamples:\n");
+        examples(c, out);
+    }
     cm_buf_addf(out, "\noptions:\n");
     for (const cm_app_opt *o = app->options; o && o->name; o++)
         option_line(o, false, out);
@@ -44,13 +72,18 @@ static void exit_markdown(cm_buf *out) {
 #define X(id, n, text) cm_buf_addf(out, "| %d | %s |\n", n, text);
     CM_EXITS(X)
 #undef X
-    cm_buf_addf(out, "| 128+n | died of signal n, after saving |\n");
+    cm_buf_addf(out, "| 128+n | died of signal n, after saving |\n\n"
+                     "An input that you name (a text, a configuration, a model, a data set) "
+                     "and that is not there or may\nnot be read is 2, whichever tool reads it. "
+                     "A file missing inside a folder that should be whole\n(a shard that the "
+                     "manifest lists, the weights of a checkpoint) is 4. An output that cannot "
+                     "be\nwritten is 1, or 7 when there is no space left.\n");
 }
 
 bool cm_app_topic(const cm_app_ctx *c, cm_buf *out) {
     const char *t = c->help;
     if (!*t)
-        cm_app_help(c->app, out);
+        cm_app_help(c, out);
     else if (!strcmp(t, "exit"))
         exit_lines(out);
     else if (!strcmp(t, "man"))

@@ -97,6 +97,29 @@ static void run_info(const cm_app_ctx *c, cm_buf *b) {
     cm_buf_free(&v);
 }
 
+/* A finished run that is kept although it was asked for with other settings. */
+static void warn_kept(const cm_app_ctx *c, const char *ours) {
+    char *path = cm_run_path(&c->run, "config.yaml"), *old = NULL, *rest;
+    size_t n = 0;
+    cm_buf diff = {0}, keys = {0};
+    cm_err err = {0};
+    if (!cm_read_file(path, 4 << 20, &old, &n, &err)) {
+        cm_log(CM_LOG_WARN, "%s; whether its settings were these cannot be told", err.msg);
+    } else {
+        changes(c, old, n, ours, &diff);
+        rest = diff.s;
+        for (char *line; rest && (line = strsep(&rest, "\n")) && *line;)
+            cm_buf_addf(&keys, "%s%s", keys.n ? "; " : "", line);
+    }
+    if (keys.n)
+        cm_log(CM_LOG_WARN, "%s: kept as it is, but made with other settings (%s); "
+               "--if-done=redo makes it again with these", c->run.dir, keys.s);
+    cm_buf_free(&diff);
+    cm_buf_free(&keys);
+    free(old);
+    free(path);
+}
+
 bool cm_app_run_open(cm_app_ctx *c, cm_err *err) {
     char *name = *c->conf.top.name ? cm_strf("%s", c->conf.top.name)
                  : c->configs.n    ? stem(c->configs.v[0])
@@ -105,14 +128,17 @@ bool cm_app_run_open(cm_app_ctx *c, cm_err *err) {
     cm_buf yaml = {0}, info = {0};
     bool ok = check_name(c, name, err) &&
               cm_run_open(&c->run, dir, c->app->name, c->resume, c->if_done, err);
-    if (ok && c->run.skip)
-        cm_log(CM_LOG_INFO, "%s: finished already; nothing to do", dir);
-    if (ok && !c->run.skip) {
+    if (ok)
         cm_conf_dump(&c->conf, false, &yaml);
+    if (ok && c->run.skip) {
+        cm_log(CM_LOG_INFO, "%s: finished already; nothing to do", dir);
+        warn_kept(c, yaml.s);
+    }
+    if (ok && !c->run.skip) {
         run_info(c, &info);
         ok = (!c->run.resumed || same_run(c, yaml.s, err)) &&
              cm_run_start(&c->run, yaml.s, &info, err);
-        cm_signals_install();
+        cm_signals_install_as("stopping after saving");
     }
     cm_buf_free(&yaml);
     cm_buf_free(&info);

@@ -19,7 +19,8 @@
 #define CM_EXITS(X)                                                                     \
     X(CM_EXIT_OK, 0, "success")                                                         \
     X(CM_EXIT_FAIL, 1, "run-time failure (input/output, internal)")                     \
-    X(CM_EXIT_USAGE, 2, "usage or configuration error; nothing was written")            \
+    X(CM_EXIT_USAGE, 2, "usage or configuration error, or a named input that cannot be " \
+                        "opened; nothing was written")                                  \
     X(CM_EXIT_CHECK, 3, "a check failed (regression, parity, gate)")                    \
     X(CM_EXIT_DATA, 4, "data integrity, or inputs that do not belong together")         \
     X(CM_EXIT_UNSURE, 5, "inconclusive")                                                \
@@ -161,6 +162,10 @@ typedef struct cm_map {
 bool cm_map_open(cm_map *m, const char *path, cm_err *err);
 void cm_map_close(cm_map *m);
 
+/* An input that the user named: CM_EXIT_USAGE unless it is there and may be read.  To be
+ * asked before the readers below, whose failures to open count as run-time failures. */
+bool cm_need_input(const char *path, cm_err *err);
+
 /* Whole file into a fresh buffer (NUL-terminated, free()); refuses above max bytes. */
 bool cm_read_file(const char *path, size_t max, char **out, size_t *n, cm_err *err);
 
@@ -199,6 +204,7 @@ cm_sha *cm_sha_open(void);
 void cm_sha_add(cm_sha *h, const void *p, size_t n);
 /* Lower-case hex digest, 64 characters and NUL; frees h. */
 void cm_sha_close(cm_sha *h, char hex[65]);
+/* In one go; allocates nothing. */
 void cm_sha_bytes(const void *p, size_t n, char hex[65]);
 bool cm_sha_file(const char *path, char hex[65], cm_err *err);
 

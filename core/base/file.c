@@ -41,6 +41,11 @@ void cm_map_close(cm_map *m) {
     *m = (cm_map){0};
 }
 
+bool cm_need_input(const char *path, cm_err *err) {
+    return access(path, R_OK) == 0 ||
+           cm_fail_errno(err, CM_EXIT_USAGE, "%s: cannot open", path);
+}
+
 static ssize_t read_some(int fd, void *p, size_t n) {
     ssize_t r;
     do

@@ -20,20 +20,12 @@ typedef struct slot {
     const cm_shard *shard; /* NULL = empty */
     uint64_t frame;
     ZSTD_DCtx *dctx;
-    uint8_t *raw;
-    size_t cap;
+    uint8_t *raw; /* of the largest frame there is */
 } slot;
 
 typedef struct cm_frame_cache {
     slot s[SLOTS];
 } cm_frame_cache;
-
-static cm_frame_cache *cache_open(void) {
-    cm_frame_cache *c = calloc(1, sizeof *c);
-    CM_ASSERT(c, "out of memory");
-    for (int i = 0; i < SLOTS; i++) pthread_mutex_init(&c->s[i].lock, NULL);
-    return c;
-}
 
 static void cache_close(cm_frame_cache *c) {
     if (!c) return;
@@ -43,6 +35,31 @@ static void cache_close(cm_frame_cache *c) {
         free(c->s[i].raw);
     }
     free(c);
+}
+
+/* All memory that reading will ever want, for a training step must not allocate: as many
+ * slots as there are frames, SLOTS at most. */
+static bool cache_open(cm_dataset *d, cm_err *err) {
+    cm_frame_cache *c = d->cache = calloc(1, sizeof *c);
+    if (!c) return cm_fail_errno(err, CM_EXIT_RESOURCE, "%s", d->dir);
+    size_t need = 0;
+    uint64_t most = 0;
+    for (int sp = 0; sp < 2; sp++)
+        for (int i = 0; i < d->n_shard[sp]; i++) {
+            const cm_shard *s = &d->shard[sp][i];
+            size_t bytes = (size_t)s->h.frame_tokens * s->h.token_bytes;
+            uint64_t end = (uint64_t)s->first_frame + s->h.n_frames;
+            need = bytes > need ? bytes : need;
+            most = end > most ? end : most;
+        }
+    for (int i = 0; i < SLOTS; i++) pthread_mutex_init(&c->s[i].lock, NULL);
+    for (uint64_t i = 0; i < SLOTS && i < most; i++) {
+        c->s[i].dctx = ZSTD_createDCtx();
+        c->s[i].raw = malloc(need);
+        if (!c->s[i].dctx || !c->s[i].raw)
+            return cm_fail_errno(err, CM_EXIT_RESOURCE, "%s", d->dir);
+    }
+    return true;
 }
 
 /* ---- opening ---- */
@@ -111,9 +128,9 @@ static bool find_manifest(cm_dataset *d, const char *path, char **manifest, cm_e
     struct stat st;
     if (strlen(path) + 32 > sizeof d->dir)
         return cm_fail(err, CM_EXIT_USAGE, "%.64s...: path too long", path);
-    if (stat(path, &st)) return cm_fail_errno(err, CM_EXIT_USAGE, "%s", path);
+    if (!cm_need_input(path, err)) return false;
     snprintf(d->dir, sizeof d->dir, "%s", path);
-    if (S_ISDIR(st.st_mode)) {
+    if (!stat(path, &st) && S_ISDIR(st.st_mode)) {
         *manifest = cm_strf("%s/manifest.json", path);
         if (cm_exists(*manifest)) return true;
         free(*manifest);
@@ -147,9 +164,8 @@ bool cm_dataset_open(cm_dataset *d, const char *path, cm_err *err) {
     d->bos = m.c.bos;
     d->eos = m.c.eos;
     d->pad = m.c.pad;
-    d->cache = cache_open();
     ok = open_split(d, &m, CM_SPLIT_TRAIN, err) && open_split(d, &m, CM_SPLIT_VAL, err) &&
-         check_tokenizer(d, err);
+         cache_open(d, err) && check_tokenizer(d, err);
     cm_manifest_free(&m);
     if (!ok) cm_dataset_close(d);
     return ok;
@@ -181,14 +197,6 @@ static const cm_shard *shard_at(const cm_dataset *d, cm_split sp, int64_t at, bo
 
 static bool load(slot *t, const cm_shard *s, uint64_t frame, cm_err *err) {
     if (t->shard == s && t->frame == frame) return true;
-    size_t need = (size_t)s->h.frame_tokens * s->h.token_bytes;
-    if (t->cap < need) {
-        free(t->raw);
-        t->raw = malloc(need);
-        t->cap = t->raw ? need : 0;
-    }
-    if (!t->dctx) t->dctx = ZSTD_createDCtx();
-    if (!t->raw || !t->dctx) return cm_fail_errno(err, CM_EXIT_RESOURCE, "%s", s->path);
     t->shard = NULL;
     if (!cm_shard_frame(s, frame, t->dctx, t->raw, err)) return false;
     t->shard = s;

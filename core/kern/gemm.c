@@ -12,6 +12,7 @@ static const double TEAM = 1 << 19;
 
 static cm_numerics backend = CM_NUMERICS_STRICT;
 static cm_micro micro; /* mr = 0: the reference */
+static bool ready;     /* cm_kern_init was called */
 
 const char *cm_gemm_blas_core(void) { return openblas_get_corename(); }
 
@@ -21,6 +22,7 @@ bool cm_gemm_setup(cm_numerics numerics, cm_level_id level, int threads, cm_err 
     micro = level == CM_LEVEL_REF ? (cm_micro){ 0 } : *by_level[level];
     openblas_set_num_threads(1); /* our threads each call it for their own tiles */
     backend = numerics;
+    ready = true;
     return true;
 }
 
@@ -61,6 +63,8 @@ static cm_gemm_args tile_of(const cm_gemm_args *g, int64_t i0, int64_t m, int64_
     return t;
 }
 
+#define EARLY "a matrix product is asked for before cm_kern_init"
+
 static int64_t blocks(int64_t n, int64_t b) { return (n + b - 1) / b; }
 
 /* Tiles, each a whole product on one thread: as large as leaves two per thread, rows
@@ -89,6 +93,7 @@ static cm_gemm_args args_of(bool ta, bool tb, int64_t M, int64_t N, int64_t K,
 void cm_gemm(bool ta, bool tb, int64_t M, int64_t N, int64_t K, cm_real alpha,
              const cm_real *A, int64_t lda, const cm_real *B, int64_t ldb, cm_real beta,
              cm_real *C, int64_t ldc) {
+    CM_ASSERT(ready, EARLY);
     if (M <= 0 || N <= 0) return;
     cm_gemm_args g = args_of(ta, tb, M, N, K, alpha, A, lda, B, ldb, beta, C, ldc);
     int threads = omp_in_parallel() ? 1 : cm_kern_threads();
@@ -103,6 +108,7 @@ void cm_gemm(bool ta, bool tb, int64_t M, int64_t N, int64_t K, cm_real alpha,
 void cm_gemm1(bool ta, bool tb, int64_t M, int64_t N, int64_t K, cm_real alpha,
               const cm_real *A, int64_t lda, const cm_real *B, int64_t ldb, cm_real beta,
               cm_real *C, int64_t ldc) {
+    CM_ASSERT(ready, EARLY);
     if (M <= 0 || N <= 0) return;
     cm_gemm_args g = args_of(ta, tb, M, N, K, alpha, A, lda, B, ldb, beta, C, ldc);
     single(&g);

@@ -5,8 +5,19 @@
 #include <stdlib.h>
 #include <string.h>
 
+/* Until cm_kern_init every entry is a function that says what was forgotten: reference
+ * kernels would work, slowly, and nobody would notice. */
+#pragma GCC diagnostic push
+#pragma GCC diagnostic ignored "-Wunused-parameter"
+#define KERN(ret, name, args)                                                           \
+    static ret early_##name args {                                                      \
+        cm_panic(__FILE__, __LINE__, "kernel %s is used before cm_kern_init", #name);   \
+    }
+#include "kern/kern.def"
+#pragma GCC diagnostic pop
+
 cm_kern cm_k = {
-#define KERN(ret, name, args) .name = cm_ref_##name,
+#define KERN(ret, name, args) .name = early_##name,
 #include "kern/kern.def"
 };
 

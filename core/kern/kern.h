@@ -1,6 +1,6 @@
 /* kern.h -- the kernel table: every inner loop of the project, chosen at run time.
  *
- * The table starts complete with plain C (ref_*.c) and is overlaid by each instruction
+ * cm_kern_init fills the table with plain C (ref_*.c) and overlays it with each instruction
  * level the CPU has, up to the one CHIMERA_KERNELS allows.  A kernel is defined once, by
  * its line in kern.def (signature and meaning), and called as cm_k.name(...).
  *
@@ -45,7 +45,8 @@ typedef struct cm_kern {
 #include "kern/kern.def"
 } cm_kern;
 
-/* The table in use: the reference until cm_kern_init, read-only after it. */
+/* The table in use: read-only after cm_kern_init; before it every entry panics with a
+ * sentence, and so do the matrix products below. */
 extern cm_kern cm_k;
 
 /* Reference kernels: cm_ref_<name>. */

@@ -6,6 +6,7 @@
 #include "model/files.h"
 
 #include <cjson/cJSON.h>
+#include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -47,6 +48,41 @@ static bool build(cm_loaded *l, const cm_file_conf *f, bool trained, cm_err *err
     return true;
 }
 
+/* ---- hashing ----------------------------------------------------------------------- */
+
+/* The SHA-256 of a file, taken beside the reading of its tensors: on a large model either
+ * lasts seconds. */
+typedef struct hasher {
+    const char *path; /* NULL: nothing to do */
+    pthread_t thread;
+    bool apart, ok;   /* in a thread of its own; the file could be read */
+    char hex[65];
+    cm_err err;
+} hasher;
+
+static void *hash_run(void *arg) {
+    hasher *h = arg;
+    h->ok = cm_sha_file(h->path, h->hex, &h->err);
+    return NULL;
+}
+
+static void hash_begin(hasher *h, const char *path) {
+    *h = (hasher){.path = path, .ok = true};
+    h->apart = path && !pthread_create(&h->thread, NULL, hash_run, h);
+}
+
+/* so_far: how reading went; its sentence comes first. */
+static bool hash_end(hasher *h, char id[65], bool so_far, cm_err *err) {
+    if (h->apart)
+        pthread_join(h->thread, NULL);
+    else if (h->path && so_far)
+        hash_run(h);
+    if (!so_far) return false;
+    if (!h->ok) *err = h->err;
+    memcpy(id, h->hex, sizeof h->hex);
+    return h->ok;
+}
+
 /* ---- GGUF ------------------------------------------------------------------------- */
 
 static bool read_gguf(cm_loaded *l, const cm_gguf *g, bool trained, cm_err *err) {
@@ -71,13 +107,15 @@ static bool read_gguf(cm_loaded *l, const cm_gguf *g, bool trained, cm_err *err)
     return ok && cm_gguf_tokenizer(g, f.c.vocab_size, &l->spm, err);
 }
 
-static bool load_gguf(cm_loaded *l, const char *path, bool trained, cm_err *err) {
+static bool load_gguf(cm_loaded *l, const char *path, unsigned flags, cm_err *err) {
     cm_gguf g;
+    hasher h;
     memcpy(l->source, "gguf", sizeof "gguf");
     if (!cm_gguf_open(&g, path, err)) return false;
-    bool ok = read_gguf(l, &g, trained, err);
+    hash_begin(&h, flags & CM_LOAD_UNNAMED ? NULL : path);
+    bool ok = read_gguf(l, &g, flags & CM_LOAD_TRAINED, err);
     cm_gguf_close(&g);
-    return ok && cm_sha_file(path, l->id, err);
+    return hash_end(&h, l->id, ok, err);
 }
 
 /* ---- folders ---------------------------------------------------------------------- */
@@ -229,30 +267,43 @@ static bool check_sum(const char *dir, const char *sums, const char *name, const
     return ok;
 }
 
-static bool check_sums(const cm_loaded *l, const char *dir, cm_err *err) {
-    char *path = cm_strf("%s/SHA256SUMS", dir), *sums = NULL;
+/* What a checkpoint's SHA256SUMS must say; *sums is NULL where there is none. */
+static bool read_sums(const char *dir, char **sums, cm_err *err) {
+    char *path = cm_strf("%s/SHA256SUMS", dir);
     size_t n;
-    bool ok = true;
-    if (cm_exists(path))
-        ok = cm_read_file(path, MAX_TEXT, &sums, &n, err) &&
-             check_sum(dir, sums, "config.json", NULL, err) &&
-             check_sum(dir, sums, "tokenizer.model", NULL, err) &&
-             check_sum(dir, sums, "model.safetensors", l->id, err);
-    free(sums);
+    *sums = NULL;
+    bool ok = !cm_exists(path) || cm_read_file(path, MAX_TEXT, sums, &n, err);
     free(path);
     return ok;
 }
 
-static bool load_folder(cm_loaded *l, const char *dir, bool trained, cm_err *err) {
+static bool check_sums(const cm_loaded *l, const char *dir, const char *sums, cm_err *err) {
+    return check_sum(dir, sums, "config.json", NULL, err) &&
+           check_sum(dir, sums, "tokenizer.model", NULL, err) &&
+           check_sum(dir, sums, "model.safetensors", l->id, err);
+}
+
+static bool read_folder(cm_loaded *l, const char *dir, const cm_file_conf *f,
+                        const shards *sh, unsigned flags, cm_err *err) {
+    hasher h;
+    char *sums;
+    if (!read_sums(dir, &sums, err)) return false;
+    hash_begin(&h, sums || !(flags & CM_LOAD_UNNAMED) ? sh->weights : NULL);
+    bool ok = read_shards(l, f, sh, dir, flags & CM_LOAD_TRAINED, err) &&
+              read_tokenizer(l, dir, err);
+    ok = hash_end(&h, l->id, ok, err) && (!sums || check_sums(l, dir, sums, err));
+    free(sums);
+    return ok;
+}
+
+static bool load_folder(cm_loaded *l, const char *dir, unsigned flags, cm_err *err) {
     char *config = cm_strf("%s/config.json", dir), *state = cm_strf("%s/state.json", dir);
     snprintf(l->source, sizeof l->source, "%s",
              cm_exists(state) ? "checkpoint" : "huggingface");
     cm_file_conf f;
     shards sh = {0};
-    bool ok = cm_hf_conf(&f, config, err) && open_shards(&sh, dir, err);
-    if (ok) ok = read_shards(l, &f, &sh, dir, trained, err);
-    ok = ok && read_tokenizer(l, dir, err) && cm_sha_file(sh.weights, l->id, err) &&
-         check_sums(l, dir, err);
+    bool ok = cm_hf_conf(&f, config, err) && open_shards(&sh, dir, err) &&
+              read_folder(l, dir, &f, &sh, flags, err);
     close_shards(&sh);
     free(config);
     free(state);
@@ -274,21 +325,20 @@ static char *model_folder(const char *path) {
     return NULL;
 }
 
-bool cm_load(cm_loaded *l, const char *path, bool trained, cm_err *err) {
+bool cm_load(cm_loaded *l, const char *path, unsigned flags, cm_err *err) {
     *l = (cm_loaded){0};
     struct stat st;
-    if (stat(path, &st))
-        return cm_fail_errno(err, CM_EXIT_FAIL, "%s: cannot open the model", path);
+    if (!cm_need_input(path, err)) return false;
     bool ok;
-    if (S_ISDIR(st.st_mode)) {
+    if (!stat(path, &st) && S_ISDIR(st.st_mode)) {
         char *dir = model_folder(path);
-        ok = dir ? load_folder(l, dir, trained, err)
+        ok = dir ? load_folder(l, dir, flags, err)
                  : cm_fail(err, CM_EXIT_DATA,
                            "%s: no config.json there, nor in its latest "
                            "checkpoint: not a model", path);
         free(dir);
     } else {
-        ok = load_gguf(l, path, trained, err);
+        ok = load_gguf(l, path, flags, err);
     }
     if (!ok) cm_loaded_close(l);
     return ok;

@@ -149,11 +149,18 @@ typedef struct cm_loaded {
     cm_arena arena;      /* the parameters, and the strings of model.conf */
     char *chat_template; /* Jinja, or NULL */
     char source[16];     /* "checkpoint", "huggingface", "gguf" */
-    char id[65];         /* SHA-256 of the weights file (of its index, when sharded) */
+    char id[65];         /* SHA-256 of the weights file (of its index, when sharded); ""
+                            under CM_LOAD_UNNAMED where no SHA256SUMS asked for it */
 } cm_loaded;
-/* trained: with gradients, zeroed.  Every limit and size is checked before memory is
- * touched; wrong files: CM_EXIT_DATA. */
-bool cm_load(cm_loaded *l, const char *path, bool trained, cm_err *err);
+enum {
+    CM_LOAD_TRAINED = 1, /* with gradients, zeroed */
+    CM_LOAD_UNNAMED = 2  /* nobody will ask for the id: do not read the weights for it */
+};
+/* flags: of CM_LOAD_*; false and true mean 0 and CM_LOAD_TRAINED.  Every limit and size is
+ * checked before memory is touched; wrong files: CM_EXIT_DATA, a path that is not there:
+ * CM_EXIT_USAGE.  Weights that a SHA256SUMS lists are always compared with it; a second
+ * thread hashes while the first one reads. */
+bool cm_load(cm_loaded *l, const char *path, unsigned flags, cm_err *err);
 void cm_loaded_close(cm_loaded *l);
 
 /* config.json of a model (spm may be NULL: no special tokens), and back; the strings of

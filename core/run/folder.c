@@ -12,6 +12,7 @@
 #include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 static const double heartbeat_s = 10;
@@ -193,9 +194,22 @@ static bool write_status(cm_run *r, cm_run_state state, int code, cm_err *err) {
     return false;
 }
 
+/* Open files outlive their names, so a removed folder would swallow a whole run. */
+bool cm_run_there(const cm_run *r, cm_err *err) {
+    struct stat name, dir, rows;
+    bool ok = stat(r->dir, &name) == 0 && fstat(r->fd_dir, &dir) == 0 &&
+              name.st_ino == dir.st_ino && name.st_dev == dir.st_dev &&
+              fstat(r->fd_metrics, &rows) == 0 && rows.st_nlink > 0;
+    return ok || cm_fail(err, CM_EXIT_FAIL,
+                         "%s: the run's folder, or metrics.jsonl in it, was removed or "
+                         "moved while the run went on; nothing more can be saved", r->dir);
+}
+
 bool cm_run_heartbeat(cm_run *r, uint64_t step, uint64_t steps, cm_err *err) {
     r->step = step;
     r->steps = steps;
+    if (!cm_run_there(r, err))
+        return false;
     return cm_now() - r->beat < heartbeat_s ||
            write_status(r, CM_RUN_RUNNING, 0, err);
 }
@@ -222,7 +236,7 @@ static bool write_object(const cm_run *r, const char *name, const cm_buf *member
 }
 
 bool cm_run_summary(cm_run *r, const cm_buf *members, cm_err *err) {
-    return write_object(r, "summary.json", members, NULL, err);
+    return cm_run_there(r, err) && write_object(r, "summary.json", members, NULL, err);
 }
 
 bool cm_run_input(cm_run *r, const char *role, const char *path, const char *hash,
@@ -273,9 +287,11 @@ bool cm_run_start(cm_run *r, const char *config_yaml, const cm_buf *info, cm_err
                         "segment %" PRIu64, r->segment);
 }
 
-void cm_run_close(cm_run *r, cm_run_state state, int exit_code) {
+bool cm_run_close(cm_run *r, cm_run_state state, int exit_code) {
     cm_err err = {0};
-    if (r->fd_metrics >= 0 && r->log && !write_status(r, state, exit_code, &err))
+    bool started = r->fd_metrics >= 0 && r->log;
+    bool ok = !started || write_status(r, state, exit_code, &err);
+    if (!ok)
         cm_log(CM_LOG_ERROR, "%s", err.msg);
     if (r->log) {
         cm_log_tee(NULL);
@@ -291,4 +307,5 @@ void cm_run_close(cm_run *r, cm_run_state state, int exit_code) {
     cm_buf_free(&r->info);
     cm_buf_free(&r->inputs);
     *r = (cm_run){.fd_dir = -1, .fd_lock = -1, .fd_metrics = -1, .fd_events = -1};
+    return ok;
 }

@@ -93,7 +93,7 @@ static int terminal_width(FILE *f) {
     return ioctl(fileno(f), TIOCGWINSZ, &w) == 0 && w.ws_col > 20 ? w.ws_col : 80;
 }
 
-/* "pretrain 1.20k/20.0k steps 3.41/s eta 4h14m  loss=3.41" */
+/* "pretrain 1.20k/20.0k tok  341 tok/s  eta 4h14m  loss=3.41" */
 static void describe(const cm_progress *p, const char *more, char *s, size_t cap) {
     char done[32], total[32], rate[32], left[32];
     cm_human_count(p->rate.done, done, sizeof done);
@@ -103,10 +103,10 @@ static void describe(const cm_progress *p, const char *more, char *s, size_t cap
     if (p->rate.rate < 10) /* counts have no fractions; slow rates need them */
         snprintf(rate, sizeof rate, "%.2f", p->rate.rate);
     if (p->total > 0)
-        snprintf(s, cap, "%s %s/%s %s  %s/s  eta %s%s%s", p->label, done, total, p->unit,
-                 rate, left, *more ? "  " : "", more);
+        snprintf(s, cap, "%s %s/%s %s  %s %s/s  eta %s%s%s", p->label, done, total, p->unit,
+                 rate, p->unit, left, *more ? "  " : "", more);
     else
-        snprintf(s, cap, "%s %s %s  %s/s%s%s", p->label, done, p->unit, rate,
+        snprintf(s, cap, "%s %s %s  %s %s/s%s%s", p->label, done, p->unit, rate, p->unit,
                  *more ? "  " : "", more);
 }
 

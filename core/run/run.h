@@ -84,12 +84,16 @@ bool cm_run_input(cm_run *r, const char *role, const char *path, const char *has
                   cm_err *err);
 /* After a checkpoint of `step` is loaded: forget metrics of later steps. */
 bool cm_run_rewind(cm_run *r, uint64_t step, cm_err *err);
-/* Note the step; rewrites status.json at most every ten seconds. */
+/* Note the step; rewrites status.json at most every ten seconds.  Asks cm_run_there. */
 bool cm_run_heartbeat(cm_run *r, uint64_t step, uint64_t steps, cm_err *err);
 /* Members of summary.json's object, as for `info`. */
 bool cm_run_summary(cm_run *r, const cm_buf *members, cm_err *err);
-/* Final status, files closed, lock released.  Fine on a run that never opened. */
-void cm_run_close(cm_run *r, cm_run_state state, int exit_code);
+/* The folder is still the one that was opened, and its metrics are still in it: false,
+ * with a sentence, where somebody removed or moved it. */
+bool cm_run_there(const cm_run *r, cm_err *err);
+/* Final status, files closed, lock released.  Fine on a run that never opened.  False,
+ * after saying so in the log, when the status could not be written. */
+bool cm_run_close(cm_run *r, cm_run_state state, int exit_code);
 /* "runs/demo/samples" etc.; free(). */
 char *cm_run_path(const cm_run *r, const char *name);
 
@@ -114,8 +118,10 @@ void cm_machine_json(cm_buf *b);
 /* ---- signals ---------------------------------------------------------------------- */
 
 /* SIGINT and SIGTERM ask to stop, SIGUSR1 to save and go on.  A second SIGINT or
- * SIGTERM ends the process at once. */
+ * SIGTERM ends the process at once.  The first says on stderr what happens next:
+ * "stopping", or `what` (a string that stays: "stopping after saving"). */
 void cm_signals_install(void);
+void cm_signals_install_as(const char *what);
 /* The signal that asked to stop, or 0.  To be polled in every loop that can last. */
 int cm_signal_stop(void);
 /* Whether a save was asked for since the last call. */

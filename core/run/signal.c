@@ -2,9 +2,16 @@
 #include "run/run.h"
 
 #include <signal.h>
+#include <string.h>
 #include <unistd.h>
 
 static volatile sig_atomic_t stop_sig, save_asked;
+static const char *announced = "stopping";
+
+static void say(const char *s) {
+    if (write(STDERR_FILENO, s, strlen(s)) < 0)
+        return; /* nothing left to tell it to */
+}
 
 static void on_stop(int sig) {
     if (stop_sig) { /* asked twice: the user means now */
@@ -13,9 +20,9 @@ static void on_stop(int sig) {
         return;
     }
     stop_sig = sig;
-    static const char note[] = "\nstopping after saving; once more to quit at once\n";
-    if (write(STDERR_FILENO, note, sizeof note - 1) < 0)
-        return; /* nothing left to tell it to */
+    say("\n");
+    say(announced);
+    say("; once more to quit at once\n");
 }
 
 static void on_save(int sig) {
@@ -23,7 +30,10 @@ static void on_save(int sig) {
     save_asked = 1;
 }
 
-void cm_signals_install(void) {
+void cm_signals_install(void) { cm_signals_install_as("stopping"); }
+
+void cm_signals_install_as(const char *what) {
+    announced = what;
     stop_sig = save_asked = 0;
     struct sigaction sa = {.sa_handler = on_stop, .sa_flags = SA_RESTART};
     sigemptyset(&sa.sa_mask);

@@ -5,6 +5,7 @@
  * absent or complete, so a killed run is continued by looking at what is there. */
 #include "text/corpus_int.h"
 
+#include <cjson/cJSON.h>
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
@@ -26,6 +27,8 @@ typedef struct work {
     const cm_tokenize_conf *t;
     inputs in;
     int dir; /* locked while the work goes on */
+    bool fresh; /* the folder held nothing of ours */
+    size_t had; /* length of the part of t->out that was there already */
     cm_spm *spm;
     char *model, *stdin_copy, *sample;
 } work;
@@ -49,17 +52,20 @@ static bool find_inputs(const cm_tokenize_conf *t, inputs *in, cm_err *err) {
     in->path = calloc((size_t)in->n + 1, sizeof *in->path);
     CM_ASSERT(in->name && in->path, "out of memory");
     int dashes = 0;
+    bool readable = true;
     for (int i = 0; i < in->n; i++) {
         in->name[i] = i < n_val ? val[i] : train[i - n_val];
         in->path[i] = cm_strf("%s", in->name[i]);
         struct stat st;
         dashes += !strcmp(in->name[i], "-");
-        if (strcmp(in->name[i], "-") && !stat(in->path[i], &st))
-            in->bytes += (uint64_t)st.st_size;
+        if (!strcmp(in->name[i], "-")) continue;
+        readable = readable && cm_need_input(in->path[i], err);
+        if (!stat(in->path[i], &st)) in->bytes += (uint64_t)st.st_size;
     }
     free(train); /* the strings live on in name */
     free(val);
-    return dashes < 2 || cm_fail(err, CM_EXIT_USAGE, "stdin (-) is among the inputs twice");
+    return readable && (dashes < 2 || cm_fail(err, CM_EXIT_USAGE,
+                                              "stdin (-) is among the inputs twice"));
 }
 
 static void free_inputs(inputs *in) {
@@ -123,29 +129,33 @@ static void put_recipe(const cm_tokenize_conf *t, cm_buf *b) {
                 t->shard_tokens, t->level);
 }
 
-/* recipe.json: what the folder is being filled with.  Where another recipe got as far as
- * a tokenizer, the folder is not ours to continue. */
-static bool claim_folder(const work *w, cm_err *err) {
+/* recipe.json: what the folder is being filled with. */
+static void put_job(const work *w, cm_buf *b) {
     const cm_tokenize_conf *t = w->t;
-    cm_buf b = { 0 };
-    cm_buf_addf(&b, "{\n  ");
-    put_recipe(t, &b);
-    cm_buf_addf(&b, ",\n  \"tokenizer\": ");
-    put_string(&b, t->tokenizer);
+    cm_buf_addf(b, "{\n  ");
+    put_recipe(t, b);
+    cm_buf_addf(b, ",\n  \"tokenizer\": ");
+    put_string(b, t->tokenizer);
     if (!t->tokenizer[0])
-        cm_buf_addf(&b, ", \"vocab_size\": %" PRId64 ", \"sample_bytes\": %" PRId64
+        cm_buf_addf(b, ", \"vocab_size\": %" PRId64 ", \"sample_bytes\": %" PRId64
                     ", \"seed\": %" PRIu64, t->vocab_size, t->sample_bytes, w->c->seed);
-    cm_buf_addf(&b, ",\n  \"inputs\": [");
+    cm_buf_addf(b, ",\n  \"inputs\": [");
     for (int i = 0; i < w->in.n; i++) {
         struct stat st = { 0 };
         if (stat(w->in.path[i], &st)) st.st_size = -1;
-        cm_buf_addf(&b, "%s\n    {\"split\": \"%s\", \"size\": %lld, \"path\": ",
+        cm_buf_addf(b, "%s\n    {\"split\": \"%s\", \"size\": %lld, \"path\": ",
                     i ? "," : "", i < w->in.n_val ? "val" : "any", (long long)st.st_size);
-        put_string(&b, w->in.name[i]);
-        cm_buf_addf(&b, "}");
+        put_string(b, w->in.name[i]);
+        cm_buf_addf(b, "}");
     }
-    cm_buf_addf(&b, "\n  ]\n}\n");
-    char *path = cm_strf("%s/recipe.json", t->out), *old = NULL;
+    cm_buf_addf(b, "\n  ]\n}\n");
+}
+
+/* Where another recipe got as far as a tokenizer, the folder is not ours to continue. */
+static bool claim_folder(const work *w, cm_err *err) {
+    cm_buf b = { 0 };
+    put_job(w, &b);
+    char *path = cm_strf("%s/recipe.json", w->t->out), *old = NULL;
     size_t n;
     bool ok;
     if (!cm_exists(w->model))
@@ -158,6 +168,48 @@ static bool claim_folder(const work *w, cm_err *err) {
     free(old);
     free(path);
     cm_buf_free(&b);
+    return ok;
+}
+
+/* Names of the members of two objects that differ or that one of them lacks. */
+static void compare_members(const cJSON *a, const cJSON *b, const char *prefix,
+                            cm_buf *keys) {
+    for (int side = 0; side < 2; side++) {
+        const cJSON *of = side ? b : a, *other = side ? a : b, *m;
+        cJSON_ArrayForEach(m, of) {
+            const cJSON *o = cJSON_GetObjectItemCaseSensitive(other, m->string);
+            if (!strcmp(m->string, "recipe") || (o && (side || cJSON_Compare(m, o, true))))
+                continue;
+            bool key = strcmp(m->string, "inputs") && strcmp(m->string, "seed");
+            cm_buf_addf(keys, "%s%s%s", keys->n ? ", " : "", key ? prefix : "", m->string);
+        }
+    }
+}
+
+bool cm_corpus_changes(const cm_corpus_conf *c, cm_buf *keys, cm_err *err) {
+    work w = { .c = c, .t = c->t, .dir = -1 };
+    char *path = cm_strf("%s/recipe.json", c->t->out), *text = NULL;
+    size_t n;
+    bool ok = cm_read_file(path, (size_t)1 << 30, &text, &n, err) &&
+              find_inputs(c->t, &w.in, err);
+    if (ok) {
+        cm_buf b = { 0 };
+        put_job(&w, &b);
+        cJSON *old = cJSON_Parse(text), *now = cJSON_Parse(b.s);
+        bool piped = false;
+        for (int i = 0; i < w.in.n; i++) piped |= !strcmp(w.in.name[i], "-");
+        for (int i = 0; piped && i < 2; i++)
+            cJSON_DeleteItemFromObjectCaseSensitive(i ? old : now, "inputs");
+        compare_members(old, now, "tokenize.", keys);
+        compare_members(cJSON_GetObjectItemCaseSensitive(old, "recipe"),
+                        cJSON_GetObjectItemCaseSensitive(now, "recipe"), "tokenize.", keys);
+        cJSON_Delete(old);
+        cJSON_Delete(now);
+        cm_buf_free(&b);
+    }
+    free_inputs(&w.in);
+    free(text);
+    free(path);
     return ok;
 }
 
@@ -210,6 +262,42 @@ static int lock(const char *dir, cm_err *err) {
     return -1;
 }
 
+/* Is anything of a data set there? */
+static bool any_of_ours(const char *dir) {
+    DIR *d = opendir(dir);
+    bool any = false;
+    for (struct dirent *e; d && !any && (e = readdir(d));) any = is_ours(e->d_name, false);
+    if (d) closedir(d);
+    return any;
+}
+
+/* Length of the longest part of a path that exists as a folder; 0 for none of it. */
+static size_t existing(const char *path) {
+    size_t n = strlen(path);
+    char *p = cm_strf("%s", path);
+    while (n && !cm_exists(p)) {
+        while (n && p[n - 1] != '/') n--;
+        while (n > 1 && p[n - 1] == '/') n--;
+        p[n] = 0;
+    }
+    free(p);
+    return n;
+}
+
+/* A refusal promises that nothing was written: take back what a fresh start put there. */
+static void take_back(const work *w) {
+    cm_err ignored;
+    char *p = cm_strf("%s", w->t->out);
+    sweep(p, false, &ignored);
+    for (size_t n = strlen(p); n > w->had;) {
+        while (n > w->had && p[n - 1] == '/') n--;
+        p[n] = 0;
+        if (n == w->had || rmdir(p)) break;
+        while (n > w->had && p[n - 1] != '/') n--;
+    }
+    free(p);
+}
+
 bool cm_corpus_clear(const char *dir, cm_err *err) {
     if (!cm_exists(dir)) return true;
     int fd = lock(dir, err);
@@ -222,8 +310,10 @@ bool cm_corpus_clear(const char *dir, cm_err *err) {
 static bool lock_folder(work *w, cm_err *err) {
     if (!w->t->out[0])
         return cm_fail(err, CM_EXIT_USAGE, "tokenize.out: no folder given");
+    w->had = existing(w->t->out);
     if (!cm_mkdirs(w->t->out, err)) return false;
     w->dir = lock(w->t->out, err);
+    w->fresh = w->dir >= 0 && !any_of_ours(w->t->out);
     if (w->dir < 0 || !sweep(w->t->out, true, err)) return false;
     char *done = cm_strf("%s/manifest.json", w->t->out);
     bool ok = !cm_exists(done);
@@ -235,6 +325,7 @@ static bool lock_folder(work *w, cm_err *err) {
 /* ---- tokenizer ---- */
 
 static bool copy_tokenizer(const work *w, cm_err *err) {
+    if (!cm_need_input(w->t->tokenizer, err)) return false;
     cm_spm *spm = cm_spm_open(w->t->tokenizer, err);
     size_t n;
     if (!spm) return false;
@@ -252,6 +343,16 @@ static bool no_text(const work *w, const cm_docs *d, cm_err *err) {
                    rejected);
 }
 
+/* Which side a document falls on depends on its text alone, so a small corpus can lose all
+ * of it to validation. */
+static bool all_held_out(const work *w, uint64_t docs, cm_err *err) {
+    return cm_fail(err, CM_EXIT_USAGE, "all %" PRIu64 " document(s) are held out for "
+                   "validation (tokenize.val_frac = %g, %d validation input(s)): no text is "
+                   "left to train a vocabulary on; set tokenize.val_frac=0, give more "
+                   "documents, or cut the text into more (tokenize.split)", docs,
+                   w->t->val_frac, w->in.n_val);
+}
+
 static bool train_tokenizer(const work *w, cm_err *err) {
     static const char *const control[] = { CM_CHAT_MARKERS };
     cm_corpus_progress p = { .stage = "vocabulary" };
@@ -259,9 +360,11 @@ static bool train_tokenizer(const work *w, cm_err *err) {
     cm_docs d;
     cm_docs_open(&d, w->t, w->in.path, w->in.name, w->in.n, w->in.n_val, NULL);
     bool ok = cm_sample_lines(&d, w->c->seed, (uint64_t)w->t->sample_bytes, w->sample, err);
-    uint64_t docs = 0;
-    for (int i = 0; i < d.n_path; i++) docs += d.tally[i].docs[0] + d.tally[i].docs[1];
-    if (ok && !docs) ok = no_text(w, &d, err);
+    uint64_t docs[2] = { 0 };
+    for (int i = 0; i < d.n_path; i++)
+        for (int sp = 0; sp < 2; sp++) docs[sp] += d.tally[i].docs[sp];
+    if (ok && !docs[0] && !docs[1]) ok = no_text(w, &d, err);
+    else if (ok && !docs[0]) ok = all_held_out(w, docs[1], err);
     cm_docs_close(&d);
     cm_spm_train_conf c = { w->sample, (int)w->t->vocab_size, control,
                             sizeof control / sizeof *control, w->c->threads };
@@ -403,6 +506,7 @@ bool cm_corpus_build(const cm_corpus_conf *c, cm_err *err) {
     if (w.dir >= 0) {
         unlink(w.stdin_copy);
         unlink(w.sample);
+        if (!ok && w.fresh && err->code == CM_EXIT_USAGE) take_back(&w);
         close(w.dir);
     }
     cm_spm_close(w.spm);
@@ -425,6 +529,7 @@ bool cm_corpus_check(const cm_corpus_conf *c, int *n_files, uint64_t *n_bytes,
         ok = s != NULL;
         cm_src_close(s);
     }
+    if (ok && c->t->tokenizer[0]) ok = cm_need_input(c->t->tokenizer, err);
     if (ok && c->t->tokenizer[0]) {
         cm_spm *s = cm_spm_open(c->t->tokenizer, err);
         ok = s != NULL;

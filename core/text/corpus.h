@@ -30,11 +30,16 @@ typedef struct cm_corpus_conf {
  * The files depend on inputs, configuration and seed, not on threads or interruptions.  A
  * folder that an interrupted call with the same configuration left behind is completed:
  * finished shards are verified, matched with the documents they claim, and kept.
- * A finished data set is CM_EXIT_USAGE. */
+ * A finished data set is CM_EXIT_USAGE.  CM_EXIT_USAGE leaves a folder without a begun data
+ * set as it was, and none where there was none. */
 bool cm_corpus_build(const cm_corpus_conf *c, cm_err *err);
 /* Remove from a folder what cm_corpus_build writes, finished or not, and nothing else.
  * CM_EXIT_USAGE when another process works there.  Fine when there is no such folder. */
 bool cm_corpus_clear(const char *dir, cm_err *err);
+/* The keys in which the finished data set t->out differs from this configuration, separated
+ * by commas ("tokenize.min_bytes, inputs"); nothing when it is what a build would make.
+ * Inputs from stdin are not compared. */
+bool cm_corpus_changes(const cm_corpus_conf *c, cm_buf *keys, cm_err *err);
 /* Everything short of writing: inputs found and readable, tokenizer loads, folder usable. */
 bool cm_corpus_check(const cm_corpus_conf *c, int *n_files, uint64_t *n_bytes, cm_err *err);
 

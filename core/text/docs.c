@@ -225,7 +225,8 @@ static bool is_separator(const cm_docs *d, const cm_line *l) {
            !memcmp(l->s, d->c->marker, bare(l));
 }
 
-/* Lines up to a separator, blank lines around them dropped. */
+/* Lines up to a separator, blank lines around them dropped.  A whole file keeps its
+ * carriage returns: nothing in it was split into lines. */
 static bool block_doc(cm_docs *d, cm_doc *doc, bool *keep, cm_err *err) {
     cm_buf *b = &d->body;
     uint64_t first = 0, last = 0;
@@ -243,7 +244,7 @@ static bool block_doc(cm_docs *d, cm_doc *doc, bool *keep, cm_err *err) {
             b->n = 0;
             continue;
         }
-        cm_buf_add(b, l.s, l.n);
+        cm_buf_add(b, l.s, d->c->split == CM_SPLIT_FILE ? l.n : bare(&l));
         cm_buf_add(b, "\n", 1);
     }
     if (over) return reject(d, first, too_long, err);

@@ -55,13 +55,6 @@ int cm__ckpt_list(const char *dir, int64_t **step) {
     return k;
 }
 
-bool cm_ckpt_any(const char *dir) {
-    int64_t *step;
-    int n = cm__ckpt_list(dir, &step);
-    free(step);
-    return n > 0;
-}
-
 /* ---- removing ---------------------------------------------------------------------- */
 
 bool cm__ckpt_drop(const char *dir, const char *name, cm_err *err) {

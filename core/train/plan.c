@@ -152,15 +152,29 @@ static void line_bytes(FILE *out, const char *what, size_t n, const char *note) 
             cm_human_bytes((double)n, h, sizeof h), note);
 }
 
-static void print_time(const cm_job *job, const cm_plan *p, FILE *out) {
-    double rate = cm_gemm_probe(0.5);
-    (void)job;
-    /* Whole steps reach about half of what the matrix product alone does. */
-    double s = rate > 0 ? p->flops / (0.5 * rate * 1e9) : 0;
+/* Seconds of the whole run: whole steps reach about half of what the matrix product
+ * alone does. */
+static double expected_seconds(const cm_plan *p, double probe) {
+    return probe > 0 ? p->flops / (0.5 * probe * 1e9) : 0;
+}
+
+static void print_time(const cm_plan *p, FILE *out) {
+    double rate = cm_gemm_probe(0.5), s = expected_seconds(p, rate);
     fprintf(out, "time\n  %-18s %15.1f GFLOP/s (%s)\n", "gemm probe", rate,
             cm_kern_describe());
     fprintf(out, "  %-18s %12.0f s  (%.1f h, at half of the probe's rate)\n", "expected", s,
             s / 3600);
+}
+
+/* Bytes of checkpoints that may stand on the disk at once. */
+static double all_ckpts(const cm_job *job, const cm_plan *p) {
+    const cm_ckpt_conf *k = &job->conf->ckpt;
+    return (double)p->ckpt * (double)(k->keep_last + 1 + k->best);
+}
+
+static double epochs(const cm_job *job, const cm_plan *p) {
+    double rows = (double)p->steps * (double)p->batch_rows;
+    return job->train->rows ? rows / (double)job->train->rows : 0;
 }
 
 void cm_plan_print(const cm_job *job, const cm_plan *p, const char *ckpt_dir, FILE *out) {
@@ -182,16 +196,40 @@ void cm_plan_print(const cm_job *job, const cm_plan *p, const char *ckpt_dir, FI
             (long long)job->conf->data.seq_len, (long long)p->micro_rows);
     fprintf(out, "  %-18s %15lld\n  %-18s %15lld  %.2f epochs\n", "steps",
             (long long)p->steps, "tokens", (long long)p->tokens,
-            job->train->rows ? (double)p->steps * (double)p->batch_rows /
-                                   (double)job->train->rows : 0);
+            epochs(job, p));
     fprintf(out, "  %-18s %15.4g FLOP  (formula; %.4g summed over the ops)\n", "compute",
             p->flops, p->step_flops * (double)p->steps);
-    double disk = free_disk(ckpt_dir), all = (double)p->ckpt *
-                  (double)(job->conf->ckpt.keep_last + 1 + job->conf->ckpt.best);
+    double disk = free_disk(ckpt_dir), all = all_ckpts(job, p);
     fprintf(out, "disk\n  %-18s %15llu bytes  %10s each\n", "checkpoint",
             (unsigned long long)p->ckpt, cm_human_bytes((double)p->ckpt, a, sizeof a));
     fprintf(out, "  %-18s %15s, up to %s of checkpoints%s\n", "free",
             cm_human_bytes(disk, a, sizeof a), cm_human_bytes(all, b, sizeof b),
             disk < all ? "  WARNING: not enough" : "");
-    print_time(job, p, out);
+    print_time(p, out);
+}
+
+void cm_plan_json(const cm_job *job, const cm_plan *p, const char *ckpt_dir, cm_buf *out) {
+    double probe = cm_gemm_probe(0.5);
+    cm_json_open(out, NULL, '{');
+    cm_json_i64(out, "params", p->params);
+    cm_json_i64(out, "params_active", p->active);
+    cm_json_u64(out, "weights_bytes", p->weights);
+    cm_json_u64(out, "grads_bytes", p->grads);
+    cm_json_u64(out, "optimizer_bytes", p->moments);
+    cm_json_u64(out, "batches_bytes", p->batches);
+    cm_json_u64(out, "step_bytes", p->step);
+    cm_json_u64(out, "tape_bytes", p->meta);
+    cm_json_u64(out, "total_bytes", p->perm + p->step + p->meta);
+    cm_json_i64(out, "batch_rows", p->batch_rows);
+    cm_json_i64(out, "micro_rows", p->micro_rows);
+    cm_json_i64(out, "steps", p->steps);
+    cm_json_i64(out, "tokens", p->tokens);
+    cm_json_f64(out, "epochs", epochs(job, p));
+    cm_json_f64(out, "flops", p->flops);
+    cm_json_u64(out, "checkpoint_bytes", p->ckpt);
+    cm_json_f64(out, "checkpoints_bytes_most", all_ckpts(job, p));
+    cm_json_f64(out, "disk_free_bytes", free_disk(ckpt_dir));
+    cm_json_f64(out, "gemm_gflops", probe);
+    cm_json_f64(out, "expected_seconds", expected_seconds(p, probe));
+    cm_json_close(out, '{');
 }

@@ -158,8 +158,6 @@ bool cm_ckpt_save(const cm_ckpt *c, char **out_path, cm_err *err);
  * false when there is none.  Checksums, configuration and hashes are compared before
  * anything is touched: other data or tokenizer CM_EXIT_DATA, other config CM_EXIT_USAGE. */
 bool cm_ckpt_load(const cm_ckpt *c, bool *found, cm_err *err);
-/* Is there any checkpoint folder? */
-bool cm_ckpt_any(const char *dir);
 /* Remove what a killed save left behind. */
 bool cm_ckpt_clean(const char *dir, cm_err *err);
 /* Compare a folder with its SHA256SUMS. */
@@ -222,6 +220,8 @@ typedef struct cm_plan {
 bool cm_plan_make(const cm_job *job, cm_plan *p, cm_err *err);
 /* The plan as lines for people, with free disk and, by a short probe, expected time. */
 void cm_plan_print(const cm_job *job, const cm_plan *p, const char *ckpt_dir, FILE *out);
+/* The same numbers as one JSON object; sizes in bytes, the probe in GFLOP/s. */
+void cm_plan_json(const cm_job *job, const cm_plan *p, const char *ckpt_dir, cm_buf *out);
 /* GFLOP/s of our gemm in a short probe: what MFU is a share of. */
 double cm_gemm_probe(double seconds);
 

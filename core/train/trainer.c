@@ -220,6 +220,7 @@ static bool save(cm__trainer *t, cm_err *err) {
     if (t->saved_step == t->state.step) return true;
     double start = cm_now();
     char *path;
+    if (t->job->run && !cm_run_there(t->job->run, err)) return false;
     if (!cm_ckpt_save(&t->ckpt, &path, err)) return false;
     t->saved_step = t->state.step;
     t->rewinds = 0;

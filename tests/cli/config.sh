@@ -99,6 +99,30 @@ for t in $tools; do
         expect_out "$t --help=man" "^.TH CHIMERA.*SH NAME.*SH OPTIONS.*SH EXIT" cat "$tmp/$t.1"
     fi
 done
+# The same code for a missing input whichever tool reads it; and nothing written.
+mkdir "$tmp/out"
+missing() { expect "$1: missing input" 2 "none.*No such file" "$BIN/$@"; }
+missing tokenize "tokenize.inputs=$tmp/none" tokenize.out="$tmp/out/d"
+missing tokenize verify "$tmp/none"
+missing pretrain --config "$tmp/none.yaml"
+missing pretrain data.shards="$tmp/none" --runs "$tmp/out/runs"
+missing quantize --model "$tmp/none" --out "$tmp/out/q.gguf"
+missing generate --model "$tmp/none" --prompt x
+missing eval --model "$tmp/none" --text configs/demo.yaml
+same "a missing input: nothing written" "$(ls "$tmp/out")" ""
+
+# Examples of --help run as they stand, in a clone; training only as far as its plan.
+mkdir "$tmp/clone"
+ln -s "$PWD/docs" "$PWD/configs" "$tmp/clone/"
+bin=$(cd "$BIN" && pwd)
+examples() { "$BIN/$1" --help | sed -n '/^examples:/,/^$/p' | grep '^  '; }
+for t in tokenize pretrain; do
+    examples $t >"$tmp/examples"
+    while read -r line; do
+        case $t:$line in pretrain:*--dry-run*) ;; pretrain:*) line="$line --dry-run" ;; esac
+        expect "example: $line" 0 "" sh -c "cd '$tmp/clone' && PATH='$bin:$PATH' && $line"
+    done <"$tmp/examples"
+done
 expect_out "--print-config says where a value is from" "lr: 0.5 +# .*" \
     "$BIN/pretrain" --print-config optim.lr=0.5
 expect "words where none are wanted" 2 "'shards' is neither an option" "$BIN/eval" shards
@@ -107,7 +131,8 @@ expect_out "presets of configs/ parse" "." sh -c \
 
 if [ "$BIN" = build/bin ]; then
     check "make install DESTDIR" make -s install "DESTDIR=$tmp/root" PREFIX=/usr
-    expect_out "installed tool runs" "usage: pretrain" "$tmp/root/usr/bin/chimera-pretrain" --help
+    expect_out "installed tool goes by its name" "usage: chimera-pretrain.*  chimera-pretrain --config" "$tmp/root/usr/bin/chimera-pretrain" --help
+    expect "also when it refuses" 2 "see chimera-pretrain --help" "$tmp/root/usr/bin/chimera-pretrain" --what
     check "installed man page" test -s "$tmp/root/usr/share/man/man1/chimera-eval.1"
 else
     skip "make install" "only for build/bin"

@@ -40,19 +40,25 @@ expect "beyond the context: a warning" 0 "exceed the context" $BIN/generate --th
 
 # ---- refusals
 expect "no model" 2 "--model" $G --prompt x
-expect "missing model" "[124]" "none" $G --model "$tmp/none" --prompt x
+expect "missing model" 2 "none" $G --model "$tmp/none" --prompt x
 expect "no prompt" 2 "--prompt" $G --model "$M"
 expect "conflicting options" 2 "one of --prompt" $G --model "$M" --prompt x --tokens 1
-expect "missing prompt file" "[12]" "none.txt" $G --model "$M" --prompt-file "$tmp/none.txt"
+expect "missing prompt file" 2 "none.txt" $G --model "$M" --prompt-file "$tmp/none.txt"
 expect "a token outside the vocabulary" 2 "400" $G --model "$M" --tokens 1,400 generate.max_tokens=1
 expect "tokens that are no numbers" 2 "--tokens" $G --model "$M" --tokens 1,x
 expect "an empty token list" 2 "--tokens" $G --model "$M" --tokens ""
 expect "an empty stop string" 2 "generate.stop" $G --model "$M" --prompt x 'generate.stop=[""]'
-expect "a prompt that is no text" "[24]" "UTF-8" $G --model "$M" --prompt "$(printf 'a\377b')"
+expect "a prompt that is no text" 4 "UTF-8" $G --model "$M" --prompt "$(printf 'a\377b')"
 expect "out of range" 2 "generate.top_p" $G --model "$M" --prompt x generate.top_p=2
-expect "logits where we cannot write" "[12]" "$tmp/none" $G --model "$M" --tokens 1 --logits "$tmp/none/l.f32"
+expect "logits where we cannot write" 1 "$tmp/none" $G --model "$M" --tokens 1 --logits "$tmp/none/l.f32"
 expect "an unknown key" 2 "did you mean 'generate.top_k'" $G --model "$M" --prompt x generate.topk=1
 expect_out "--dry-run loads and stops" "parameters +49670.*prompt +2 tokens $" $G --model "$M" --prompt x --dry-run
+$G --model "$M" --prompt x --dry-run --json >"$tmp/j.json"
+json "--dry-run --json" "$tmp/j.json"
+check "says the same" grep -q '"params":49670,.*"prompt_tokens":2' "$tmp/j.json"
+denied "a model that we may not read" 2 "$tmp/secret" generate --model "$tmp/secret" --prompt x
+denied "a prompt file that we may not read" 2 "$tmp/secret" generate --model "$M" --prompt-file "$tmp/secret"
+denied "logits where we may not write" 1 "$tmp/ro/l.f32" generate --model "$M" --tokens 1 --logits "$tmp/ro/l.f32"
 printf 'old' >"$tmp/logits"
 DISK_FULL_BYTES=100 disk_full "logits" "$tmp" $G --model "$M" --tokens 1,2,3 --logits "$tmp/logits"
 same "the file that was there stays" "$(cat "$tmp/logits")" old
@@ -65,7 +71,7 @@ for f in model.safetensors config.json tokenizer.model; do
     expect "truncated $f" 4 "$f" $G --model "$tmp/hurt" --prompt x
     hurt
     rm "$tmp/hurt/$f"
-    [ "$f" = tokenizer.model ] || expect "no $f" "[14]" "hurt|$f" $G --model "$tmp/hurt" --prompt x
+    [ "$f" = tokenizer.model ] || expect "no $f" 4 "hurt|$f" $G --model "$tmp/hurt" --prompt x
 done
 expect "no tokenizer.model: text needs one" 4 "no tokenizer" $G --model "$tmp/hurt" --prompt x
 expect_out "token ids do not" "[0-9]" $G --model "$tmp/hurt" --tokens 1,2 generate.max_tokens=2
@@ -85,4 +91,5 @@ pid=$!
 for _ in $(seq 400); do [ -s "$tmp/o" ] && break; sleep 0.02; done
 kill -INT $pid; wait $pid
 same "SIGINT: exit 130" "$?" 130
+check "SIGINT: it saves nothing and does not say so" grep -q "^stopping; once more" "$tmp/e"
 finish

@@ -15,6 +15,8 @@
 #   shards DIR [PIECES]                   a data set of 300 stories, 400 pieces
 #   tiny FILE                             a run file: 50k parameters on $tmp/data
 #   model                                 the shards $tmp/data and a model trained on them: $M
+#   denied NAME CODE 'REGEX' TOOL ARG...  as expect, run by an ordinary user ($tmp/ro is a folder
+#                                         it may not write, $tmp/secret a file it may not read)
 #   tree DIR                              one hash over all names and bytes below (not locks)
 #   flip FILE OFFSET                      turn one bit of a byte
 # $tmp is a fresh folder, removed at the end.  $BIN holds the tools.
@@ -152,6 +154,25 @@ model() {
     tiny "$tmp/tiny.yaml"
     "$BIN/pretrain" --config "$tmp/tiny.yaml" --runs "$tmp/runs" --quiet "$@" || echo "no model" >&2
     M=$tmp/runs/tiny/ckpt/latest
+}
+# An ordinary user: $as runs a command as one when we are root; false where that cannot be.
+ordinary() {
+    as=
+    [ "$(id -u)" != 0 ] && return 0
+    for as in "setpriv --reuid=65534 --regid=65534 --clear-groups" "runuser -u nobody --"; do
+        $as true 2>/dev/null && return 0
+    done
+    return 1
+}
+denied() {
+    what=$1 want=$2 regex=$3 tool=$4; shift 4
+    ordinary || { skip "$what" "root, and cannot become another user"; return; }
+    mkdir -p "$tmp/ro"; : >"$tmp/secret"
+    cp "$BIN/$tool" "$tmp/$tool"
+    chmod -R a+rX "$tmp"; chmod 555 "$tmp/ro"; chmod 000 "$tmp/secret"
+    # shellcheck disable=SC2086
+    expect "$what" "$want" "$regex.*Permission denied" $as "$tmp/$tool" "$@"
+    same "$what: nothing written" "$(ls -A "$tmp/ro")" ""
 }
 tree() { (cd "$1" && find . ! -name lock \( -type f -o -type l \) | LC_ALL=C sort |
     while read -r f; do

@@ -21,7 +21,11 @@ json "config.json is JSON" "$tmp/hf/config.json"
 $Q --model "$M" --out "$tmp/j.gguf" --json >"$tmp/j.json"
 json "--json" "$tmp/j.json"
 expect_out "--dry-run lists and totals" "total: " $Q --model "$M" --out "$tmp/dry.gguf" --dry-run
+$Q --model "$M" --out "$tmp/dry.gguf" --dry-run --json >"$tmp/j2.json"
+json "--dry-run --json" "$tmp/j2.json"
+check "has the total" grep -q '"format":"gguf","type":"F32","tensors":[0-9]*,"tensor_bytes":[0-9]' "$tmp/j2.json"
 absent "--dry-run writes nothing" "$tmp/dry.gguf"
+denied "where we may not write" 1 "$tmp/ro/x.gguf" quantize --model "$M" --out "$tmp/ro/x.gguf"
 
 # ---- refusals
 printf '{"text":"mine"}\n' >"$tmp/mine.jsonl"
@@ -30,13 +34,13 @@ check "which stays" grep -q mine "$tmp/mine.jsonl"
 expect "a data set in the way" 2 "is not a model folder" $Q --model "$M" --format hf --out "$tmp/data"
 expect "no model" 2 "--model" $Q --out "$tmp/x.gguf"
 expect "nowhere to write" 2 "--out" $Q --model "$M"
-expect "missing model" "[124]" "none" $Q --model "$tmp/none" --out "$tmp/x.gguf"
+expect "missing model" 2 "none" $Q --model "$tmp/none" --out "$tmp/x.gguf"
 expect "unknown type" 2 "q8_0" $Q --model "$M" --type q9 --out "$tmp/x.gguf"
 expect "unknown format" 2 "checkpoint" $Q --model "$M" --format onnx --out "$tmp/x.gguf"
 expect "conflicting options" 2 "checkpoints are f32" $Q --model "$M" --format checkpoint --type q8_0 --out "$tmp/x"
 expect "the output is the input" 2 "would replace" $Q --model "$tmp/f32.gguf" --out "$tmp/f32.gguf"
-expect "below a file" "[12]" "j.json" $Q --model "$M" --out "$tmp/j.json/x.gguf"
-expect "in /proc" "[12]" "/proc" $Q --model "$M" --out /proc/chimera.gguf
+expect "below a file" 1 "j.json" $Q --model "$M" --out "$tmp/j.json/x.gguf"
+expect "in /proc" 1 "/proc" $Q --model "$M" --out /proc/chimera.gguf
 absent "nothing of these was written" "$tmp/x.gguf" "$tmp/x"
 "$BIN/pretrain" --config "$tmp/tiny.yaml" --runs "$tmp/runs" --quiet name=wide model.ssm_expand=4 model.export=any sched.tokens=1024 ckpt.every=0
 expect "what GGUF cannot say, by key" 2 "model.ssm_expand: GGUF cannot say" $Q --model "$tmp/runs/wide/ckpt/latest" --out "$tmp/x.gguf"

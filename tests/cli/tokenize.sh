@@ -16,6 +16,16 @@ expect_out "verify" "ok: 2 shard" $T verify "$tmp/data"
 expect_out "stats" "bytes/token" $T stats "$tmp/data"
 $T stats "$tmp/data" --json >"$tmp/stats.json"
 json "stats --json" "$tmp/stats.json"
+$T verify "$tmp/data" --json >"$tmp/v.json"
+json "verify --json" "$tmp/v.json"
+check "says ok" grep -q '"ok":true,.*"shards":2,' "$tmp/v.json"
+$T head "$tmp/data" --docs 3 --tokens 20 --json >"$tmp/h.jsonl"
+json "head --json: a line for each document" "$tmp/h.jsonl"
+same "three of them" "$(wc -l <"$tmp/h.jsonl" | tr -d ' ')" 3
+check "with ids and text" grep -q '"doc":2,.*"ids":\[1,[0-9,]*\],"text":"[A-Z]' "$tmp/h.jsonl"
+$T "tokenize.inputs=$tmp/corpus.jsonl" tokenize.out="$tmp/dry" $V --dry-run --json >"$tmp/d.json"
+json "--dry-run --json" "$tmp/d.json"
+check "names files and bytes" grep -q '"files":1,"bytes":[0-9]*,"vocab_size":400,' "$tmp/d.json"
 expect_out "head" "train document 0" $T head "$tmp/data" --docs 1
 if command -v zstd >/dev/null 2>&1; then
     check "zstd accepts a shard" zstd -qt "$tmp/data/train-00000.tok.zst"
@@ -45,6 +55,12 @@ same "both leave it as it was" "$(tree "$tmp/data")" "$whole"
 check "--if-done=redo" $again --if-done=redo
 same "redo makes the same again" "$(tree "$tmp/data")" "$whole"
 expect "--if-done=what" 2 "wants fail, skip or redo" $again --if-done=what
+expect "--if-done=skip names what changed since" 0 "data: kept.*other settings .tokenize.vocab_size, inputs, tokenize.min_bytes.;" \
+    $T "tokenize.inputs=[$tmp/corpus.jsonl, $tmp/corpus.jsonl.gz]" tokenize.out="$tmp/data" tokenize.val_frac=0.1 \
+    tokenize.vocab_size=500 tokenize.min_bytes=3 --if-done=skip
+same "and leaves it" "$(tree "$tmp/data")" "$whole"
+expect "--if-done=skip with these settings" 0 "" $again --if-done=skip
+same "has nothing to say" "$(cat "$tmp/.err")" ""
 cp -r "$tmp/data" "$tmp/begun"; rm "$tmp/begun/manifest.json"
 expect "a folder begun with other settings" 2 "another configuration" $T \
     "tokenize.inputs=$tmp/corpus.jsonl" tokenize.out="$tmp/begun" tokenize.vocab_size=500 tokenize.val_frac=0.1
@@ -61,18 +77,40 @@ expect "glob that matches nothing" 2 "none" $N "tokenize.inputs=$tmp/none*.txt"
 absent "neither makes the folder" "$tmp/new"
 : >"$tmp/empty.txt"
 expect "empty corpus" 2 "corpus is empty" $N "tokenize.inputs=$tmp/empty.txt"
-absent "no manifest of nothing" "$tmp/new/manifest.json"
+absent "nothing was written" "$tmp/new"
+expect "empty corpus, deep folder" 2 "corpus is empty" $T tokenize.out="$tmp/new/a/b/" $V "tokenize.inputs=$tmp/empty.txt"
+absent "nor its parents" "$tmp/new"
+mkdir "$tmp/new"; printf mine >"$tmp/new/mine.txt"
+expect "empty corpus, with a tokenizer, in a folder in use" 2 "corpus is empty" $N "tokenize.inputs=$tmp/empty.txt" \
+    tokenize.tokenizer="$tmp/data/tokenizer.model"
+same "what was there stays, alone" "$(ls "$tmp/new")" mine.txt
 rm -rf "$tmp/new"
+printf 'The one document there is.\n' >"$tmp/one.txt"
+expect "the only document is held out" 2 "all 1 document.s. are held out for validation.*tokenize.val_frac=0" \
+    $N tokenize.val_inputs="$tmp/one.txt" "tokenize.inputs=$tmp/one.txt"
+absent "which writes nothing" "$tmp/new"
 printf 'ab ab ab\n' >"$tmp/small.txt"
 expect "more pieces than the text supports" 2 "vocab" $N "tokenize.inputs=$tmp/small.txt" tokenize.vocab_size=8000
-absent "no tokenizer, no manifest" "$tmp/new/tokenizer.model" "$tmp/new/manifest.json"
-rm -rf "$tmp/new"
+absent "nothing written" "$tmp/new"
 printf '{"text": "good"}\n{"text": "bad \377"}\nnot json\n{"text": 3}\n{"txt": "no field"}\n' >"$tmp/bad.jsonl"
 expect "bad lines are rejected, reported" 0 "4 document.s. rejected" $BIN/tokenize \
     tokenize.out="$tmp/bad" "tokenize.inputs=[$tmp/bad.jsonl, $tmp/corpus.jsonl]" $V tokenize.val_frac=0.1
 same "each named with its line" "$(grep -c . "$tmp/bad/rejected.jsonl")" 4
 json "the report is JSON" "$tmp/bad/rejected.jsonl"
 expect_out "the rest went in" "ok" $T verify "$tmp/bad"
+for split in line blank marker; do
+    printf 'one\r\ntwo\r\n\r\n<|endoftext|>\r\nthree\r\n' >"$tmp/crlf.txt"
+    tr -d '\r' <"$tmp/crlf.txt" >"$tmp/lf.txt"
+    for end in crlf lf; do
+        $T tokenize.out="$tmp/$end" "tokenize.inputs=$tmp/$end.txt" tokenize.split=$split tokenize.val_frac=0 \
+            tokenize.tokenizer="$tmp/data/tokenizer.model" >/dev/null
+    done
+    same "CRLF, split $split: the tokens of LF" "$($T head "$tmp/crlf")" "$($T head "$tmp/lf")"
+    rm -rf "$tmp/crlf" "$tmp/lf"
+done
+$T tokenize.out="$tmp/crlf" "tokenize.inputs=$tmp/crlf.txt" tokenize.split=file tokenize.val_frac=0 \
+    tokenize.tokenizer="$tmp/data/tokenizer.model" >/dev/null
+check "split file keeps every CR" sh -c "$T head '$tmp/crlf' --json | grep -q u000d"
 printf 'fine line\n\n\302\n' >"$tmp/utf8.txt"
 expect "invalid UTF-8 in plain text" 0 "rejected" $BIN/tokenize tokenize.out="$tmp/utf8" \
     "tokenize.inputs=[$tmp/utf8.txt, $tmp/corpus.jsonl]" $V tokenize.val_frac=0.1
@@ -92,7 +130,7 @@ head -c 5000 "$tmp/corpus.jsonl.gz" >"$tmp/cut.jsonl.gz"
 expect "truncated gzip" 4 "cut.jsonl.gz" $N "tokenize.inputs=$tmp/cut.jsonl.gz"
 absent "nothing finished of it" "$tmp/new/manifest.json"
 rm -rf "$tmp/new"
-expect "missing tokenizer" "[12]" "none.model" $N "tokenize.inputs=$tmp/corpus.jsonl" "tokenize.tokenizer=$tmp/none.model"
+expect "missing tokenizer" 2 "none.model" $N "tokenize.inputs=$tmp/corpus.jsonl" "tokenize.tokenizer=$tmp/none.model"
 rm -rf "$tmp/new"
 expect "a tokenizer that is none" 4 "bad.jsonl" $N "tokenize.inputs=$tmp/corpus.jsonl" "tokenize.tokenizer=$tmp/bad.jsonl"
 absent "and it is not taken over" "$tmp/new/tokenizer.model"
@@ -110,15 +148,19 @@ for f in manifest.json train-00000.tok.zst; do
     head -c "$(($(wc -c <"$tmp/data/$f") * 3 / 4))" "$tmp/data/$f" >"$tmp/hurt/$f"
     expect "truncated $f" 4 "$f" $T verify "$tmp/hurt"
     rm "$tmp/hurt/$f"
-    expect "$f gone" "[124]" "$f" $T verify "$tmp/hurt"
+    expect "$f gone" 4 "$f" $T verify "$tmp/hurt"
     rm -rf "$tmp/hurt"
 done
 expect "verify of no folder" 2 "none" $T verify "$tmp/none"
 expect "unknown command" 2 "unknown command 'verfy'" $T verfy "$tmp/data"
 
 # ---- folders that cannot be written, or are taken
-expect "a folder below a file" "[12]" "empty.txt" $T "tokenize.inputs=$tmp/corpus.jsonl" tokenize.out="$tmp/empty.txt/x" $V
-expect "a folder in /proc" "[12]" "/proc/chimera" $T "tokenize.inputs=$tmp/corpus.jsonl" tokenize.out=/proc/chimera $V
+expect "a folder below a file" 1 "empty.txt" $T "tokenize.inputs=$tmp/corpus.jsonl" tokenize.out="$tmp/empty.txt/x" $V
+expect "a folder in /proc" 1 "/proc/chimera" $T "tokenize.inputs=$tmp/corpus.jsonl" tokenize.out=/proc/chimera $V
+denied "a folder where we may not write" 1 "$tmp/ro" tokenize "tokenize.inputs=$tmp/corpus.jsonl" tokenize.out="$tmp/ro/x" $V
+denied "an input that we may not read" 2 "$tmp/secret" tokenize "tokenize.inputs=$tmp/secret" tokenize.out="$tmp/denied" $V
+denied "a tokenizer that we may not read" 2 "$tmp/secret" tokenize "tokenize.inputs=$tmp/corpus.jsonl" \
+    tokenize.tokenizer="$tmp/secret" --dry-run tokenize.out="$tmp/ro/x" $V
 mkdir "$tmp/busy"
 exec 8<"$tmp/busy"
 if flock -n 8 2>/dev/null; then
@@ -135,12 +177,13 @@ same "with the files it should have" "$(tree "$tmp/nospc")" "$whole"
 # ---- signals
 corpus "$tmp/more.jsonl" 20000
 "$BIN/tokenize" "tokenize.inputs=$tmp/more.jsonl" tokenize.out="$tmp/sig" tokenize.shard_tokens=20000 $V \
-    --threads 1 >"$tmp/.out" 2>"$tmp/.err" &
+    --threads 1 >"$tmp/sig.out" 2>"$tmp/sig.err" &
 pid=$!
 for _ in $(seq 200); do [ -e "$tmp/sig/train-00000.tok.zst" ] && break; sleep 0.05; done
 kill -INT $pid
 wait $pid
 same "SIGINT: exit 130" "$?" 130
+check "SIGINT: what happens is said" grep -q "^stopping; finished shards stay; once more" "$tmp/sig.err"
 absent "SIGINT: no manifest" "$tmp/sig/manifest.json"
 check "going on after SIGINT" $T "tokenize.inputs=$tmp/more.jsonl" tokenize.out="$tmp/sig" tokenize.shard_tokens=20000 $V
 expect_out "gives a whole data set" "ok" $T verify "$tmp/sig"

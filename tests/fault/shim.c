@@ -4,6 +4,8 @@
  *   CM_SHIM_LOG=FILE    append one line a call: "write PATH", "rename OLD NEW", ...
  *   CM_SHIM_KILL=N      SIGKILL just before the N-th call (from 1); odd N after a write:
  *                       half of its bytes are written first
+ *   CM_SHIM_FLIP=N      one bit in the middle of the N-th write's bytes is turned, as bad
+ *                       memory would
  *   CM_SHIM_ENOSPC=N    the N-th write and all later ones fail: no space left */
 #include <dlfcn.h>
 #include <errno.h>
@@ -17,7 +19,7 @@
 #include <sys/types.h>
 #include <unistd.h>
 
-static atomic_long calls, writes;
+static atomic_long calls, writes, seen;
 
 static long setting(const char *name) {
     const char *s = getenv(name);
@@ -50,6 +52,17 @@ static void note(const char *what, const char *a, const char *b) {
 /* Is this the call to die at? */
 static int last_call(void) { return ++calls == setting("CM_SHIM_KILL"); }
 
+/* The bit is low in a float's mantissa: a small wrong number, not a NaN. */
+static ssize_t write_flipped(int fd, const void *p, size_t n) {
+    unsigned char *copy = malloc(n);
+    if (!copy) abort();
+    memcpy(copy, p, n);
+    copy[n / 2 & ~(size_t)3] ^= 16;
+    ssize_t done = syscall(SYS_write, fd, copy, n);
+    free(copy);
+    return done;
+}
+
 ssize_t write(int fd, const void *p, size_t n) {
     char path[4096];
     path_of(fd, path, sizeof path);
@@ -60,6 +73,7 @@ ssize_t write(int fd, const void *p, size_t n) {
             return -1;
         }
         note("write", path, NULL);
+        if (++seen == setting("CM_SHIM_FLIP")) return write_flipped(fd, p, n);
         if (last_call()) {
             if (calls % 2) syscall(SYS_write, fd, p, n / 2);
             raise(SIGKILL);

@@ -2,12 +2,56 @@
  * special values, level selection. */
 #include "tests/unit/kern_sweep.h"
 
+#include <signal.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
+#include <sys/wait.h>
+#include <unistd.h>
 
 #include "tests/unit/kern_cases.inc"
 
 void emu512_overlay(cm_kern *k);
+
+/* ---- before cm_kern_init (so this comes first) ---- */
+
+static void early_kernel(void) {
+    cm_real x = 1;
+    cm_k.vexp(1, &x, &x);
+}
+
+static void early_product(void) {
+    cm_real x = 1;
+    cm_gemm1(false, false, 1, 1, 1, 1, &x, 1, &x, 1, 0, &x, 1);
+}
+
+/* fn dies with this sentence on stderr. */
+static bool dies_saying(void (*fn)(void), const char *sentence) {
+    char *path = cm_strf("%s/panic", t_tmpdir()), *text = NULL;
+    size_t n;
+    fflush(NULL);
+    pid_t pid = fork();
+    if (pid == 0) {
+        setrlimit(RLIMIT_CORE, &(struct rlimit){ 0, 0 });
+        if (!freopen(path, "w", stderr)) _exit(99);
+        setvbuf(stderr, NULL, _IONBF, 0);
+        signal(SIGABRT, SIG_DFL);
+        fn();
+        _exit(0);
+    }
+    int st = 0;
+    waitpid(pid, &st, 0);
+    bool ok = WIFSIGNALED(st) && WTERMSIG(st) == SIGABRT &&
+              cm_read_file(path, 1 << 16, &text, &n, NULL) && strstr(text, sentence);
+    free(text);
+    free(path);
+    return ok;
+}
+
+TEST(using_kernels_too_early_is_a_bug_with_a_sentence) {
+    CHECK(dies_saying(early_kernel, "kernel vexp is used before cm_kern_init"));
+    CHECK(dies_saying(early_product, "a matrix product is asked for before cm_kern_init"));
+}
 
 /* ---- the sweep ---- */
 

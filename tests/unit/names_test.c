@@ -397,7 +397,7 @@ TEST(folders) {
         CHECK(!strcmp(l.source, "checkpoint") && l.model.embed->var.g);
         cm_loaded_close(&l);
     }
-    CHECK(!cm_load(&l, "/nowhere/at/all", false, &err) && err.code == CM_EXIT_FAIL);
+    CHECK(!cm_load(&l, "/nowhere/at/all", false, &err) && err.code == CM_EXIT_USAGE);
     free(run);
     free(ckpt);
     free(state);

@@ -337,9 +337,9 @@ static char *shown(cm_progress_mode mode, double gap, double dt, int n) {
 
 TEST(plain_progress) {
     char *s = shown(CM_PROGRESS_PLAIN, 1, 2, 2);
-    CHECKF(!strcmp(s, "job 0/1.00k steps  0.00/s  eta ?  loss=0\n"
-                      "job 10/1.00k steps  5.00/s  eta 3m18s  loss=1\n"
-                      "job 20/1.00k steps  5.00/s  eta 3m16s  loss=2\n"), "%s", s);
+    CHECKF(!strcmp(s, "job 0/1.00k steps  0.00 steps/s  eta ?  loss=0\n"
+                      "job 10/1.00k steps  5.00 steps/s  eta 3m18s  loss=1\n"
+                      "job 20/1.00k steps  5.00 steps/s  eta 3m16s  loss=2\n"), "%s", s);
     free(s);
     s = shown(CM_PROGRESS_PLAIN, 0, 0.01, 350); /* 3.5 s: lines at 0, 1, 2, 3 s */
     int lines = 0;
@@ -362,7 +362,7 @@ TEST(plain_progress) {
 
 TEST(bar_progress) {
     char *s = shown(CM_PROGRESS_BAR, 1, 2, 50);
-    CHECKF(strstr(s, "\r\033[K[##########----------] job 500/1.00k steps  5.00/s"), "%s",
+    CHECKF(strstr(s, "\r\033[K[##########----------] job 500/1.00k steps  5.00 steps/s"), "%s",
            s);
     CHECK(s[strlen(s) - 1] == '\n' && strchr(s, '\n') == s + strlen(s) - 1);
     free(s);

@@ -277,12 +277,12 @@ static void docs_are(const char *want, int n, const char *const *word) {
 
 TEST(documents_are_cut_as_told) {
     put_text("d.txt", "\xEF\xBB\xBF\n a b\n\nc \n<|endoftext|>\n<|endoftext|>\r\nd\r\ne\r\n\n");
-    docs_are(" a b\n\nc |d\r\ne", WORDS("tokenize.inputs=[\"@d.txt\"]"));
+    docs_are(" a b\n\nc |d\ne", WORDS("tokenize.inputs=[\"@d.txt\"]"));
     docs_are(" a b\n\nc \n<|endoftext|>\n<|endoftext|>\r\nd\r\ne",
              WORDS("tokenize.inputs=[\"@d.txt\"]", "tokenize.split=file"));
     docs_are(" a b|c |<|endoftext|>|d|e",
              WORDS("tokenize.inputs=[\"@d.txt\"]", "tokenize.split=line"));
-    docs_are(" a b|c \n<|endoftext|>\n<|endoftext|>\r\nd\r\ne",
+    docs_are(" a b|c \n<|endoftext|>\n<|endoftext|>\nd\ne",
              WORDS("tokenize.inputs=[\"@d.txt\"]", "tokenize.split=blank"));
     put_text("m.txt", "a\n==\nb\n== \nc");
     docs_are("a|b\n== \nc", WORDS("tokenize.inputs=[\"@m.txt\"]", "tokenize.marker==="));
