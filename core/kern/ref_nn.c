@@ -57,3 +57,14 @@ cm_real CM_REF(softmax_part)(int64_t n, cm_real *s, cm_real *max, cm_real *fade)
     *max = now;
     return (cm_real)sum;
 }
+
+double CM_REF(sum_exp)(int64_t n, const cm_real *x, cm_real *max) {
+    double s[16] = { 0 };
+    *max = x[0];
+    for (int64_t i = 1; i < n; i++)
+        if (x[i] > *max) *max = x[i];
+    for (int64_t i = 0; i < n; i++) s[i % 16] += (double)cm_rexp(x[i] - *max);
+    for (int h = 8; h; h /= 2)
+        for (int i = 0; i < h; i++) s[i] += s[i + h];
+    return s[0];
+}

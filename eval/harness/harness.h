@@ -31,12 +31,12 @@ const cm_real *cm_scorer_logits(cm_scorer *s, int from, int n);
 /* Softmax of a row of logits: ln p_k = (x_k - max) - log_sum.  Maximum and exponentials are
  * float, sum and logarithm double: the one definition for all log-probabilities here. */
 typedef struct cm_lse {
-    float max;
+    cm_real max;
     double log_sum;
 } cm_lse;
 cm_lse cm_row_lse(const cm_real *x, int64_t V);
 static inline double cm_logp(cm_lse l, cm_real x) {
-    return (double)((float)x - l.max) - l.log_sum;
+    return (double)(x - l.max) - l.log_sum;
 }
 
 /* ---- scoring engine: many requests ------------------------------------------------- */

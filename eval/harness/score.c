@@ -35,11 +35,9 @@ void cm_scorer_close(cm_scorer *s) {
 }
 
 cm_lse cm_row_lse(const cm_real *x, int64_t V) {
-    float max = (float)x[0];
-    for (int64_t v = 1; v < V; v++) max = (float)x[v] > max ? (float)x[v] : max;
-    double sum = 0;
-    for (int64_t v = 0; v < V; v++) sum += (double)expf((float)x[v] - max);
-    return (cm_lse){ max, log(sum) };
+    cm_lse l;
+    l.log_sum = log(cm_k.sum_exp(V, x, &l.max));
+    return l;
 }
 
 void cm_scorer_read(cm_scorer *s, const int32_t *token, int T) {
