@@ -4,6 +4,7 @@
  *   build/bench/score configs/demo.yaml [key=value ...]      random weights
  *   build/bench/score model=CHECKPOINT lines=FILE            a text a line
  *   pairs=1500 rows=0 batch=0 rounds=5
+ *   stem=600 ends=4 end=8            instead of pairs: `ends` texts share each of 40 stems
  * Without `lines` texts are minimal pairs of about 16 tokens, whose halves part at a random
  * place.  Prefill runs as many tokens in long rows of packed texts, with logits and softmax
  * for as many rows.  The three take turns; the best round of each counts. */
@@ -17,10 +18,10 @@ typedef struct {
     cm_loaded loaded;
     cm_arena weights;
     const char *path, *lines;
-    int pairs, rounds;
+    int pairs, rounds, stem, ends, end;
     cm_engine_conf engine;
     cm_request *r;
-    int64_t n, tokens, scored; /* requests, their tokens, those that are scored */
+    int64_t n, tokens; /* requests, tokens they read */
 } job;
 
 static void must(bool ok, const cm_err *err) {
@@ -34,6 +35,9 @@ static void options(job *j, cm_conf *c, int argc, char **argv) {
     cm_conf_open(c, NULL);
     for (int i = 1; i < argc; i++) {
         if (sscanf(argv[i], "pairs=%d", &j->pairs) == 1) continue;
+        if (sscanf(argv[i], "stem=%d", &j->stem) == 1) continue;
+        if (sscanf(argv[i], "ends=%d", &j->ends) == 1) continue;
+        if (sscanf(argv[i], "end=%d", &j->end) == 1) continue;
         if (sscanf(argv[i], "rounds=%d", &j->rounds) == 1) continue;
         if (sscanf(argv[i], "rows=%d", &j->engine.rows) == 1) continue;
         if (sscanf(argv[i], "batch=%d", &j->engine.batch) == 1) continue;
@@ -93,6 +97,25 @@ static void make_pairs(job *j) {
             add(j, token, n, &cap);
         }
     }
+}
+
+/* Questions with several answers: only the answers are scored. */
+static void make_stems(job *j) {
+    int64_t cap = 0;
+    uint64_t V = (uint64_t)j->m->conf.vocab_size;
+    int n = j->stem + j->end;
+    int32_t *token = malloc((size_t)n * sizeof *token);
+    CM_ASSERT(token, "out of memory");
+    for (int i = 0; i < 40 * j->ends; i++) {
+        for (int k = 0; k < n; k++) {
+            int text = k < j->stem ? i / j->ends : 40 + i;
+            cm_rng r = cm_rng_make(2, CM_RNG_TEST, (uint64_t)text);
+            token[k] = (int32_t)cm_rng_below(r, (uint64_t)k, V);
+        }
+        add(j, token, n, &cap);
+        j->r[j->n - 1].first = j->stem;
+    }
+    free(token);
 }
 
 static void read_lines(job *j) {
@@ -193,15 +216,16 @@ static double by_loop(job *j, int texts) {
 
 int main(int argc, char **argv) {
     cm_conf conf;
-    job j = { .pairs = 1500, .rounds = 5 };
+    job j = { .pairs = 1500, .rounds = 5, .ends = 4, .end = 8 };
     cm_engine_count c;
     options(&j, &conf, argc, argv);
     open_model(&j, &conf);
     if (j.lines) read_lines(&j);
+    else if (j.stem) make_stems(&j);
     else make_pairs(&j);
     double engine = 1e30, prefill = 0, loop = 0;
     for (int i = 0; i < j.rounds; i++) {
-        double s = by_engine(&j, &c), p = by_prefill(&j, 1, 20);
+        double s = by_engine(&j, &c), p = by_prefill(&j, (double)c.scored / (double)c.computed, 20);
         double l = by_loop(&j, j.n < 500 ? (int)j.n : 500);
         if (s < engine) engine = s;
         if (p > prefill) prefill = p;

@@ -141,6 +141,7 @@ static void score_batch(engine *e, const cm_real *hidden) {
     int n = 0;
     for (int r = 0; r < e->p.rows; r++)
         if (is_scored(e, r)) e->scored[n++] = r;
+    e->count.scored += n;
     for (int i = 0; i < CM_LOGIT_ROWS; i++) all[i] = i;
     for (int at = 0; at < n; at += CM_LOGIT_ROWS) {
         int k = n - at < CM_LOGIT_ROWS ? n - at : CM_LOGIT_ROWS;
@@ -297,6 +298,7 @@ bool cm_engine_score(const cm_model *m, const cm_engine_conf *conf, const cm_req
     if (count) {
         count->requested += e.count.requested;
         count->computed += e.count.computed;
+        count->scored += e.count.scored;
         count->passes += e.count.passes;
     }
     close_memory(&e);

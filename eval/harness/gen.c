@@ -195,6 +195,7 @@ static bool choose(gen *g, int s) {
     how.seed = p->seed;
     int32_t id = cm_sample_token(&how, g->logits + s * V, (int)V, text, p->n + p->n_out,
                                  (uint64_t)p->n_out, g->work);
+    g->count.scored++;
     text[p->n + p->n_out] = g->last[s] = p->out[p->n_out] = id;
     p->n_out++;
     bool end = (g->stop && g->stop(g->ctx, i, p)) || p->n_out == p->max_new;
@@ -273,6 +274,7 @@ bool cm_generate(const cm_model *m, const cm_sampling *how, int batch, cm_prompt
     if (ok && count) {
         count->requested += g.count.requested;
         count->computed += g.count.computed;
+        count->scored += g.count.scored;
         count->passes += g.count.passes;
     }
     cm_arena_close(&g.arena);

@@ -62,6 +62,7 @@ typedef struct cm_engine_conf {
 typedef struct cm_engine_count {
     int64_t requested; /* tokens to read if every request were scored alone */
     int64_t computed;  /* tokens that went through the model */
+    int64_t scored;    /* of these, with a distribution over what comes next */
     int64_t passes;
 } cm_engine_count;
 
