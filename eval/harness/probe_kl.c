@@ -1,0 +1,135 @@
+/* probe_kl.c -- kind kl: the quantization card as a task, one item a row of text. */
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "harness/probe_int.h"
+
+/* Shared by the questions of one task. */
+typedef struct {
+    cm_loaded ref;
+    cm_scorer sr, s;
+    cm_kl_pos *pos; /* [length] */
+    bool loaded;
+} pair;
+typedef struct {
+    pair *p;
+    const int32_t *token;
+    int n;
+} kl_own;
+
+static void close_kl(cm_eval_task *t) {
+    pair *p = t->own;
+    if (!p) return;
+    cm_scorer_close(&p->sr);
+    cm_scorer_close(&p->s);
+    if (p->loaded) cm_loaded_close(&p->ref);
+    free(p->pos);
+    t->own = NULL;
+}
+
+/* Two models can be compared token by token only where tokens are the same. */
+static bool check_pair(const cm_eval_task *t, const cm_loaded *ref, cm_err *err) {
+    const cm_loaded *m = t->model;
+    int64_t a = ref->model.conf.vocab_size, b = m->model.conf.vocab_size;
+    if (a != b)
+        return cm_fail(err, CM_EXIT_DATA, "%s: a vocabulary of %lld, but the model's is %lld",
+                       t->eval->reference, (long long)a, (long long)b);
+    bool same = ref->spm && !strcmp(cm_spm_hash(ref->spm), cm_spm_hash(m->spm));
+    for (int i = 0; !same && ref->spm && i < cm_spm_vocab(m->spm); i++) {
+        const char *x = cm_spm_piece(ref->spm, i, NULL, NULL);
+        if (strcmp(x, cm_spm_piece(m->spm, i, NULL, NULL)))
+            return cm_fail(err, CM_EXIT_DATA, "%s: another tokenizer than the model's (piece %d "
+                           "is '%s', not '%s')", t->eval->reference, i, x,
+                           cm_spm_piece(m->spm, i, NULL, NULL));
+    }
+    return ref->spm || cm_fail(err, CM_EXIT_DATA, "%s: the reference model has no tokenizer",
+                               t->eval->reference);
+}
+
+static bool open_pair(cm_eval_task *t, int length, cm_err *err) {
+    const char *path = t->eval->reference;
+    if (!*path)
+        return cm_fail(err, CM_EXIT_USAGE,
+                       "task %s compares with a reference model: --reference PATH", t->name);
+    pair *p = t->own = cm_pool_get(&t->pool, sizeof *p);
+    p->pos = calloc((size_t)length, sizeof *p->pos);
+    CM_ASSERT(p->pos, "out of memory: a row of %d tokens", length);
+    p->loaded = cm_load(&p->ref, path, false, err);
+    return p->loaded && check_pair(t, &p->ref, err) &&
+           cm_scorer_open(&p->sr, &p->ref.model, length, err) &&
+           cm_scorer_open(&p->s, &t->model->model, length, err);
+}
+
+static void add_row(cm_eval_task *t, const cm_text_row *r, int64_t i) {
+    pair *p = t->own;
+    char *id = cm_strf("%lld", (long long)i);
+    cm_question *q = cm_task_add(t, id, r->group);
+    free(id);
+    kl_own *own = q->own = cm_pool_get(&t->pool, sizeof *own);
+    *own = (kl_own){ p, r->token, r->n };
+    q->prompt = cm_probe_ids_text(t, r->token, r->n, NULL, 0);
+    q->answer = cm_pool_text(&t->pool, p->ref.id, strlen(p->ref.id)); /* part of the hash */
+}
+
+static bool build_kl(cm_eval_task *t, cm_err *err) {
+    double length[MAX_GRID];
+    if (!cm_probe_numbers(t, "task.lengths", &t->c->lengths, 2, 1e6, length, err)) return false;
+    if (t->c->skip > (int64_t)length[0] - 2)
+        return cm_conf_bad(&t->file, err, "task.skip", "leaves nothing of rows of %d tokens",
+                           (int)length[0]);
+    cm_text_row *row = NULL;
+    int64_t n = 0;
+    bool ok = open_pair(t, (int)length[0], err) &&
+              cm_text_rows(t, (int)length[0], false, &row, &n, err);
+    for (int64_t i = 0; ok && i < n; i++)
+        if (row[i].n > t->c->skip + 1) add_row(t, &row[i], i);
+    free(row);
+    return ok;
+}
+
+static void numbers_json(cm_buf *b, const char *key, const cm_kl_pos *pos, int n, size_t at) {
+    cm_json_open(b, key, '[');
+    for (int i = 0; i < n; i++)
+        cm_json_f64(b, NULL, *(const double *)(const void *)((const char *)&pos[i] + at));
+    cm_json_close(b, '[');
+}
+
+static void score_kl(const cm_eval_task *t, const cm_question *q, cm_item *out,
+                     cm_buf *detail) {
+    const kl_own *own = q->own;
+    pair *p = own->p;
+    int first = (int)t->c->skip, n = own->n - 1 - first;
+    cm_kl_score(&p->sr, &p->s, own->token, own->n, first, p->pos);
+    const cm_kl_pos *pos = p->pos + first;
+    cm_kl_pos sum = { 0 };
+    for (int i = 0; i < n; i++) {
+        sum.kl += pos[i].kl;
+        sum.nll += pos[i].nll;
+        sum.ref += pos[i].ref;
+        sum.dp += pos[i].dp;
+        sum.same += pos[i].same;
+    }
+    cm_item_put(t, out, "kl", sum.kl, n);
+    cm_item_put(t, out, "same_top1", sum.same, n);
+    cm_item_put(t, out, "ppl_ratio", sum.nll - sum.ref, n);
+    cm_item_put(t, out, "ppl_token", sum.nll, n);
+    cm_item_put(t, out, "delta_p", sum.dp, n);
+    /* Every position: the card's quantiles are made of them. */
+    cm_json_open(detail, "card", '{');
+    numbers_json(detail, "kl", pos, n, offsetof(cm_kl_pos, kl));
+    numbers_json(detail, "nll", pos, n, offsetof(cm_kl_pos, nll));
+    numbers_json(detail, "ref", pos, n, offsetof(cm_kl_pos, ref));
+    numbers_json(detail, "same", pos, n, offsetof(cm_kl_pos, same));
+    cm_json_close(detail, '{');
+}
+
+const cm_kind cm_kind_kl = {
+    .name = "kl",
+    .help = "the quantization card: divergence from a reference model on one text",
+    .metrics = "kl same_top1 ppl_ratio ppl_token delta_p",
+    .primary = "kl",
+    .build = build_kl,
+    .score = score_kl,
+    .close = close_kl,
+};
