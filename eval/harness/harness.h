@@ -210,6 +210,7 @@ typedef struct cm_kind {
     /* All asks are answered: scores (cm_item_put) and members of the detail object. */
     void (*score)(const cm_eval_task *t, const cm_question *q, cm_item *out,
                   cm_buf *detail);
+    void (*close)(cm_eval_task *t); /* of what t->own holds; or NULL */
 } cm_kind;
 const cm_kind *const *cm_kinds(int *n);
 const cm_kind *cm_kind_find(const char *name); /* NULL: no such kind */
@@ -230,6 +231,7 @@ struct cm_eval_task {
     int64_t n, cap;
     cm_question *q;
     struct cm_task_int *in; /* rows, examples, compiled expressions */
+    void *own;              /* of the kind */
 };
 /* Read FILE, or NAME.yaml from the folders of cm_task_folders.  The model is not needed
  * for this.  Mistakes: CM_EXIT_USAGE with file:line:col. */
@@ -350,6 +352,17 @@ bool cm_probe_needle(const cm_needle *c, const cm_hay *hay, const cm_spm *spm, u
  * numbers of other entries. */
 bool cm_probe_phonebook(int entries, int digits, int choices, const cm_spm *spm,
                         uint64_t seed, uint64_t index, cm_probe_text *out, cm_err *err);
+
+/* ---- what results.json says besides metrics ------------------------------------------- */
+
+/* Members of a task's object made from its items' details alone (a cm_results_more_fn):
+ *   "slice": NAME                         the item's scores count in slice NAME
+ *   "slices": {NAME: {METRIC: [num,den]}} parts of the item, each in its slice
+ *   "human": {METRIC: value}              the same measures of a person's text
+ *   "card": {"kl": [...], ...}            positions of the quantization card
+ *   "contamination": {...}                overlap with a corpus
+ * and from conf and acc the reliability diagram's bins. */
+void cm_results_derived(void *ctx, const cm_task_result *t, cm_buf *members);
 
 /* ---- degeneration of generated text --------------------------------------------------- */
 

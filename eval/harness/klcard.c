@@ -6,16 +6,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { LOGIT_ROWS = 128 };
-
-/* Hidden states of the row; they live in the scorer's arena until it scores again. */
-static cm_var *hidden(cm_scorer *s, cm_tape *t, const int32_t *token, int T) {
-    cm_arena_reset(&s->arena, 0);
-    cm_arena_reset(&s->meta, 0);
-    cm_tape_begin(t, &s->arena, &s->meta, false, false);
-    return cm_model_hidden(s->m, t, token, &(cm_seq){ .B = 1, .T = T }, NULL);
-}
-
 /* log of the sum of exp, and the place of the largest (the first of equal ones). */
 static double log_sum(const cm_real *x, int64_t V, int64_t *top) {
     *top = 0;
@@ -44,18 +34,14 @@ void cm_kl_score(cm_scorer *ref, cm_scorer *s, const int32_t *token, int T, int 
     int64_t V = ref->m->conf.vocab_size;
     CM_ASSERT(T <= ref->max_T && T <= s->max_T, "a row of %d tokens is too long", T);
     CM_ASSERT(s->m->conf.vocab_size == V, "vocabularies differ");
-    cm_tape ta, tb;
-    cm_var *ha = hidden(ref, &ta, token, T), *hb = hidden(s, &tb, token, T);
-    for (int r = first; r < T - 1; r += LOGIT_ROWS) {
-        int64_t row[LOGIT_ROWS];
-        int n = T - 1 - r < LOGIT_ROWS ? T - 1 - r : LOGIT_ROWS;
-        for (int i = 0; i < n; i++) row[i] = r + i;
-        cm_model_logits(ref->m, cm_rdata(&ha->v), row, n, ref->logits);
-        cm_model_logits(s->m, cm_rdata(&hb->v), row, n, s->logits);
+    cm_scorer_read(ref, token, T);
+    cm_scorer_read(s, token, T);
+    for (int r = first; r < T - 1; r += CM_LOGIT_ROWS) {
+        int n = T - 1 - r < CM_LOGIT_ROWS ? T - 1 - r : CM_LOGIT_ROWS;
+        const cm_real *a = cm_scorer_logits(ref, r, n), *b = cm_scorer_logits(s, r, n);
 #pragma omp parallel for schedule(static)
         for (int i = 0; i < n; i++)
-            pos[r + i] = compare(ref->logits + i * V, s->logits + i * V, V,
-                                 token[r + i + 1]);
+            pos[r + i] = compare(a + i * V, b + i * V, V, token[r + i + 1]);
     }
 }
 

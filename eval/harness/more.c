@@ -85,11 +85,29 @@ static void slice_json(cm_buf *b, const char *key, const slice *s) {
     cm_json_close(b, '{');
 }
 
-static void slices_json(cm_buf *b, const slices *s) {
-    if (!s->n) return;
+/* "gap=8-15": by what comes before "=", then by the number behind it. */
+static int by_name(const void *a, const void *b) {
+    const char *x = ((const slice *)a)->name, *y = ((const slice *)b)->name;
+    size_t n = strcspn(x, "="), m = strcspn(y, "=");
+    int c = n == m ? strncmp(x, y, n) : strcmp(x, y);
+    if (c || !x[n] || !y[m]) return c ? c : strcmp(x, y);
+    double u = strtod(x + n + 1, NULL), v = strtod(y + m + 1, NULL);
+    return u != v ? (u > v) - (u < v) : strcmp(x, y);
+}
+
+/* Slices of whole items in the items' order, then those of their parts in their own. */
+static void slices_json(cm_buf *b, const slices *whole, slices *parts) {
+    if (!whole->n && !parts->n) return;
+    if (parts->n) qsort(parts->v, (size_t)parts->n, sizeof *parts->v, by_name);
     cm_json_open(b, "slices", '{');
-    for (int i = 0; i < s->n; i++) slice_json(b, s->v[i].name, &s->v[i]);
+    for (int i = 0; i < whole->n; i++) slice_json(b, whole->v[i].name, &whole->v[i]);
+    for (int i = 0; i < parts->n; i++) slice_json(b, parts->v[i].name, &parts->v[i]);
     cm_json_close(b, '{');
+}
+
+static void slices_free(slices *s) {
+    for (int i = 0; i < s->n; i++) free(s->v[i].name);
+    free(s->v);
 }
 
 /* ---- calibration --------------------------------------------------------------------------- */
@@ -286,7 +304,7 @@ static void contamination_json(cm_buf *b, const cm_task_result *t, const int *di
 /* ---- all of it --------------------------------------------------------------------------- */
 
 typedef struct {
-    slices parts;
+    slices whole, parts;
     slice human;
     positions card;
     int *dirty;
@@ -297,7 +315,7 @@ typedef struct {
 static void gather(gathered *g, const cm_task_result *t, int64_t i, const cJSON *d) {
     const cJSON *name = cJSON_GetObjectItemCaseSensitive(d, "slice");
     const cJSON *in = cJSON_GetObjectItemCaseSensitive(d, "slices"), *v;
-    if (cJSON_IsString(name)) add_item(slice_of(&g->parts, name->valuestring), t, i);
+    if (cJSON_IsString(name)) add_item(slice_of(&g->whole, name->valuestring), t, i);
     cJSON_ArrayForEach(v, in) add_object(slice_of(&g->parts, v->string), v);
     const cJSON *human = cJSON_GetObjectItemCaseSensitive(d, "human");
     if (human) add_object(&g->human, human);
@@ -321,14 +339,14 @@ void cm_results_derived(void *ctx, const cm_task_result *t, cm_buf *members) {
         gather(&g, t, i, d);
         cJSON_Delete(d);
     }
-    slices_json(members, &g.parts);
+    slices_json(members, &g.whole, &g.parts);
     calibration_json(members, t);
     if (g.human.n) slice_json(members, "human", &g.human);
     card_json(members, &g.card);
     if (g.told)
         contamination_json(members, t, g.dirty, g.coverage / (double)g.told, g.worst);
-    for (int i = 0; i < g.parts.n; i++) free(g.parts.v[i].name);
-    free(g.parts.v);
+    slices_free(&g.whole);
+    slices_free(&g.parts);
     free(g.card.pos);
     free(g.card.row);
     free(g.dirty);

@@ -74,8 +74,9 @@ static void add_row(cm_eval_task *t, const cm_text_row *r, int64_t i) {
 
 static bool build_kl(cm_eval_task *t, cm_err *err) {
     double length[MAX_GRID];
-    if (!cm_probe_numbers(t, "task.lengths", &t->c->lengths, 2, 1e6, length, err)) return false;
-    if (t->c->skip > (int64_t)length[0] - 2)
+    const cm_task_conf *c = t->c;
+    if (!cm_probe_numbers(t, "task.lengths", &c->lengths, 2, 1e6, length, err)) return false;
+    if (c->skip > (int64_t)length[0] - 2)
         return cm_conf_bad(&t->file, err, "task.skip", "leaves nothing of rows of %d tokens",
                            (int)length[0]);
     cm_text_row *row = NULL;
@@ -83,7 +84,7 @@ static bool build_kl(cm_eval_task *t, cm_err *err) {
     bool ok = open_pair(t, (int)length[0], err) &&
               cm_text_rows(t, (int)length[0], false, &row, &n, err);
     for (int64_t i = 0; ok && i < n; i++)
-        if (row[i].n > t->c->skip + 1) add_row(t, &row[i], i);
+        if (row[i].n > c->skip + 1) add_row(t, &row[i], i);
     free(row);
     return ok;
 }

@@ -21,6 +21,7 @@ bool cm_tasks_open(const char *const *words, int n, const cm_eval_conf *eval,
             if (!*name) continue;
             *task = realloc(*task, (size_t)(*n_tasks + 1) * sizeof **task);
             CM_ASSERT(*task, "out of memory: tasks");
+            for (int k = 0; k < *n_tasks; k++) (*task)[k].c = &(*task)[k].file.task; /* moved */
             cm_eval_task *t = &(*task)[*n_tasks];
             ok = cm_task_open(t, name, eval, err);
             *n_tasks += ok;
@@ -246,6 +247,7 @@ static bool evaluate(cm_eval_run *r, const char *dir, cm_err *err) {
     cm_results_out *o = cm_results_open(dir, settings.s, r->if_done == CM_DONE_REDO, err);
     cm_buf_free(&settings);
     int64_t done = 0, total = 0;
+    if (o) cm_results_more(o, cm_results_derived, NULL);
     bool ok = o && declare(r, o, err) && cm_results_begin(o, &done, err);
     for (int i = 0; i < r->n_tasks; i++) total += r->task[i].n;
     if (ok && done)

@@ -183,7 +183,7 @@ static bool ask_task(asker *a, cm_engine_count *count) {
     int64_t asks = 0;
     bool ok = true;
     a->left = room(a->t->n, sizeof *a->left);
-    for (int64_t k = 0; ok && k < a->t->n; k++) {
+    for (int64_t k = 0; ok && k < a->t->n && !cm_signal_stop(); k++) {
         const cm_question *q = &a->t->q[k];
         a->left[k] = cm_results_has(a->out, a->task, k) ? -1 : q->n_asks;
         if (a->left[k] > 0) asks += q->n_asks;

@@ -293,6 +293,7 @@ bool cm_task_open(cm_eval_task *t, const char *name, const cm_eval_conf *eval,
 void cm_task_close(cm_eval_task *t) {
     struct cm_task_int *in = t->in;
     if (!in) return;
+    if (t->own && t->kind->close) t->kind->close(t);
     cm_regex_close(in->filter);
     cm_regex_close(in->flexible);
     for (int i = 0; i < in->n_ignore; i++) cm_regex_close(in->ignore[i]);
