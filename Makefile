@@ -3,16 +3,18 @@ CC      ?= cc
 CXX     ?= c++
 MODE    ?= release
 # One tree of objects per mode; `release` is the product, `f64` the gradient-check build
-# (cm_real = double), `asan` the sanitizer build.
+# (cm_real = double), `asan` the sanitizer build, `clang` the release by the other compiler.
 O       := build/$(MODE)
 BIN     := $(if $(filter release,$(MODE)),build/bin,$(O)/bin)
 T       := $(O)/test
 
 WARN    := -Wall -Wextra -Wpedantic -Wshadow -Wvla -Werror
 # Fuzzing wants clang, and Debian's clang brings no OpenMP: one thread, easier to repeat.
-ifeq ($(MODE),fuzz)
+ifneq ($(filter fuzz clang,$(MODE)),)
 override CC  := clang
 override CXX := clang++
+endif
+ifeq ($(MODE),fuzz)
 OMP := -Itests/fuzz/stub
 WARN += -Wno-unknown-pragmas -Wno-source-uses-openmp -Wno-unused-variable \
         -Wno-unused-but-set-variable
@@ -20,6 +22,7 @@ else
 OMP := -fopenmp
 endif
 OPT.release := -O2
+OPT.clang   := -O2
 OPT.debug   := -O0 -DCM_DEBUG
 OPT.f64     := -O2 -DCM_F64 -DCM_DEBUG
 OPT.fuzz    := -O1 -DCM_DEBUG -fsanitize=fuzzer-no-link,address,undefined \

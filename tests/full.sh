@@ -1,9 +1,10 @@
 #!/bin/sh
 # full.sh -- what `make test` has no time for; `make test-full` runs it after `make test`.
 #
-# usage: tests/full.sh [PART ...]    parts: asan kernels faults fuzz big (default: all)
+# usage: tests/full.sh [PART ...]    parts: asan kernels clang faults fuzz big (default: all)
 #   asan     every unit, golden, command-line and fault test with ASan, UBSan and leak check
 #   kernels  the unit and golden tests at every lower kernel level this CPU has
+#   clang    the unit and golden tests as clang compiles them (needs clang and libomp-dev)
 #   faults   the fault loops with KILLS=100
 #   fuzz     every fuzz target for FUZZ_SECONDS (300)
 #   big      chimera-700m takes two real steps of 4,096 tokens within 16 GB
@@ -40,6 +41,18 @@ asan() {
     # shellcheck disable=SC2046
     BIN=build/asan/bin ASAN_OPTIONS=detect_leaks=1:verify_asan_link_order=0 \
         OMP_WAIT_POLICY=passive TEST_TIMEOUT=3600 sh tests/run.sh $(scripts) $(programs build/asan)
+}
+clang_build() {
+    echo 'int main(void) { return 0; }' >"$tmp/omp.c"
+    if ! clang -fopenmp "$tmp/omp.c" -o "$tmp/omp" 2>"$tmp/build"; then
+        echo "skip clang: it cannot link -fopenmp here (apt-get install clang libomp-dev)"
+        echo "0 passed, 0 failed, 1 skipped"
+        return
+    fi
+    make -s -j2 MODE=clang all tests-build >"$tmp/build" 2>&1 || {
+        tail -n 20 "$tmp/build"; echo "0 passed, 1 failed, 0 skipped"; return; }
+    # shellcheck disable=SC2046
+    OMP_WAIT_POLICY=passive TEST_TIMEOUT=3600 sh tests/run.sh $(programs build/clang)
 }
 kernels() {
     # shellcheck disable=SC2046
@@ -85,7 +98,7 @@ big() {
     echo "$ok passed, $((2 - ok)) failed, 0 skipped"
 }
 
-[ $# -gt 0 ] || set -- asan kernels faults fuzz big
+[ $# -gt 0 ] || set -- asan kernels clang faults fuzz big
 for what in "$@"; do
     case $what in
     asan) part "sanitizers" asan ;;
@@ -94,6 +107,7 @@ for what in "$@"; do
             if has_level $level; then part "kernels: $level" kernels $level
             else echo "skip kernels: $level: not on this CPU"; s=$((s + 1)); fi
         done ;;
+    clang) part "clang" clang_build ;;
     faults) part "fault loops" faults ;;
     fuzz) part "fuzzing" sh tests/fuzz/run.sh "${FUZZ_SECONDS:-300}" ;;
     big) part "chimera-700m" big ;;

@@ -9,7 +9,9 @@
 #include <stdlib.h>
 #include <string.h>
 
-#ifndef __SANITIZE_ADDRESS__
+/* The address sanitizer owns malloc; clang's OpenMP runtime allocates in every parallel loop,
+ * some of it through libc, where it cannot be told from ours. */
+#if !defined(__SANITIZE_ADDRESS__) && !defined(__clang__)
 #define COUNTS 1
 static volatile bool counting;
 static volatile int allocations;
@@ -108,7 +110,7 @@ static void kernels(void) {
 
 TEST(no_heap_allocation_after_the_second_step) {
     if (!COUNTS) {
-        t_skip("the address sanitizer owns malloc");
+        t_skip("the address sanitizer or clang's OpenMP runtime allocates too");
         return;
     }
     kernels();
@@ -126,7 +128,7 @@ TEST(no_heap_allocation_after_the_second_step) {
 
 TEST(the_count_sees_one_allocation) {
     if (!COUNTS) {
-        t_skip("the address sanitizer owns malloc");
+        t_skip("the address sanitizer or clang's OpenMP runtime allocates too");
         return;
     }
     kernels();

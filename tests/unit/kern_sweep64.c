@@ -1,7 +1,8 @@
 /* kern_sweep64.c -- the double side of the kernel sweep: reference kernels, compiled again.
  *
  * Every ref_*.c is included here; a new family adds a line.  Kernels whose family is
- * missing have a null entry, which the test reports. */
+ * missing have a null entry, which the test reports: hence weak, and declared so before
+ * the definitions, as clang wants. */
 #ifndef CM_F64
 #define CM_F64
 #endif
@@ -10,6 +11,9 @@
 
 #include <string.h>
 
+#define KERN(ret, name, args) extern ret cm_f64_##name args __attribute__((weak));
+#include "kern/kern.def"
+
 #include "core/kern/ref_attn.c"
 #include "core/kern/ref_elem.c"
 #include "core/kern/ref_math.c"
@@ -17,9 +21,6 @@
 #include "core/kern/ref_ssd.c"
 
 #include "tests/unit/kern_cases.inc"
-
-#define KERN(ret, name, args) extern ret cm_f64_##name args __attribute__((weak));
-#include "kern/kern.def"
 
 static const cm_kern table = {
 #define KERN(ret, name, args) .name = cm_f64_##name,
