@@ -100,8 +100,6 @@ size_t cm_past_bytes(const cm_model_conf *c, int rows);
 /* Room to carry a path of `rows` tokens.  NULL: out of memory. */
 cm_carry *cm_carry_new(const cm_model *m, int rows);
 void cm_carry_free(cm_carry *c);
-/* Raw inputs that a convolution reaches back; 0 without Mamba-2. */
-int cm_model_lead(const cm_model_conf *c);
 
 /* Logits of given rows of hidden states: out[n,V]. */
 void cm_model_logits(const cm_model *m, const cm_real *hidden, const int64_t *row,

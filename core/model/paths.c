@@ -4,9 +4,9 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* Reals of one layer's state, and of a token's keys (or values) and raw inputs. */
+/* Reals of one layer's state; of a token's keys (or values), raw and convolved inputs. */
 typedef struct {
-    size_t conv, ssm, kv, raw;
+    size_t conv, ssm, kv, raw, xbc;
 } sizes;
 
 static sizes layer_sizes(const cm_model_conf *c, int64_t i) {
@@ -15,11 +15,7 @@ static sizes layer_sizes(const cm_model_conf *c, int64_t i) {
     int64_t DI = c->ssm_expand * c->d_model, C = DI + 2 * c->ssm_groups * c->ssm_state;
     return (sizes){ .conv = (size_t)((c->ssm_conv - 1) * C),
                     .ssm = (size_t)(DI * c->ssm_state),
-                    .raw = (size_t)(C + DI / c->ssm_head_dim) };
-}
-
-int cm_model_lead(const cm_model_conf *c) {
-    return cm_model_has_mamba(c) ? (int)c->ssm_conv - 1 : 0;
+                    .raw = (size_t)(C + DI / c->ssm_head_dim), .xbc = (size_t)C };
 }
 
 size_t cm_past_bytes(const cm_model_conf *c, int rows) {
@@ -53,6 +49,7 @@ static size_t conv_reals(const sizes *z) { return z->conv; }
 static size_t ssm_reals(const sizes *z) { return z->ssm; }
 static size_t kv_reals(const sizes *z) { return z->kv; }
 static size_t raw_reals(const sizes *z) { return z->raw; }
+static size_t xbc_reals(const sizes *z) { return z->xbc; }
 
 cm_past *cm_past_new(const cm_model *m, cm_past *up, int rows) {
     cm_past *p = malloc(sizeof *p);
@@ -86,9 +83,10 @@ cm_carry *cm_carry_new(const cm_model *m, int rows) {
     cm_carry *c = malloc(sizeof *c);
     if (!c) return NULL;
     c->raw = block(&m->conf, raw_reals, (size_t)rows);
+    c->xbc = block(&m->conf, xbc_reals, (size_t)rows);
     c->k = block(&m->conf, kv_reals, (size_t)rows);
     c->v = block(&m->conf, kv_reals, (size_t)rows);
-    if (c->raw && c->k && c->v) return c;
+    if (c->raw && c->xbc && c->k && c->v) return c;
     cm_carry_free(c);
     return NULL;
 }
@@ -96,6 +94,7 @@ cm_carry *cm_carry_new(const cm_model *m, int rows) {
 void cm_carry_free(cm_carry *c) {
     if (!c) return;
     free(c->raw);
+    free(c->xbc);
     free(c->k);
     free(c->v);
     free(c);

@@ -177,15 +177,14 @@ typedef struct cm_path {
 /* Rows kept from one call to the next, of all layers, [layers] of [Q,...]: the tokens of
  * the last path that later ones share. */
 typedef struct cm_carry {
-    cm_real **raw;              /* Mamba-2: [C+H] raw columns x B C dt */
+    cm_real **raw, **xbc;       /* Mamba-2: [C+H] raw x B C dt; [C] convolved x B C */
     cm_real **k, **v;           /* attention: [G*P] */
 } cm_carry;
 
 typedef struct cm_paths {
     int rows;                   /* tokens computed */
-    int packed;                 /* tokens of all paths and `lead` before each past */
+    int packed;                 /* tokens of all paths */
     int n, longest;             /* paths; tokens of the longest text so far */
-    int lead;                   /* K-1 where a layer convolves, else 0 */
     const cm_path *path;        /* in the order of their own rows */
     const int32_t *row;         /* [packed] row of a path's token; -1-i: carried row i */
     const int32_t *pos;         /* [rows] */
@@ -267,6 +266,7 @@ void cm_attention_paths(cm_tape *t, cm_var *q, cm_var *k, cm_var *v, const cm_pa
                         int layer, int H, int G, cm_real scale, const double *inv,
                         double mscale, cm_var **y, cm_var **rot);
 
+enum { CM_MAX_TAPS = 16 }; /* of a convolution */
 /* Causal depthwise convolution and SiLU over columns [col, col+C) of x:
  *   y[r,c] = silu(b[c] + sum_m w[c,m] x[r-(K-1)+m, col+c])     x[R,W] w[C,K] b[C] -> y[R,C]
  * Taps never reach into another document.
@@ -298,6 +298,7 @@ typedef struct cm_ssd_conf {
      * NULL: nowhere), [H,N,P] each.  NULL: not used; else no other state may be given. */
     const cm_real *const *doc_from;
     cm_real *const *doc_to;
+    const int32_t *doc_skip; /* first tokens of each whose outputs are not wanted; or NULL */
 } cm_ssd_conf;
 void cm_ssd(cm_tape *t, cm_var *xbc, cm_var *dtx, cm_var *A_log, cm_var *D,
             cm_var *dt_bias, cm_var *s0, const cm_seq *seq, const cm_ssd_conf *c,

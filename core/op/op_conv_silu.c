@@ -9,7 +9,7 @@
 #include <string.h>
 
 /* ROWS: tokens of a block of the backward.  SERIAL: values one thread does alone. */
-enum { ROWS = 64, MAX_TAPS = 16, SERIAL = 1 << 13 };
+enum { ROWS = 64, SERIAL = 1 << 13 };
 
 typedef struct {
     cm_seq seq;
@@ -21,7 +21,7 @@ typedef struct {
 static bool infer(cm_node *n, const char **why) {
     const conv_attr *a = n->attr;
     const cm_tensor *x = &n->in[0]->v, *w = &n->in[1]->v, *b = &n->in[2]->v;
-    if (w->nd != 2 || w->dim[1] < 1 || w->dim[1] > MAX_TAPS)
+    if (w->nd != 2 || w->dim[1] < 1 || w->dim[1] > CM_MAX_TAPS)
         return *why = "w must be [C,K] with K from 1 to 16", false;
     if (b->nd != 1 || b->dim[0] != w->dim[0]) return *why = "b must be [C]", false;
     if (x->nd != 2 || x->dim[0] != (int64_t)a->seq.B * a->seq.T)
@@ -93,7 +93,7 @@ static int rows_seen(const conv_run *r, int b, int t, const cm_real **row) {
 
 /* The window after the row, oldest first, so that w1 may be w0. */
 static void next_window(const conv_run *r, int b, cm_real *w1) {
-    const cm_real *row[MAX_TAPS];
+    const cm_real *row[CM_MAX_TAPS];
     int keep = r->K - 1, taps = 0;
     if (keep == 0) return;
     if (r->T > 0) taps = rows_seen(r, b, r->T - 1, row);
@@ -116,7 +116,7 @@ static void fwd(cm_node *n, void *scratch) {
     int64_t R = (int64_t)r.B * r.T;
 #pragma omp parallel for num_threads(cm_kern_threads()) if (R * r.C > SERIAL)
     for (int64_t i = 0; i < R; i++) {
-        const cm_real *row[MAX_TAPS];
+        const cm_real *row[CM_MAX_TAPS];
         int taps = rows_seen(&r, (int)(i / r.T), (int)(i % r.T), row);
         cm_k.conv_silu(r.C, taps, row, r.w + (r.K - taps) * r.C, r.b, y + i * r.C);
     }
@@ -126,7 +126,7 @@ static void fwd(cm_node *n, void *scratch) {
 /* gx of token s: taps times the ring's rows s .. s+K-1, as far as its document goes. */
 static void input_grad(const conv_run *r, int b, int s, const cm_real *ring,
                        cm_real *gx) {
-    const cm_real *row[MAX_TAPS];
+    const cm_real *row[CM_MAX_TAPS];
     int later = 1;
     row[0] = ring + (s % r->K) * r->C;
     while (later < r->K && s + later < r->T && same_doc(r, b, s + later)) {
@@ -148,7 +148,7 @@ static void block_back(const conv_run *r, int b, int t0, const cm_real *gy, cm_r
     memset(part, 0, (size_t)((r->K + 1) * r->C) * sizeof *part);
     for (int t = t0; t < t1 + back; t++) {
         if (t < end) {
-            const cm_real *row[MAX_TAPS];
+            const cm_real *row[CM_MAX_TAPS];
             int taps = rows_seen(r, b, t, row);
             int64_t skip = (r->K - taps) * r->C;
             const cm_real *dy = gy + ((int64_t)b * r->T + t) * r->C;

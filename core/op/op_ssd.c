@@ -86,37 +86,38 @@ static void pass_states(const cm_ssd_run *r, int b, int h, cm_real *buf) {
     }
 }
 
-/* y[i,:] = beta y[i,:] + sum over j <= i of m[j,i] x[j,:], by blocks of rows. */
-static void triangle(const cm_ssd_run *r, int q, const cm_real *m, const cm_real *x,
+/* y[i,:] = beta y[i,:] + sum over j <= i of m[j,i] x[j,:] for i >= i0, by blocks of rows. */
+static void triangle(const cm_ssd_run *r, int i0, int q, const cm_real *m, const cm_real *x,
                      cm_real beta, cm_real *y, int64_t ldy) {
-    for (int i = 0; i < q; i += TRI) {
+    for (int i = i0; i < q; i += TRI) {
         int rows = q - i < TRI ? q - i : TRI;
         cm_gemm1(true, false, rows, r->P, i + rows, 1, m + i, r->ld, x, r->P, beta,
                  y + i * ldy, ldy);
     }
 }
 
-/* Outputs of heads [h0,h1) of one group in one chunk. */
+/* Outputs of heads [h0,h1) of one group in one chunk, for its tokens from `skip` on. */
 static void chunk_out(const cm_ssd_run *r, const cm_ssd_chunk *k, int g, int h0, int h1,
                       cm_real *buf, cm_real *y) {
-    int N = r->N, P = r->P;
+    int N = r->N, P = r->P, i0 = k->skip, n = k->q - i0;
+    if (!n) return;
     cm_real *cb = buf, *m = cb + r->Q * r->ld, *B = m + r->Q * r->ld, *C = B + r->Q * N;
     cm_real *x = C + r->Q * N, *cs = x + r->Q * P;
-    int64_t ldy = (int64_t)r->H * P, row = (int64_t)k->b * r->T + k->t0;
+    int64_t ldy = (int64_t)r->H * P, row = (int64_t)k->b * r->T + k->t0, ld = r->ld;
     cm_ssd_copy(k->q, N, r->xbc + cm_ssd_b(r, k, g), r->W, B);
     cm_ssd_copy(k->q, N, r->xbc + cm_ssd_c(r, k, g), r->W, C);
-    cm_gemm1(false, true, k->q, k->q, N, 1, B, N, C, N, 0, cb, r->ld);
+    cm_gemm1(false, true, k->q, n, N, 1, B, N, C + i0 * N, N, 0, cb + i0, ld);
     for (int h = h0; h < h1; h++) {
         const cm_real *in = state_in(r, k, h);
         cm_real *yh = y + row * ldy + (int64_t)h * P;
         int64_t at = cm_ssd_at(r, k->b, h, k->t0);
         if (in) {
-            cm_k.scale_rows(k->q, N, r->ec + at, C, N, cs, N);
-            cm_gemm1(false, false, k->q, P, N, 1, cs, N, in, P, 0, yh, ldy);
+            cm_k.scale_rows(n, N, r->ec + at + i0, C + i0 * N, N, cs, N);
+            cm_gemm1(false, false, n, P, N, 1, cs, N, in, P, 0, yh + i0 * ldy, ldy);
         }
         cm_ssd_copy(k->q, P, r->xbc + cm_ssd_x(r, k, h), r->W, x);
-        cm_k.ssd_mask(k->q, r->cs + at, r->dt + at, r->D[h], cb, m, r->ld);
-        triangle(r, k->q, m, x, in ? 1 : 0, yh, ldy);
+        cm_k.ssd_mask(k->q, r->cs + at, r->dt + at, r->D[h], cb, m, ld);
+        triangle(r, i0, k->q, m, x, in ? 1 : 0, yh, ldy);
     }
 }
 

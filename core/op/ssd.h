@@ -18,6 +18,7 @@ typedef struct cm_ssd_chunk {
     int32_t in, out;  /* slot of the state before and after; NONE: zero, or not passed on;
                          in = S0: the row's initial state; DOC: the document's own */
     int32_t doc;      /* number of its document in the row */
+    int32_t skip;     /* first tokens whose outputs are not wanted */
 } cm_ssd_chunk;
 
 typedef struct cm_ssd_attr {
@@ -36,6 +37,7 @@ typedef struct cm_ssd_run {
     const cm_real *xbc, *dtx, *D, *bias, *s0;
     const cm_real *const *doc_from; /* by document, or NULL; so doc_to */
     cm_real *const *doc_to;
+    const int32_t *doc_skip;
     bool want_state;
     int rows;               /* batch rows that hold state slots at a time */
     int slots;              /* of a row; the last is for the state after it, and in the

@@ -31,7 +31,7 @@ static void set_shape(cm_ssd_run *r, const cm_node *n, bool backward) {
         .D = cm_rdata(&n->in[3]->v), .bias = cm_rdata(&n->in[4]->v),
         .s0 = n->in[5] ? cm_rdata(&n->in[5]->v) : c->from,
         .want_state = a->want_state || c->to,
-        .doc_from = c->doc_from, .doc_to = c->doc_to,
+        .doc_from = c->doc_from, .doc_to = c->doc_to, .doc_skip = c->doc_skip,
     };
     if (r->Q < 1) r->Q = 1;
     r->ld = (r->Q + 15) / 16 * 16;
@@ -89,10 +89,11 @@ void cm_ssd_plan(cm_ssd_run *r) {
     for (int b = 0; b < r->B; b++) {
         r->first[b] = n;
         int32_t state = !r->s0 ? CM_SSD_NONE : r->dS ? r->slots - 2 : CM_SSD_S0;
-        int32_t slot = 0, doc = 0;
+        int32_t slot = 0, doc = 0, skip = 0;
         for (int t = 0; t < r->T;) {
             bool first = t == 0 || starts(r, b, t);
             doc += first && t > 0;
+            if (first) skip = r->doc_skip ? r->doc_skip[doc] : 0;
             if (first && r->doc_from) state = r->doc_from[doc] ? CM_SSD_DOC : CM_SSD_NONE;
             int end = t + 1;
             while (end < r->T && end - t < r->Q && !starts(r, b, end)) end++;
@@ -101,7 +102,9 @@ void cm_ssd_plan(cm_ssd_run *r) {
                           : last && r->want_state     ? r->slots - 1
                           : r->doc_to && r->doc_to[doc] ? CM_SSD_DOC
                                                       : CM_SSD_NONE;
-            r->chunk[n++] = (cm_ssd_chunk){ b, t, end - t, state, out, doc };
+            r->chunk[n++] = (cm_ssd_chunk){ b, t, end - t, state, out, doc,
+                                              skip < end - t ? skip : end - t };
+            skip -= r->chunk[n - 1].skip;
             state = passes ? out : CM_SSD_NONE;
             t = end;
         }

@@ -9,7 +9,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { ROWS = 1024, WRITE_OUT = 4 }; /* packed tokens at most this many times the rows */
+enum { ROWS = 1024, WRITE_OUT = 8 }; /* packed tokens at most this many times the rows */
 
 /* A token of the batch: the first text through its node.  Its depth is its position. */
 typedef struct engine {
@@ -52,12 +52,11 @@ static void set_limits(engine *e, const cm_engine_conf *c) {
     e->Q = cm_model_has_mamba(mc) ? (int)mc->ssm_chunk : 64;
     e->rows = c->rows > e->Q ? c->rows : c->rows > 0 ? e->Q : ROWS > e->Q ? ROWS : e->Q;
     e->cap = e->rows / e->Q * e->Q;
-    e->p.lead = cm_model_lead(mc);
-    e->packed = WRITE_OUT * e->rows + e->p.lead;
+    e->packed = WRITE_OUT * e->rows;
     e->batch = c->batch > 0 && c->batch < e->rows ? c->batch : e->rows;
     double room = (c->state_gb > 0 ? c->state_gb : 0.5) * 1e9;
-    double states = room / (double)cm_past_bytes(mc, longest), most = e->rows / e->Q;
-    e->states = states < 1 ? 1 : states < most ? (int)states : (int)most;
+    double states = room / (double)cm_past_bytes(mc, longest);
+    e->states = states < 1 ? 1 : states < e->rows ? (int)states : e->rows;
     e->p.longest = longest;
 }
 
@@ -83,7 +82,7 @@ static bool open_memory(engine *e) {
     cm_arena count;
     if (!cm_arena_open(&e->meta, "engine meta", (size_t)256 << 20, e->err)) return false;
     if (!cm_arena_open_counting(&count, "engine plan", e->err)) return false;
-    cm_paths most = { .rows = e->rows, .packed = e->packed, .n = e->rows, .lead = e->p.lead,
+    cm_paths most = { .rows = e->rows, .packed = e->packed, .n = e->rows,
                       .longest = e->p.longest };
     cm_tape t = begin(e, &count, true);
     cm_model_paths(e->m, &t, NULL, &most);
@@ -215,7 +214,7 @@ static bool flush(engine *e, frame *f, int keep, int64_t done) {
 
 static bool is_full(const engine *e, const cm__step *s) {
     return e->p.n >= e->batch || e->p.rows + s->len - s->shared > e->rows ||
-           e->p.packed + e->p.lead + s->len > e->packed ||
+           e->p.packed + s->len > e->packed ||
            (s->lo < s->hi && e->n_below >= e->states);
 }
 
@@ -224,7 +223,6 @@ static bool add_path(engine *e, const cm__point *p, int64_t i, const cm__step *s
                      bool first) {
     const int32_t *last = first ? NULL : e->row + e->path[e->p.n - 1].at;
     cm_path *path = &e->path[e->p.n++];
-    e->p.packed += p->past ? e->p.lead : 0;
     *path = (cm_path){ .past = p->past, .at = e->p.packed, .len = s->len,
                        .shared = s->shared };
     e->p.packed += s->len;
