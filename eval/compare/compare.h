@@ -33,7 +33,7 @@ typedef struct cm_side {
     const cm_result *const *seed;  /* [n] */
 } cm_side;
 
-/* ---- one metric of one task -------------------------------------------------------- */
+/* ---- one metric of one task ------------------------------------------------------- */
 
 typedef struct cm_metric_cmp {
     const char *task;
@@ -79,7 +79,7 @@ typedef struct cm_metric_cmp {
     double seeds_needed;       /* a side, for PASS as n_needed */
 } cm_metric_cmp;
 
-/* ---- items that changed ------------------------------------------------------------ */
+/* ---- items that changed ----------------------------------------------------------- */
 
 typedef struct cm_flip {
     const char *id, *group, *hash;
@@ -97,7 +97,7 @@ typedef struct cm_flips {
     cm_flip *lost, *gained;
 } cm_flips;
 
-/* ---- repeated measurements --------------------------------------------------------- */
+/* ---- repeated measurements -------------------------------------------------------- */
 
 /* Runs of one measurement (tokens per second, bytes), in the order they were taken. */
 typedef struct cm_measure {
@@ -134,7 +134,7 @@ typedef struct cm_perf_cmp {
 
 enum { CM_PERF_MIN = 9 }; /* measurements a side below which the verdict is INCONCLUSIVE */
 
-/* ---- the whole --------------------------------------------------------------------- */
+/* ---- the whole -------------------------------------------------------------------- */
 
 /* A leaf of results.json (model, build, machine, config) or a task's data that differs. */
 typedef struct cm_change {
@@ -174,7 +174,7 @@ typedef struct cm_comparison {
  * differs, with examples.  Nothing to compare is an error as well, never a PASS.
  * Mistakes in conf's lists: CM_EXIT_USAGE, beginning with the key. */
 bool cm_compare(cm_comparison *out, const cm_side *side, int n,
-                const cm_measures *const *perf, const struct cm_regress_conf *conf,
+                const cm_measures *const *perf, const cm_regress_conf *conf,
                 cm_err *err);
 void cm_comparison_free(cm_comparison *c);
 

@@ -34,7 +34,7 @@ cm_mcnemar cm_sign_test(const double *d, int64_t n) {
     return cm_mcnemar_test(b, c);
 }
 
-/* ---- one proportion -------------------------------------------------------------------- */
+/* ---- one proportion --------------------------------------------------------------- */
 
 cm_interval cm_wilson(int64_t k, int64_t n, double level) {
     if (n == 0) return (cm_interval){0, 1};
@@ -50,7 +50,7 @@ cm_interval cm_clopper_pearson(int64_t k, int64_t n, double level) {
                          k == n ? 1 : cm_beta_quantile(1 - tail, K + 1, N - K)};
 }
 
-/* ---- difference of paired proportions ---------------------------------------------------- */
+/* ---- difference of paired proportions --------------------------------------------- */
 
 /* R. Newcombe, Statistics in Medicine 17 (1998) 2635: Wilson intervals of the two margins,
  * joined with the correlation phi of the table, its numerator shrunk by n/2. */

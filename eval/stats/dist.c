@@ -134,7 +134,7 @@ double cm_beta_quantile(double p, double a, double b) {
     return 1 / (1 + exp(-(lo + hi) / 2));
 }
 
-/* ---- t -------------------------------------------------------------------------------- */
+/* ---- t ---------------------------------------------------------------------------- */
 
 double cm_t_cdf(double t, double df) {
     CM_ASSERT(df > 0, "cm_t_cdf: df = %g", df);

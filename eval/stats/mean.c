@@ -26,19 +26,20 @@ cm_ttest cm_paired_t(const double *d, int64_t n) {
  * proportional to w (1 - w), and
  *   df = 1 / (sum w^2 + (sum v)^2 - sum v^2),  v = w^2 / (1 - w). */
 cm_clustered cm_cluster_se(const double *r, const double *w, int64_t G) {
-    if (G < 2) return (cm_clustered){NAN, NAN, NAN, NAN};
-    double s0 = 0, s2 = 0, ww = 0, v1 = 0, v2 = 0;
+    if (G < 2) return (cm_clustered){NAN, NAN, NAN, NAN, NAN};
+    double s0 = 0, s2 = 0, s3 = 0, ww = 0, v1 = 0, v2 = 0;
     for (int64_t g = 0; g < G; g++) {
         double rest = fmax(1 - w[g], 1e-12), v = w[g] * w[g] / rest;
         s0 += r[g] * r[g];
         s2 += r[g] * r[g] / rest;
+        s3 += r[g] * r[g] / (rest * rest);
         ww += w[g] * w[g];
         v1 += v;
         v2 += v * v;
     }
-    double df = 1 / (ww + v1 * v1 - v2);
-    return (cm_clustered){sqrt(s0), sqrt(s0 * (double)G / (double)(G - 1)), sqrt(s2),
-                          fmin(fmax(df, 1), (double)(G - 1))};
+    double df = 1 / (ww + v1 * v1 - v2), most = (double)(G - 1);
+    return (cm_clustered){sqrt(s0), sqrt(s0 * (double)G / most), sqrt(s2), sqrt(s3),
+                          fmin(fmax(df, 1), most)};
 }
 
 cm_clustered cm_cluster_ratio(const double *num, const double *den, int64_t G,
@@ -60,7 +61,7 @@ cm_clustered cm_cluster_ratio(const double *num, const double *den, int64_t G,
     return out;
 }
 
-/* ---- sign-flip permutation ---------------------------------------------------------------- */
+/* ---- sign-flip permutation -------------------------------------------------------- */
 
 enum { MAX_EXACT = 20 };
 

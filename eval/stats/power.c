@@ -49,7 +49,7 @@ int64_t cm_n_t(double delta, double sd, double alpha, double power, int sides) {
 
 double cm_design_effect(double m, double icc) { return 1 + (m - 1) * icc; }
 
-/* ---- McNemar's exact test, without conditioning on the number of changed items ------------- */
+/* ---- McNemar's exact test, without conditioning on the number of changed items ---- */
 
 /* Smallest b that is significant among m changed items; m + 1 if none is. */
 static int64_t critical(int64_t m, double alpha) {
@@ -75,20 +75,19 @@ double cm_power_mcnemar(int64_t n, double pb, double pc, double alpha) {
 }
 
 double cm_mde_mcnemar(int64_t n, double psi, double alpha, double power) {
-    double lo = 0, hi = 1 - psi / 2;
-    if (cm_power_mcnemar(n, psi / 2 + hi, psi / 2, alpha) < power) return INFINITY;
-    double guess = cm_mde(sqrt(fmax(psi, 1 / (double)n) / (double)n), alpha, power, 1);
-    if (cm_power_mcnemar(n, fmin(psi / 2 + 3 * guess, 1 - psi / 2), psi / 2, alpha) >= power)
-        hi = fmin(hi, 3 * guess);
+    double lo = 0, hi = fmin(1, fmax(0, 1 - psi)), half = psi / 2;
+    if (cm_power_mcnemar(n, half + hi, half, alpha) < power) return INFINITY;
+    double guess = 3 * cm_mde(sqrt(fmax(psi, 1 / (double)n) / (double)n), alpha, power, 1);
+    if (guess < hi && cm_power_mcnemar(n, half + guess, half, alpha) >= power) hi = guess;
     for (int i = 0; i < 60 && hi - lo > 1e-3 * hi; i++) {
         double mid = (lo + hi) / 2;
-        if (cm_power_mcnemar(n, psi / 2 + mid, psi / 2, alpha) < power) lo = mid;
+        if (cm_power_mcnemar(n, half + mid, half, alpha) < power) lo = mid;
         else hi = mid;
     }
     return hi;
 }
 
-/* ---- planning from estimated errors --------------------------------------------------------- */
+/* ---- planning from estimated errors ----------------------------------------------- */
 
 /* An estimated error is the true one times about N(1, 1 / 2 df).  The later experiment
  * exceeds crit if Z + k R1 > crit R2, a normal variable of mean k - crit and variance

@@ -51,7 +51,7 @@ static void normal_p(double u, double mean, double var, bool correct, double *le
     *two = fmin(1, 2 * cm_norm_cdf(-fmax(0, fabs(d) - cc) / se));
 }
 
-/* ---- Wilcoxon: Biometrics Bulletin 1 (1945); zeros by Pratt, JASA 54 (1959) --------------- */
+/* ---- Wilcoxon: Biometrics Bulletin 1 (1945); zeros by Pratt, JASA 54 (1959) ------- */
 
 /* P[W+ = w] for n untied differences, w = 0..n(n+1)/2; w[r] by adding rank after rank. */
 static void signed_rank_exact(cm_wilcoxon *r, int64_t n) {
@@ -106,7 +106,7 @@ cm_wilcoxon cm_wilcoxon_test(const double *d, int64_t n, cm_zeros zeros, bool ex
     return r;
 }
 
-/* ---- Mann and Whitney 1947 ------------------------------------------------------------- */
+/* ---- Mann and Whitney 1947 -------------------------------------------------------- */
 
 /* Distribution function of U without ties, cdf[0..nx*ny]: subsets of nx among the ranks
  * 1..nx+ny by sum, one rank at a time, as a fraction of all subsets. */

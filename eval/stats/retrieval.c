@@ -52,7 +52,7 @@ double cm_ndcg(const double *rel, int64_t n, int64_t k, bool exponential) {
     return ideal > 0 ? cm_dcg(rel, n, k, exponential) / ideal : NAN;
 }
 
-/* ---- repetition ---------------------------------------------------------------------------- */
+/* ---- repetition ------------------------------------------------------------------- */
 
 typedef struct {
     const int32_t *at;

@@ -23,7 +23,7 @@ double cm_e_one(int64_t b, int64_t c) {
     return 2 * tail * cm_e_two(b, c);
 }
 
-/* ---- bets ---------------------------------------------------------------------------------- */
+/* ---- bets ------------------------------------------------------------------------- */
 
 typedef struct {
     double b, c, same, theta;
@@ -69,7 +69,7 @@ double cm_e_bet(int64_t b, int64_t c, int64_t n, double theta) {
     return exp(most + log(sum * h / 3 * (1 - theta)));
 }
 
-/* ---- means ---------------------------------------------------------------------------------- */
+/* ---- means ------------------------------------------------------------------------ */
 
 double cm_e_mean(double z, double t, double rho2) {
     double v = t * rho2 + 1, s = z * sqrt(t);

@@ -15,7 +15,7 @@ typedef struct cm_interval {
     double lo, hi;
 } cm_interval;
 
-/* ---- distributions (dist.c) --------------------------------------------------------- */
+/* ---- distributions (dist.c) ------------------------------------------------------- */
 
 double cm_norm_cdf(double z);
 double cm_norm_quantile(double p);            /* -inf, inf at 0, 1 */
@@ -31,7 +31,7 @@ double cm_binom_cdf(int64_t k, int64_t n, double p); /* P[X <= k] */
 /* Smallest k with P[X <= k] >= q. */
 int64_t cm_binom_quantile(double q, int64_t n, double p);
 
-/* ---- 0/1 scores (count.c) ----------------------------------------------------------- */
+/* ---- 0/1 scores (count.c) --------------------------------------------------------- */
 
 typedef struct cm_mcnemar {
     double one;      /* exact, one-sided: P[Bin(b+c, 1/2) >= b], small where losses prevail */
@@ -63,7 +63,7 @@ double cm_tango_p(int64_t b, int64_t c, int64_t n, double theta);
 /* The theta where that p is alpha: the net loss is below it with confidence 1 - alpha. */
 double cm_tango_upper(int64_t b, int64_t c, int64_t n, double alpha);
 
-/* ---- means (mean.c) ----------------------------------------------------------------- */
+/* ---- means (mean.c) --------------------------------------------------------------- */
 
 typedef struct cm_ttest {
     double mean, sd, se, t, df, p_two, p_less, p_greater;
@@ -73,10 +73,11 @@ cm_ttest cm_paired_t(const double *d, int64_t n); /* one sample of differences *
 /* Cluster-robust error of an estimate that is a sum of cluster contributions.  r: residual
  * contributions [G], summing to 0, in units of the estimate; w: the clusters' shares of the
  * weight, summing to 1.  se0: CR0, sqrt(sum r^2) (Miller 2024); se1: with G/(G-1); se2: CR2,
- * r^2 / (1 - w), unbiased for unequal sizes; df: Bell and McCaffrey's degrees of freedom for
- * it, G-1 where the sizes are equal.  G < 2: NaN. */
+ * r^2 / (1 - w), unbiased where items are independent; se3: CR3, r^2 / (1 - w)^2, the
+ * jackknife's, for clusters that vary as a whole.  df: Bell and McCaffrey's degrees of freedom
+ * of se2, G-1 where sizes are equal.  G < 2: NaN. */
 typedef struct cm_clustered {
-    double se0, se1, se2, df;
+    double se0, se1, se2, se3, df;
 } cm_clustered;
 cm_clustered cm_cluster_se(const double *r, const double *w, int64_t G);
 /* Estimate sum num / sum den over clusters and its errors; a mean has den = cluster size. */
@@ -93,7 +94,7 @@ typedef struct cm_signflip {
 } cm_signflip;
 cm_signflip cm_signflip_test(const double *s, int64_t G, int64_t draws, uint64_t seed);
 
-/* ---- ranks (rank.c) ------------------------------------------------------------------ */
+/* ---- ranks (rank.c) --------------------------------------------------------------- */
 
 typedef enum { CM_ZERO_WILCOX, CM_ZERO_PRATT, CM_ZERO_SPLIT } cm_zeros;
 typedef struct cm_wilcoxon {
@@ -119,7 +120,7 @@ cm_mann_whitney cm_mann_whitney_test(const double *x, int64_t nx, const double *
 /* Ranks 1..n with ties averaged; returns sum of t^3 - t over ties. */
 double cm_ranks(const double *x, int64_t n, double *rank);
 
-/* ---- bootstrap (boot.c) -------------------------------------------------------------- */
+/* ---- bootstrap (boot.c) ----------------------------------------------------------- */
 
 /* A statistic of weighted units: w[i] says how often unit i counts. */
 typedef double (*cm_boot_fn)(const int32_t *w, int64_t n, void *ctx);
@@ -153,14 +154,14 @@ cm_boot cm_bootstrap2(cm_boot2_fn fn, void *ctx, int64_t na, int64_t nb, int64_t
 double cm_quantile(const double *sorted, int64_t n, double q);
 void cm_sort(double *x, int64_t n);
 
-/* ---- many tests (multi.c) -------------------------------------------------------------- */
+/* ---- many tests (multi.c) --------------------------------------------------------- */
 
 /* Adjusted p-values; in and out may be the same array.  NaN stays NaN and counts not. */
 void cm_holm(const double *p, int64_t n, double *adj);
 void cm_bh(const double *p, int64_t n, double *adj);
 void cm_by(const double *p, int64_t n, double *adj);
 
-/* ---- margins, power, sizes (power.c) --------------------------------------------------- */
+/* ---- margins, power, sizes (power.c) ---------------------------------------------- */
 
 typedef struct cm_tost {
     double p_low, p_high, p; /* of "<= -margin", of ">= margin", their maximum */
@@ -188,7 +189,7 @@ double cm_mde_mcnemar(int64_t n, double psi, double alpha, double power);
  * both experiments' errors are estimated.  crit: the critical value (t or z). */
 double cm_plan_distance(double crit, double power, double df, double scale);
 
-/* ---- sequential (seq.c) ---------------------------------------------------------------- */
+/* ---- sequential (seq.c) ----------------------------------------------------------- */
 
 typedef struct cm_sprt {
     double llr, upper, lower;
@@ -210,26 +211,26 @@ double cm_e_mean(double z, double t, double rho2);
 double cm_e_rho2(double t0, double alpha);
 double cm_e_mean_z(double e, double t, double rho2);
 
-/* ---- calibration (calib.c) --------------------------------------------------------------- */
+/* ---- calibration (calib.c) -------------------------------------------------------- */
 
-typedef struct cm_ece {
+typedef struct cm_ece_stat {
     double ece, mce;
     double null;     /* expected ECE of a perfectly calibrated model with these confidences */
     cm_interval ci;  /* bootstrap percentile */
-} cm_ece;
+} cm_ece_stat;
 /* Bins of equal width, ((k, k+1] / bins).  right: 0/1 (or shares).  w: multiplicities or
  * NULL.  Returns ECE; mce may be NULL. */
 double cm_ece_value(const double *conf, const double *right, const int32_t *w, int64_t n,
                     int bins, double *mce);
 /* With interval and null value from `draws` (0: NaN). */
-cm_ece cm_ece_test(const double *conf, const double *right, int64_t n, int bins,
+cm_ece_stat cm_ece_test(const double *conf, const double *right, int64_t n, int bins,
                    int64_t draws, uint64_t seed, double level);
 double cm_brier(const double *conf, const double *right, int64_t n); /* mean squared error */
 /* Multi-class: sum over k of (p_k - [k = gold])^2, 0 to 2. */
 double cm_brier_multi(const double *p, int k, int gold);
 double cm_kl(const double *p, const double *q, int64_t n); /* nats */
 
-/* ---- rankings, repetition (retrieval.c) --------------------------------------------------- */
+/* ---- rankings, repetition (retrieval.c) ------------------------------------------- */
 
 /* rel: relevance in rank order [n]; relevant = greater than 0; all: how many relevant there
  * are.  Nothing relevant: NaN. */

@@ -1,0 +1,176 @@
+/* decide.c -- PASS, FAIL or INCONCLUSIVE, and what size it would take (ADR 7).
+ *
+ * PASS: the bound excludes a loss as large as the margin.  FAIL: a loss is significant after
+ * Holm and the bound does not exclude it.  So a PASS needs evidence, and so does a FAIL. */
+#include "compare/compare_int.h"
+
+#include <math.h>
+
+const char *cm_verdict_text(cm_verdict v) {
+    static const char *const text[] = {"PASS", "FAIL", "INCONCLUSIVE", "SKIPPED"};
+    return text[v];
+}
+
+cm_exit cm_verdict_exit(cm_verdict v) {
+    CM_ASSERT(v != CM_VERDICT_SKIPPED, "an overall verdict is never SKIPPED");
+    return v == CM_VERDICT_PASS   ? CM_EXIT_OK
+           : v == CM_VERDICT_FAIL ? CM_EXIT_CHECK
+                                  : CM_EXIT_UNSURE;
+}
+
+/* ---- detectable loss -------------------------------------------------------------- */
+
+enum { PLAN_SEQ = 500 }; /* as in test.c */
+
+/* Critical value, in standard errors, at one-sided level a. */
+static double critical(const cm_metric_cmp *m, const cm_metric_stat *st, const cm_regress_conf *c,
+                       double a, double scale) {
+    if (c->sequential)
+        return cm_e_mean_z(1 / a, (double)m->groups * scale, cm_e_rho2(PLAN_SEQ, c->alpha));
+    return cm_t_quantile(1 - a, st->df * scale);
+}
+
+/* Share of items that change by chance: all changes but what stands out as a loss or gain.
+ * One change more, since none seen does not mean that there are none. */
+static double chance_changes(int64_t b, int64_t c, int64_t n) {
+    double all = (double)(b + c), net = fabs((double)(b - c));
+    return fmin(1, (all + 1 - fmax(0, net - 2 * sqrt(all))) / (double)n);
+}
+
+/* Loss that leaves the bound below -margin with probability `power`: margin less the bound's
+ * distance, plus what chance takes. */
+static double mde_of_bound(double margin, double se, double crit, double power, double df) {
+    return margin + cm_plan_distance(-crit, power, df, 1) * se;
+}
+
+static double mde_counts(const cm_metric_cmp *m, const cm_metric_stat *st, const cm_regress_conf *c,
+                         double a) {
+    double n = (double)m->n, psi = chance_changes(m->losses, m->gains, m->n);
+    double loss = c->sequential
+                      ? (critical(m, st, c, a, 1) + cm_norm_quantile(c->power)) * sqrt(psi / n)
+                      : cm_mde_mcnemar(m->n, psi, a, c->power);
+    double crit = c->sequential ? critical(m, st, c, c->alpha, 1) : cm_norm_quantile(1 - c->alpha);
+    double most = fmax(loss, m->margin);
+    double other = mde_of_bound(m->margin, sqrt((psi + most) / n), crit, c->power, INFINITY);
+    return fmax(loss, other);
+}
+
+static double mde_means(const cm_metric_cmp *m, const cm_metric_stat *st, const cm_regress_conf *c,
+                        double a) {
+    double loss;
+    if (st->sparse)
+        loss = st->scale *
+               cm_mde_mcnemar(m->groups, chance_changes(st->lost, st->gained, m->groups), a,
+                              c->power);
+    else if (!c->sequential && st->route == CM_BY_T && st->nonzero <= 20 &&
+             exp2(-(double)st->nonzero) > a)
+        return INFINITY; /* all clusters together cannot be significant */
+    else
+        loss = cm_plan_distance(critical(m, st, c, a, 1), c->power, st->df, 1) * st->se;
+    double crit = critical(m, st, c, c->alpha, 1);
+    return fmax(loss, mde_of_bound(m->margin, st->se, crit, c->power, st->df));
+}
+
+/* ---- needed size ------------------------------------------------------------------ */
+
+/* Items for PASS with probability `power` where nothing was lost; 0/1 scores.  Tango's
+ * statistic has another variance under the margin than without a loss. */
+static double need_counts(const cm_metric_cmp *m, const cm_regress_conf *c, double power) {
+    double d = fmin(m->margin, 0.999), n = (double)m->n;
+    double seen = (double)(m->losses + m->gains) + 1, psi = fmin(1, seen / n);
+    double z0 = cm_norm_quantile(1 - c->alpha), z1 = cm_norm_quantile(power), need = n;
+    for (int i = 0; i < 30; i++) {
+        if (c->sequential) z0 = cm_e_mean_z(1 / c->alpha, need, cm_e_rho2(PLAN_SEQ, c->alpha));
+        double q = cm_tango_gain_rate(psi / 2, psi / 2, 1, d);
+        double wide = cm_plan_distance(z0, power, 2 * seen, 1e9) / (z0 + z1);
+        double s = z0 * sqrt(2 * q + d * (1 - d)) + z1 * sqrt(psi);
+        need = wide * wide * s * s / (d * d);
+    }
+    return ceil(fmax(need, log(c->alpha) / log1p(-d)));
+}
+
+static double need_means(const cm_metric_cmp *m, const cm_metric_stat *st, const cm_regress_conf *c,
+                         double power) {
+    double scale = 1, margin = m->margin;
+    for (int i = 0; i < 60; i++) {
+        double df = fmax(1 / scale, st->df), crit = critical(m, st, c, c->alpha, scale);
+        double k = cm_plan_distance(crit, power, df, scale);
+        double next = k * st->se / margin;
+        if (!isfinite(next)) return INFINITY;
+        /* Damped: more items make the critical value smaller. */
+        scale = fmin(fmax(sqrt(scale * next * next), 2 / (double)m->groups), 1e9);
+    }
+    double groups = (double)m->groups * scale;
+    if (st->sparse)
+        groups = fmax(groups, log(c->alpha) / log1p(-fmin(margin / st->scale, 0.999)));
+    return ceil(groups * (double)m->n / (double)m->groups);
+}
+
+/* Seeds and items add up: either alone may not suffice. */
+static void need_seeds(cm_metric_cmp *m, const cm_metric_stat *st, const cm_regress_conf *c,
+                       double power) {
+    double k = cm_plan_distance(cm_t_quantile(1 - c->alpha, st->df), power, st->df, 1);
+    double room = m->margin / k;
+    room *= room;
+    m->n_needed = room > st->var_seeds
+                      ? ceil((double)m->n * st->var_items / (room - st->var_seeds))
+                      : INFINITY;
+    int seeds = m->seeds_base > m->seeds_cand ? m->seeds_base : m->seeds_cand;
+    m->seeds_needed = room > st->var_items ? ceil(seeds * st->var_seeds / (room - st->var_items))
+                                           : INFINITY;
+}
+
+static void sizes(cm_metric_cmp *m, const cm_metric_stat *st, const cm_regress_conf *c,
+                  int family) {
+    double a = c->alpha / family, power = 1 - (1 - c->power) / family;
+    if (st->route == CM_BY_SAME) return;
+    m->mde = st->route == CM_BY_COUNTS ? mde_counts(m, st, c, a) : mde_means(m, st, c, a);
+    if (m->margin <= 0) m->n_needed = INFINITY;
+    else if (st->route == CM_BY_COUNTS) m->n_needed = need_counts(m, c, power);
+    else if (st->route == CM_BY_SEEDS) need_seeds(m, st, c, power);
+    else m->n_needed = need_means(m, st, c, power);
+}
+
+/* ---- verdict ---------------------------------------------------------------------- */
+
+static void explain(cm_metric_cmp *m, const cm_metric_stat *st, const cm_regress_conf *c,
+                    bool lost) {
+    char at_most[32], text[96];
+    snprintf(at_most, sizeof at_most, "%.4g", -m->bound);
+    double sure = 100 * (1 - c->alpha);
+    size_t cap = sizeof m->reason;
+    if (st->route == CM_BY_SAME)
+        snprintf(m->reason, cap, "the same model with the same scores on all items");
+    else if (m->verdict == CM_VERDICT_PASS && lost)
+        snprintf(m->reason, cap, "a real loss (p = %.2g), but tolerable: below the margin of %s "
+                 "with %g%% confidence", m->p_holm, m->margin_text, sure);
+    else if (m->verdict == CM_VERDICT_PASS)
+        snprintf(m->reason, cap, "%s with %g%% confidence; the margin is %s (%.4g)",
+                 m->bound > 0 ? "a gain" : "any loss is below the margin", sure, m->margin_text,
+                 m->margin);
+    else if (m->verdict == CM_VERDICT_FAIL)
+        snprintf(m->reason, cap, "a loss of %.4g (p = %.2g after Holm), perhaps up to %s; the "
+                 "margin is %s (%.4g)", -st->gain, m->p_holm, at_most, m->margin_text, m->margin);
+    else {
+        if (m->margin <= 0)
+            snprintf(text, sizeof text, "with a margin of 0 only a significant gain passes");
+        else if (!isfinite(m->n_needed) && isfinite(m->seeds_needed))
+            snprintf(text, sizeof text, "%.0f seeds a side would do", m->seeds_needed);
+        else if (!isfinite(m->n_needed))
+            snprintf(text, sizeof text, "no number of items would do");
+        else
+            snprintf(text, sizeof text, "%.0f items would do if nothing was lost", m->n_needed);
+        snprintf(m->reason, cap, "no significant loss, but up to %s is not excluded; the margin "
+                 "is %s (%.4g); %s", isinf(m->bound) ? "any" : at_most, m->margin_text, m->margin,
+                 text);
+    }
+}
+
+void cm_metric_decide(cm_metric_cmp *m, const cm_metric_stat *st, const cm_regress_conf *c,
+                      int family) {
+    bool lost = m->p_holm < c->alpha, safe = m->bound > -m->margin;
+    if (st->route == CM_BY_SAME) safe = true;
+    m->verdict = safe ? CM_VERDICT_PASS : lost ? CM_VERDICT_FAIL : CM_VERDICT_INCONCLUSIVE;
+    sizes(m, st, c, family);
+    explain(m, st, c, lost);
+}
