@@ -56,9 +56,9 @@ static double null_ece(const double *conf, int64_t n, int bins, int64_t draws,
     return sum / (double)draws;
 }
 
-cm_ece_stat cm_ece_test(const double *conf, const double *right, int64_t n, int bins,
+cm_ece cm_ece_test(const double *conf, const double *right, int64_t n, int bins,
                    int64_t draws, uint64_t seed, double level) {
-    cm_ece_stat r = {NAN, NAN, NAN, {NAN, NAN}};
+    cm_ece r = {NAN, NAN, NAN, {NAN, NAN}};
     r.ece = cm_ece_value(conf, right, NULL, n, bins, &r.mce);
     if (n < 1 || draws < 1) return r;
     ece_ctx c = {conf, right, bins};

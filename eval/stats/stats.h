@@ -213,17 +213,17 @@ double cm_e_mean_z(double e, double t, double rho2);
 
 /* ---- calibration (calib.c) -------------------------------------------------------- */
 
-typedef struct cm_ece_stat {
+typedef struct cm_ece {
     double ece, mce;
     double null;     /* expected ECE of a perfectly calibrated model with these confidences */
     cm_interval ci;  /* bootstrap percentile */
-} cm_ece_stat;
+} cm_ece;
 /* Bins of equal width, ((k, k+1] / bins).  right: 0/1 (or shares).  w: multiplicities or
  * NULL.  Returns ECE; mce may be NULL. */
 double cm_ece_value(const double *conf, const double *right, const int32_t *w, int64_t n,
                     int bins, double *mce);
 /* With interval and null value from `draws` (0: NaN). */
-cm_ece_stat cm_ece_test(const double *conf, const double *right, int64_t n, int bins,
+cm_ece cm_ece_test(const double *conf, const double *right, int64_t n, int bins,
                    int64_t draws, uint64_t seed, double level);
 double cm_brier(const double *conf, const double *right, int64_t n); /* mean squared error */
 /* Multi-class: sum over k of (p_k - [k = gold])^2, 0 to 2. */
