@@ -203,6 +203,9 @@ typedef struct cm_kind {
     const char *metrics; /* reported unless the task says otherwise; names with blanks */
     const char *extra;   /* reported on request only; or NULL */
     const char *primary;
+    /* Questions have no beginnings in common: asked in order, so that an interrupted
+     * evaluation keeps the first ones.  Else all at once, as the engine likes best. */
+    bool in_order;
     /* One of the two.  row: fill q (its id and group are set) from a row of data; false
      * with a sentence without place, which the caller adds.  build: add all questions. */
     bool (*row)(cm_eval_task *t, const cm_row *r, cm_question *q, cm_err *err);

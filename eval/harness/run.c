@@ -255,7 +255,7 @@ static bool evaluate(cm_eval_run *r, const char *dir, cm_err *err) {
                (long long)total);
     cm_engine_count count = { 0 };
     double begin = cm_now();
-    ok = ok && cm_run_ask(r, o, done, total, &count, err);
+    ok = ok && cm_run_ask(r, o, &count, err);
     if (ok && !cm_signal_stop()) ok = finish(r, o, &count, cm_now() - begin, err);
     else if (ok) cm_log(CM_LOG_WARN, "%s: interrupted; the same command goes on from here", dir);
     cm_results_close(o);

@@ -21,7 +21,8 @@ typedef struct asker {
         cm_buf text;
         bool open, ended;
     } *voice;
-    int64_t items, total; /* finished, all tasks together */
+    int64_t first;        /* request that the engine's request 0 is */
+    double tokens;        /* answered, all tasks together */
     cm_progress *progress;
     int end, eos;   /* tokens that end a generation, or -1 */
     cm_err *err;
@@ -62,24 +63,32 @@ static bool settle(asker *a, int64_t k) {
     cm_buf_free(&detail);
     a->left[k] = -1;
     if (!ok) return fail(a);
-    cm_progress_show(a->progress, (double)++a->items, "task=%s", a->t->name);
     return true;
 }
 
+static double tokens_of(const cm_ask *q) { return q->n + q->max_new; }
+
 static bool answered(asker *a, int64_t request) {
     int64_t k = a->of[request];
+    a->tokens += tokens_of(a->ask[request]);
+    cm_progress_show(a->progress, a->tokens, "task=%s", a->t->name);
     bool ok = --a->left[k] > 0 || settle(a, k);
     return ok && !cm_signal_stop();
 }
 
 /* ---- scoring ------------------------------------------------------------------------- */
 
-static bool scored(void *ctx, int64_t i) { return answered(ctx, i); }
+static bool scored(void *ctx, int64_t i) {
+    asker *a = ctx;
+    return answered(a, a->first + i);
+}
 
 static cm_engine_conf engine_conf(const asker *a) {
     const cm_eval_conf *e = &a->run->app->conf.eval;
     return (cm_engine_conf){ .batch = (int)e->batch };
 }
+
+enum { SLICE = 64 }; /* requests asked together where they come in order */
 
 static bool score_all(asker *a, int64_t n, cm_engine_count *count) {
     cm_pool *p = &a->t->pool;
@@ -91,8 +100,14 @@ static bool score_all(asker *a, int64_t n, cm_engine_count *count) {
         a->request[i] = (cm_request){ q->token, q->n, q->first, q->logp, q->greedy };
     }
     cm_engine_conf conf = engine_conf(a);
-    return cm_engine_score(&a->run->model->model, &conf, a->request, n, scored, a, count,
-                           a->err) || cm_signal_stop();
+    bool ok = true;
+    for (a->first = 0; ok && a->first < n && !cm_signal_stop();) {
+        int64_t part = a->t->kind->in_order && n - a->first > SLICE ? SLICE : n - a->first;
+        ok = cm_engine_score(&a->run->model->model, &conf, a->request + a->first, part, scored,
+                             a, count, a->err);
+        a->first += part;
+    }
+    return ok || cm_signal_stop();
 }
 
 /* ---- generating ---------------------------------------------------------------------- */
@@ -207,13 +222,19 @@ static bool ask_task(asker *a, cm_engine_count *count) {
     return ok;
 }
 
-bool cm_run_ask(cm_eval_run *r, cm_results_out *o, int64_t done, int64_t total,
-                cm_engine_count *count, cm_err *err) {
+bool cm_run_ask(cm_eval_run *r, cm_results_out *o, cm_engine_count *count, cm_err *err) {
     cm_progress progress;
-    cm_progress_open(&progress, "eval", "items", (double)total, 5, r->app->progress, NULL);
-    cm_progress_show(&progress, (double)done, "task=%s", r->task[0].name);
-    asker a = { .run = r, .out = o, .items = done, .total = total, .progress = &progress,
-                .err = err };
+    double all = 0, left = 0;
+    for (int i = 0; i < r->n_tasks; i++)
+        for (int64_t k = 0; k < r->task[i].n; k++)
+            for (int q = 0; q < r->task[i].q[k].n_asks; q++) {
+                double n = tokens_of(&r->task[i].q[k].ask[q]);
+                all += n;
+                if (!cm_results_has(o, i, k)) left += n;
+            }
+    cm_progress_open(&progress, "eval", "tok", all, 5, r->app->progress, NULL);
+    cm_progress_show(&progress, all - left, "task=%s", r->task[0].name);
+    asker a = { .run = r, .out = o, .tokens = all - left, .progress = &progress, .err = err };
     bool ok = true;
     for (int i = 0; ok && i < r->n_tasks && !cm_signal_stop(); i++) {
         a.t = &r->task[i];

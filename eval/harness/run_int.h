@@ -6,9 +6,7 @@
 
 /* Questions of all tasks; says how many were cut to the context. */
 bool cm_run_build(cm_eval_run *r, cm_err *err);
-/* Ask what is not yet in `o`, score and add it.  True also after a stop signal.  done of
- * total items are there already. */
-bool cm_run_ask(cm_eval_run *r, cm_results_out *o, int64_t done, int64_t total,
-                cm_engine_count *count, cm_err *err);
+/* Ask what is not yet in `o`, score and add it.  True also after a stop signal. */
+bool cm_run_ask(cm_eval_run *r, cm_results_out *o, cm_engine_count *count, cm_err *err);
 
 #endif

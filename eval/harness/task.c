@@ -244,6 +244,31 @@ static bool compile_all(cm_eval_task *t, cm_err *err) {
                         err);
 }
 
+static bool check_template(const cm_eval_task *t, const char *key, const char *s, cm_err *err) {
+    cm_err why;
+    return cm_template_check(s, &why) || cm_conf_bad(&t->file, err, key, "%s", why.msg);
+}
+
+static bool check_texts(const cm_eval_task *t, cm_err *err) {
+    const cm_task_conf *c = t->c;
+    const struct { const char *key, *s; } template[] = {
+        { "task.id", c->id }, { "task.group", c->group }, { "task.prompt", c->prompt },
+        { "task.target", c->target }, { "task.last_word", c->last_word },
+        { "task.text", c->text }, { "task.shot_target", c->shot_target },
+        { "task.answer", c->answer }
+    };
+    bool ok = true;
+    for (size_t i = 0; ok && i < sizeof template / sizeof *template; i++)
+        ok = check_template(t, template[i].key, template[i].s, err);
+    for (int i = 0; ok && i < c->choices.n; i++)
+        ok = check_template(t, "task.choices", c->choices.v[i], err);
+    for (int i = 0; ok && i < c->stop.n; i++)
+        ok = *c->stop.v[i] || cm_conf_bad(&t->file, err, "task.stop", "an empty text");
+    if (ok && *c->where && (!strchr(c->where, '=') || *c->where == '='))
+        ok = cm_conf_bad(&t->file, err, "task.where", "want field=value, found '%s'", c->where);
+    return ok;
+}
+
 /* Identity of the definition: its keys with their values, whatever the file looks like. */
 static void define(cm_eval_task *t) {
     cm_buf b = { 0 };
@@ -283,7 +308,8 @@ bool cm_task_open(cm_eval_task *t, const char *name, const cm_eval_conf *eval,
     bool ok = cm_conf_check(&t->file, err);
     if (!ok) all_mistakes(&t->file, err);
     t->name = *t->c->name ? t->c->name : stem(&t->pool, t->path);
-    ok = ok && pick_kind(t, err) && pick_metrics(t, err) && compile_all(t, err);
+    ok = ok && pick_kind(t, err) && pick_metrics(t, err) && check_texts(t, err) &&
+         compile_all(t, err);
     if (ok) define(t);
     t->shots = t->c->shots;
     if (!ok) cm_task_close(t);

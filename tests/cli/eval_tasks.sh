@@ -1,0 +1,132 @@
+#!/bin/sh
+# eval_tasks.sh -- tasks from the command line: results, resuming, prompts, refusals.
+. tests/cli/lib.sh
+model
+E="$BIN/eval --threads 1 --quiet --model $M"
+T=tests/eval
+"$BIN/world" --kind eval --split test --seed 4 --count 300 --out "$tmp/world_eval.jsonl"
+all=$T/choice.yaml,$T/letters.yaml,$T/pairs.yaml,$T/cloze.yaml,$T/blank.yaml,$T/contexts.yaml
+all=$all,$T/several.yaml,$T/sums.yaml,$T/stories.yaml
+
+# ---- what comes out
+expect_out "every form of task" \
+    "choice +acc .*12 .*5 groups.*pairs +acc .* 1 tied.*cloze +ppl_item.*several +acc.*sums.*stories" \
+    $E --tasks "$all" --out "$tmp/r"
+json "results.json" "$tmp/r/results.json"
+zstd -dcq "$tmp/r/items.jsonl.zst" >"$tmp/items.jsonl"
+json "items" "$tmp/items.jsonl"
+same "an item a line" "$(wc -l <"$tmp/items.jsonl")" 39
+same "no partial file is left" "$(ls "$tmp/r" | tr '\n' ' ')" "items.jsonl.zst results.json "
+same "the tied pair counts one half" "$(grep '"same/1"' "$tmp/items.jsonl" | sed 's/.*"acc":\([0-9.]*\).*"acc_first":\([0-9.]*\).*/\1 \2/')" "0.5 1"
+digits() { sed 's/"perf":{[^}]*}//; s/"time[^,]*,//g' "$1/results.json" | sed 's/"machine":{[^}]*}//; s/"eval.batch":[0-9]*//'; }
+for how in "eval.batch=1" "eval.batch=4" "--threads 3"; do
+    $BIN/eval --threads 1 --quiet --model "$M" --tasks "$all" --out "$tmp/b" --if-done=redo $how >/dev/null
+    check "the same items: $how" cmp "$tmp/b/items.jsonl.zst" "$tmp/r/items.jsonl.zst"
+    same "the same results: $how" "$(digits "$tmp/b")" "$(digits "$tmp/r")"
+done
+$E --tasks "$T/stories.yaml,$T/cloze.yaml" --tasks "$T/choice.yaml" --out "$tmp/o" >/dev/null
+same "a task alone or in company" "$(zstd -dcq "$tmp/o/items.jsonl.zst" | sort | sha256sum)" \
+    "$(grep -E '"task":"(stories|cloze|choice)"' "$tmp/items.jsonl" | sort | sha256sum)"
+$E --tasks "$T/choice.yaml" --json --out "$tmp/j" >"$tmp/j.json"
+check "--json is results.json" cmp "$tmp/j.json" "$tmp/j/results.json"
+expect_out "the world's own tasks" "world_choice +acc .*groups.*world_pairs +acc .*world_generate +exact_match" \
+    $E --tasks world_choice,world_pairs,world_generate eval.data="$tmp" eval.limit=12 --out "$tmp/w"
+expect_out "tasks of the project by name" "blimp +pairs +acc .*gsm8k +generate" $E --list-tasks
+expect_out "the same list" "hellaswag +choice" $E --tasks list
+expect_out "--dry-run counts" "^choice +choice +12 items" $E --tasks "$T/choice.yaml" --dry-run --out "$tmp/none"
+absent "--dry-run writes nothing" "$tmp/none"
+expect_out "its place in the run of the checkpoint" "runs/tiny/eval/choice@[0-9a-f]{12}" \
+    $E --tasks "$T/choice.yaml"
+cp -rL "$M" "$tmp/loose"
+expect_out "or in the current folder" "eval-loose/choice@[0-9a-f]{12}" \
+    sh -c "cd $tmp && $(pwd)/$BIN/eval --quiet --model loose --tasks $(pwd)/$T/choice.yaml"
+
+# ---- prompts
+expect_out "--show" "item en-1, group farm.*<s>Question: What does the hen lay\?.*Answer:\[\[ an egg\]\].*2 of 6.*\[\[ a stone" \
+    $E --tasks "$T/choice.yaml" --show 1
+expect_out "--show of a generation" "Answer: 9 minus 9.*Question: What is 2 plus 3\?.*\[\[up to 12 tokens\]\].*reference: 2 plus" \
+    $E --tasks "$T/sums.yaml" --show 1
+expect_out "the chat template" "<s><.user.>Question: What does the hen lay\? Answer:<.end.><.assistant.>\[\[an egg\]\]" \
+    $E --tasks "$T/choice.yaml" --show 1 eval.chat=true
+expect_out "eval.shots" "Q: What do owls do at night\? A: Owls hunt at night. +Q: What falls" \
+    $E --tasks "$T/several.yaml" --show 1 eval.shots=1
+
+# ---- going on
+"$BIN/world" --kind eval --split test --seed 8 --count 4000 --out "$tmp/many.jsonl"
+sed 's/world_eval/many/; s/^task:/task:\n  name: many/' eval/tasks/world_choice.yaml >"$tmp/many.yaml"
+L="$E --tasks $tmp/many.yaml eval.data=$tmp"
+$L --out "$tmp/whole" >/dev/null
+# A shell's background job ignores SIGINT, so TERM.
+$L --out "$tmp/cut" >"$tmp/.out" 2>"$tmp/.err" &
+pid=$!
+i=0
+while [ "$(wc -l 2>/dev/null <"$tmp/cut/items.partial.jsonl" || echo 0)" -lt 40 ] && [ $i -lt 400 ]; do
+    i=$((i + 1)); sleep 0.02
+done
+kill -TERM $pid
+wait $pid 2>/dev/null
+same "interrupted: dies of the signal" $? 143
+kept=$(($(wc -l <"$tmp/cut/items.partial.jsonl") - 1))
+same "what was done is kept, and not all" "$([ $kept -ge 30 ] && [ $kept -lt "$(zstd -dcq "$tmp/whole/items.jsonl.zst" | wc -l)" ] && echo yes)" yes
+expect "another setting does not go on" 2 "another eval.shots was interrupted here" $L --out "$tmp/cut" eval.shots=1
+expect "other tasks do not go on" 2 "other tasks or items was interrupted here" $E --tasks "$T/choice.yaml" --out "$tmp/cut"
+same "and nothing of it is lost" "$(($(wc -l <"$tmp/cut/items.partial.jsonl") - 1))" $kept
+printf '{"task":"many","id":"torn' >>"$tmp/cut/items.partial.jsonl"
+check "the same command goes on" $L --out "$tmp/cut"
+check "to the same items" cmp "$tmp/cut/items.jsonl.zst" "$tmp/whole/items.jsonl.zst"
+same "and the same results" "$(digits "$tmp/cut")" "$(digits "$tmp/whole")"
+expect "a finished result is not redone" 2 "holds a finished evaluation.*--if-done" $L --out "$tmp/cut"
+expect_out "--if-done=skip shows it" "many +acc" $L --out "$tmp/cut" --if-done=skip
+expect "--if-done=skip, but it is another's" 2 "finished evaluation of another model, other tasks" \
+    $E --tasks "$T/choice.yaml" --out "$tmp/cut" --if-done=skip
+expect_out "--if-done=redo" "many +acc" $L --out "$tmp/cut" --if-done=redo eval.limit=5
+expect "--if-done=maybe" 2 "want fail, skip or redo" $L --if-done=maybe
+
+# ---- refusals
+expect "no such task" 2 "no task 'blinp'; did you mean 'blimp'" $E --tasks blinp
+expect "no such file" 2 "none.yaml" $E --tasks "$tmp/none.yaml"
+expect "no task at all" 2 "names no task" $E --tasks ,
+expect "a task twice" 2 "asked for twice" $E --tasks "$T/choice.yaml,$T/choice.yaml"
+expect "tasks and text" 2 "without --text" $E --tasks "$T/choice.yaml" --text "$T/stories.txt"
+expect "no model" 2 "--model" "$BIN/eval" --tasks "$T/choice.yaml"
+expect "missing data" 2 "tests/eval/../../none.jsonl: task x wants this file|none.jsonl: task .* wants this file" \
+    $E --tasks lambada_openai eval.data="$tmp"
+task() { printf 'task:\n  kind: choice\n  data: [x.jsonl]\n  prompt: "{q}"\n  choices: [c]\n  gold: g\n%b' "$1" >"$tmp/x.yaml"; printf '%b' "$2" >"$tmp/x.jsonl"; }
+good='{"q":"x","c":["a","b"],"g":0}\n'
+refuse() { name=$1 want=$2 regex=$3; task "$4" "$5"; expect "$name" "$want" "$regex" $E --tasks "$tmp/x.yaml" --out "$tmp/x.out"; }
+refuse "broken YAML" 2 "x.yaml:8:1: error: not valid YAML" '  stop: [a\n' "$good"
+refuse "an unknown key" 2 "x.yaml:7:3: error: unknown key 'task.shot'; did you mean 'task.shots'" '  shot: 1\n' "$good"
+refuse "a bad type" 2 "x.yaml:7:10: error: task.shots = two" '  shots: two\n' "$good"
+refuse "two mistakes, both told" 2 "x.yaml:7:3: error.*x.yaml:8:10: error" '  shot: 1\n  shots: two\n' "$good"
+refuse "empty data" 4 "no items in x.jsonl" '' ''
+refuse "no answer" 4 "x.jsonl:2: no field 'g'" '' "$good"'{"q":"x","c":["a","b"]}\n'
+refuse "no choices" 4 "x.jsonl:1: no field 'c'" '' '{"q":"x","g":0}\n'
+refuse "the right choice is none of them" 4 "x.jsonl:1: the right choice is '7'" '' '{"q":"x","c":["a","b"],"g":7}\n'
+refuse "an id twice" 4 "x.jsonl:2: id '1' was used before .*x.jsonl:1" '  id: "{g}1"\n  id: ""\n' "$good"
+refuse "an id twice" 4 "x.jsonl:2: id 'i0' was used before .*x.jsonl:1" '  id: "i{g}"\n' "$good$good"
+refuse "broken JSON" 4 "x.jsonl:2:1: not valid JSON" '' "$good"'oops\n'
+absent "nothing was written" "$tmp/x.out"
+task '' "$good"
+expect "a file in the way" 2 "x.jsonl: is a file" $E --tasks "$tmp/x.yaml" --out "$tmp/x.jsonl"
+mkdir "$tmp/mine"; echo precious >"$tmp/mine/notes"
+expect "a folder of other things" 2 "mine: holds something that is no evaluation" $E --tasks "$tmp/x.yaml" --out "$tmp/mine"
+echo '{"kind":"other"}' >"$tmp/mine/results.json"
+expect "even with redo" 2 "mine: holds something that is no" $E --tasks "$tmp/x.yaml" --out "$tmp/mine" --if-done=redo
+same "it is untouched" "$(cat "$tmp/mine/notes")" precious
+expect "out that cannot be made" "[12]" "x.jsonl" $E --tasks "$tmp/x.yaml" --out "$tmp/x.jsonl/below"
+long=$(printf 'word %.0s' $(seq 400))
+task '' '{"q":"'"$long"'","c":["a","b"],"g":0}\n'
+expect "longer than the context: cut and told" 0 "x: 1 of 1 items are longer than the context of 128 tokens and were cut from the left" \
+    $E --tasks "$tmp/x.yaml" --out "$tmp/long"
+same "and recorded" "$(zstd -dcq "$tmp/long/items.jsonl.zst" | grep -c '"cut":[1-9]')" 1
+task '' "$good"
+cp -rL "$M" "$tmp/nan"
+chmod -R u+w "$tmp/nan"
+size=$(wc -c <"$tmp/nan/model.safetensors")
+printf '\000\000\300\177' | dd of="$tmp/nan/model.safetensors" bs=1 seek=$((size - 4)) conv=notrunc 2>/dev/null
+(cd "$tmp/nan" && sha256sum $(awk '{print $2}' SHA256SUMS | tr -d '*') >SUMS && mv SUMS SHA256SUMS)
+expect "weights that are not numbers" 4 "log-probability that is no finite number" \
+    "$BIN/eval" --quiet --model "$tmp/nan" --tasks "$tmp/x.yaml" --out "$tmp/nan.out"
+absent "and no result" "$tmp/nan.out/results.json"
+DISK_FULL_BYTES="50 600" disk_full "results" "$tmp/full.out" $E --tasks "$tmp/x.yaml" --out "$tmp/full.out"
+finish
