@@ -149,6 +149,8 @@ install: all ## install the tools as PREFIX/bin/chimera-TOOL with man pages
 	    install -d $(DESTDIR)$(PREFIX)/share/man/man1 && \
 	    $(BIN)/$$t --help=man > $(DESTDIR)$(PREFIX)/share/man/man1/chimera-$$t.1 || exit 1; \
 	done
+	@install -d $(DESTDIR)$(PREFIX)/share/chimera/tasks
+	@install -m 644 eval/tasks/*.yaml $(DESTDIR)$(PREFIX)/share/chimera/tasks
 clean: ## remove build/
 	rm -rf build
 help: ## list the targets

@@ -12,16 +12,17 @@
 
 bool cm_tasks_open(const char *const *words, int n, const cm_eval_conf *eval,
                    cm_eval_task **task, int *n_tasks, cm_err *err) {
-    *task = NULL;
     *n_tasks = 0;
     bool ok = true;
+    size_t most = (size_t)n + 1;
+    for (int i = 0; i < n; i++)
+        for (const char *p = words[i]; *p; p++) most += *p == ',';
+    *task = calloc(most, sizeof **task); /* an open task points into itself: no moving */
+    CM_ASSERT(*task, "out of memory: tasks");
     for (int i = 0; ok && i < n; i++) {
         char *copy = cm_strf("%s", words[i]), *rest = copy;
         for (char *name; ok && (name = strsep(&rest, ","));) {
             if (!*name) continue;
-            *task = realloc(*task, (size_t)(*n_tasks + 1) * sizeof **task);
-            CM_ASSERT(*task, "out of memory: tasks");
-            for (int k = 0; k < *n_tasks; k++) (*task)[k].c = &(*task)[k].file.task; /* moved */
             cm_eval_task *t = &(*task)[*n_tasks];
             ok = cm_task_open(t, name, eval, err);
             *n_tasks += ok;

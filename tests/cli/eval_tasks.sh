@@ -10,12 +10,12 @@ all=$all,$T/several.yaml,$T/sums.yaml,$T/stories.yaml
 
 # ---- what comes out
 expect_out "every form of task" \
-    "choice +acc .*12 .*5 groups.*pairs +acc .* 1 tied.*cloze +ppl_item.*several +acc.*sums.*stories" \
+    "choice +acc .*12 .*5 groups.*pairs +acc .* 1 tied.*cloze +greedy.*several +acc.*sums.*stories" \
     $E --tasks "$all" --out "$tmp/r"
 json "results.json" "$tmp/r/results.json"
 zstd -dcq "$tmp/r/items.jsonl.zst" >"$tmp/items.jsonl"
 json "items" "$tmp/items.jsonl"
-same "an item a line" "$(wc -l <"$tmp/items.jsonl")" 39
+same "an item a line" "$(wc -l <"$tmp/items.jsonl")" 37
 same "no partial file is left" "$(ls "$tmp/r" | tr '\n' ' ')" "items.jsonl.zst results.json "
 same "the tied pair counts one half" "$(grep '"same/1"' "$tmp/items.jsonl" | sed 's/.*"acc":\([0-9.]*\).*"acc_first":\([0-9.]*\).*/\1 \2/')" "0.5 1"
 digits() { sed 's/"perf":{[^}]*}//; s/"time[^,]*,//g' "$1/results.json" | sed 's/"machine":{[^}]*}//; s/"eval.batch":[0-9]*//'; }
@@ -44,7 +44,7 @@ expect_out "or in the current folder" "eval-loose/choice@[0-9a-f]{12}" \
 # ---- prompts
 expect_out "--show" "item en-1, group farm.*<s>Question: What does the hen lay\?.*Answer:\[\[ an egg\]\].*2 of 6.*\[\[ a stone" \
     $E --tasks "$T/choice.yaml" --show 1
-expect_out "--show of a generation" "Answer: 9 minus 9.*Question: What is 2 plus 3\?.*\[\[up to 12 tokens\]\].*reference: 2 plus" \
+expect_out "--show of a generation" "Question: What is 2 plus 3\?.Answer:\[\[up to 12 tokens\]\].*reference: 2 plus 3 is 5" \
     $E --tasks "$T/sums.yaml" --show 1
 expect_out "the chat template" "<s><.user.>Question: What does the hen lay\? Answer:<.end.><.assistant.>\[\[an egg\]\]" \
     $E --tasks "$T/choice.yaml" --show 1 eval.chat=true
@@ -89,7 +89,7 @@ expect "no task at all" 2 "names no task" $E --tasks ,
 expect "a task twice" 2 "asked for twice" $E --tasks "$T/choice.yaml,$T/choice.yaml"
 expect "tasks and text" 2 "without --text" $E --tasks "$T/choice.yaml" --text "$T/stories.txt"
 expect "no model" 2 "--model" "$BIN/eval" --tasks "$T/choice.yaml"
-expect "missing data" 2 "tests/eval/../../none.jsonl: task x wants this file|none.jsonl: task .* wants this file" \
+expect "missing data" 2 "lambada_openai_lmeval.jsonl.zst: task lambada_openai wants this file.*eval.data" \
     $E --tasks lambada_openai eval.data="$tmp"
 task() { printf 'task:\n  kind: choice\n  data: [x.jsonl]\n  prompt: "{q}"\n  choices: [c]\n  gold: g\n%b' "$1" >"$tmp/x.yaml"; printf '%b' "$2" >"$tmp/x.jsonl"; }
 good='{"q":"x","c":["a","b"],"g":0}\n'
@@ -102,7 +102,6 @@ refuse "empty data" 4 "no items in x.jsonl" '' ''
 refuse "no answer" 4 "x.jsonl:2: no field 'g'" '' "$good"'{"q":"x","c":["a","b"]}\n'
 refuse "no choices" 4 "x.jsonl:1: no field 'c'" '' '{"q":"x","g":0}\n'
 refuse "the right choice is none of them" 4 "x.jsonl:1: the right choice is '7'" '' '{"q":"x","c":["a","b"],"g":7}\n'
-refuse "an id twice" 4 "x.jsonl:2: id '1' was used before .*x.jsonl:1" '  id: "{g}1"\n  id: ""\n' "$good"
 refuse "an id twice" 4 "x.jsonl:2: id 'i0' was used before .*x.jsonl:1" '  id: "i{g}"\n' "$good$good"
 refuse "broken JSON" 4 "x.jsonl:2:1: not valid JSON" '' "$good"'oops\n'
 absent "nothing was written" "$tmp/x.out"
@@ -122,8 +121,10 @@ same "and recorded" "$(zstd -dcq "$tmp/long/items.jsonl.zst" | grep -c '"cut":[1
 task '' "$good"
 cp -rL "$M" "$tmp/nan"
 chmod -R u+w "$tmp/nan"
-size=$(wc -c <"$tmp/nan/model.safetensors")
-printf '\000\000\300\177' | dd of="$tmp/nan/model.safetensors" bs=1 seek=$((size - 4)) conv=notrunc 2>/dev/null
+# The largest float all over the embedding: finite, but no logit made from it is.
+head=$(($(od -An -tu8 -N8 "$tmp/nan/model.safetensors") + 8))
+yes "$(printf '\377\377\177\177')" | tr -d '\n' | head -c 51200 |
+    dd of="$tmp/nan/model.safetensors" bs=1 seek=$head conv=notrunc 2>/dev/null
 (cd "$tmp/nan" && sha256sum $(awk '{print $2}' SHA256SUMS | tr -d '*') >SUMS && mv SUMS SHA256SUMS)
 expect "weights that are not numbers" 4 "log-probability that is no finite number" \
     "$BIN/eval" --quiet --model "$tmp/nan" --tasks "$tmp/x.yaml" --out "$tmp/nan.out"
