@@ -8,7 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* ---- a tokenizer and tasks to try ------------------------------------------------------- */
+/* ---- a tokenizer and tasks to try ---------------------------------------------------- */
 
 /* Bytes, a blank, letters, and a few merges, so that a border can fall inside a token. */
 static cm_loaded model;
@@ -99,7 +99,7 @@ static cm_item score(const cm_eval_task *t, int64_t k) {
     return it;
 }
 
-/* ---- parity -------------------------------------------------------------------------------- */
+/* ---- parity -------------------------------------------------------------------------- */
 
 static void same_as_golden(const char *name, const cJSON *golden) {
     cm_eval_task t;
@@ -193,7 +193,7 @@ TEST(ties_and_tokens) {
     cm_spm_close(model.spm);
 }
 
-/* ---- tokens ------------------------------------------------------------------------------------ */
+/* ---- tokens -------------------------------------------------------------------------- */
 
 /* Decoded context and continuation with a bar between, BOS and markers by name. */
 static char *shown(const cm_ask *a) {
@@ -276,7 +276,7 @@ TEST(documents_in_windows) {
     cm_spm_close(model.spm);
 }
 
-/* ---- few-shot ------------------------------------------------------------------------------------ */
+/* ---- few-shot ------------------------------------------------------------------------ */
 
 TEST(examples_never_hold_the_item) {
     open_model(true, 100000);
@@ -322,7 +322,7 @@ TEST(examples_never_hold_the_item) {
     cm_spm_close(model.spm);
 }
 
-/* ---- rows ------------------------------------------------------------------------------------------ */
+/* ---- rows ---------------------------------------------------------------------------- */
 
 TEST(forms_of_data) {
     open_model(true, 1000);
@@ -349,13 +349,14 @@ TEST(forms_of_data) {
     must(&t, "task:\n  kind: text\n  data: [d.txt]\n  split: line\n");
     CHECK(t.n == 3 && !strcmp(t.q[2].prompt, "three"));
     cm_task_close(&t);
-    must(&t, "task:\n  kind: text\n  data: [d.txt]\n  split: blank\n  replace: [\"(t)\", \"$1T\"]\n");
+    must(&t, "task:\n  kind: text\n  data: [d.txt]\n  split: blank\n"
+             "  replace: [\"(t)\", \"$1T\"]\n");
     CHECK(t.n == 2 && !strcmp(t.q[0].prompt, "one\ntTwo"));
     cm_task_close(&t);
     cm_spm_close(model.spm);
 }
 
-/* ---- generated answers -------------------------------------------------------------------------- */
+/* ---- generated answers --------------------------------------------------------------- */
 
 static void judged(cm_eval_task *t, int k, const char *out, const char *metric, double want) {
     t->q[k].ask->text = out;
@@ -400,7 +401,7 @@ TEST(filters_and_checkers) {
     cm_spm_close(model.spm);
 }
 
-/* ---- identity ------------------------------------------------------------------------------------- */
+/* ---- identity ------------------------------------------------------------------------ */
 
 TEST(hashes_are_of_what_is_asked) {
     put("c.jsonl", "{\"q\":\"x\",\"c\":[\"a\",\"b\"],\"g\":0}\n");
@@ -430,7 +431,7 @@ TEST(hashes_are_of_what_is_asked) {
     cm_spm_close(model.spm);
 }
 
-/* ---- refusals -------------------------------------------------------------------------------------- */
+/* ---- refusals ------------------------------------------------------------------------ */
 
 TEST(mistakes_have_a_place) {
     static const struct { const char *rows, *yaml, *want; int code; } bad[] = {
@@ -439,14 +440,16 @@ TEST(mistakes_have_a_place) {
         { "", "task:\n  shots: many\n", "t.yaml:2:10: error: task.shots = many is not", 2 },
         { "", "task:\n  kind: [choice\n", "t.yaml:3:1: error: not valid YAML", 2 },
         { "", "task:\n  prompt: \"{a\"\n", "t.yaml:2:11: error: task.prompt: a brace", 2 },
-        { "", "task:\n  filter: \"(\"\n", "t.yaml:2:11: error: task.filter: '(': not a regular", 2 },
+        { "", "task:\n  filter: \"(\"\n",
+          "t.yaml:2:11: error: task.filter: '(': not a regular", 2 },
         { "", "task:\n  replace: [\"a\"]\n", "task.replace: 1 texts", 2 },
         { "", "task:\n  kind: cloze\n  metrics: [acc]\n", "'acc' is no metric of kind cloze", 2 },
         { "", "task:\n  primary: greedy\n", "primary metric 'greedy' is not among", 2 },
         { "", "task:\n  kind: generate\n  stop: [\"\"]\n", "task.stop: an empty text", 2 },
         { "", "task:\n  where: \"k\"\n", "task.where: want field=value", 2 },
         { "", CHOICE, "no items in c.jsonl", 4 },
-        { "{\"q\":\"x\",\"c\":[\"a\",\"b\"],\"g\":2}\n", CHOICE, "c.jsonl:1: the right choice is '2'", 4 },
+        { "{\"q\":\"x\",\"c\":[\"a\",\"b\"],\"g\":2}\n", CHOICE,
+          "c.jsonl:1: the right choice is '2'", 4 },
         { "{\"q\":\"x\",\"c\":[\"a\",\"b\"]}\n", CHOICE, "c.jsonl:1: no field 'g'", 4 },
         { "\n{\"q\":\"x\",\"c\":[],\"g\":0}\n", CHOICE, "c.jsonl:2: 0 choices", 4 },
         { "{\"q\":\"x\",\"c\":[\"a\",\"\"],\"g\":0}\n", CHOICE, "c.jsonl:1: choice 2 is empty", 4 },
@@ -459,7 +462,8 @@ TEST(mistakes_have_a_place) {
         { "{\"id\":\"i\",\"q\":\"x\",\"c\":[\"a\",\"b\"],\"g\":0}\n"
           "{\"id\":\"i\",\"q\":\"y\",\"c\":[\"a\",\"b\"],\"g\":0}\n", CHOICE,
           "c.jsonl:2: id 'i' was used before", 4 },
-        { "{\"q\":\"x\",\"c\":[\"a\",\"b\"],\"g\":0}\n", CHOICE "  shots: 1\n", "1 examples are wanted", 4 },
+        { "{\"q\":\"x\",\"c\":[\"a\",\"b\"],\"g\":0}\n", CHOICE "  shots: 1\n",
+          "1 examples are wanted", 4 },
         { "{\"a\":\"\"}\n", "task:\n  kind: generate\n  data: [c.jsonl]\n  answer: \"{a}\"\n",
           "c.jsonl:1: an empty answer", 4 },
         { "{\"a\":\"\"}\n", "task:\n  kind: cloze\n  data: [c.jsonl]\n  last_word: \"{a}\"\n",
@@ -503,7 +507,8 @@ TEST(patterns_give_up) {
     cm_buf_free(&row);
     cm_eval_task t;
     cm_err err = { 0 };
-    CHECK(!make(&t, "task:\n  kind: text\n  data: [c.jsonl]\n  replace: ['^(\\w+\\w+)*(a)?$', \"\"]\n", &err));
+    CHECK(!make(&t, "task:\n  kind: text\n  data: [c.jsonl]\n"
+                    "  replace: ['^(\\w+\\w+)*(a)?$', \"\"]\n", &err));
     CHECKF(err.code == CM_EXIT_DATA && strstr(err.msg, "could not be applied"), "%s", err.msg);
     cm_spm_close(model.spm);
 }
