@@ -5,7 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { MAX_GRAM = 64 };
+enum { MAX_GRAM = 64, RING = MAX_GRAM + 1 };
 static const uint64_t BASE = 0x9E3779B97F4A7C15u; /* odd, so that shifting loses nothing */
 
 typedef struct {
@@ -29,6 +29,11 @@ struct cm_contam {
     slot *table;
     int64_t cap_table; /* a power of two; 0 until the first scan */
     int64_t scanned;
+    /* the document passing by: its last prefixes, place i at i mod RING, and units so far */
+    uint64_t prefix[MAX_GRAM + 1];
+    int64_t at;
+    int size[MAX_GRAM], n_sizes;
+    cm_buf word;
 };
 
 static uint64_t mix(uint64_t x) { /* splitmix64's finaliser */
@@ -59,6 +64,7 @@ void cm_contam_close(cm_contam *c) {
     free(c->item);
     free(c->gram);
     free(c->table);
+    cm_buf_free(&c->word);
     free(c);
 }
 
@@ -196,42 +202,34 @@ static void index_items(cm_contam *c) {
 
 /* ---- the corpus passes by ------------------------------------------------------------- */
 
-typedef struct {
-    uint64_t p[MAX_GRAM + 1]; /* the last prefixes, place i at i mod (MAX_GRAM + 1) */
-    int64_t i;
-    int size[MAX_GRAM], n_sizes;
-} passing;
-
-static passing pass(cm_contam *c) {
+void cm_contam_document(cm_contam *c) {
     if (!c->cap_table) index_items(c);
-    passing s = { .i = 0 };
+    c->at = 0;
+    c->n_sizes = 0;
     for (int n = 1; n <= MAX_GRAM; n++)
-        if (c->sizes[n]) s.size[s.n_sizes++] = n;
-    return s;
+        if (c->sizes[n]) c->size[c->n_sizes++] = n;
 }
 
-static void step(cm_contam *c, passing *s, uint64_t unit) {
-    enum { RING = MAX_GRAM + 1 };
-    uint64_t to = s->p[s->i % RING] * BASE + unit;
-    s->i++;
-    s->p[s->i % RING] = to;
-    for (int k = 0; k < s->n_sizes && s->size[k] <= s->i; k++) {
-        slot *at = find(c, window(c, to, s->p[(s->i - s->size[k]) % RING], s->size[k]));
-        if (at->hash) at->hit = true;
+static void step(cm_contam *c, uint64_t unit) {
+    uint64_t to = c->prefix[c->at % RING] * BASE + unit;
+    c->at++;
+    c->prefix[c->at % RING] = to;
+    for (int k = 0; k < c->n_sizes && c->size[k] <= c->at; k++) {
+        uint64_t from = c->prefix[(c->at - c->size[k]) % RING];
+        slot *s = find(c, window(c, to, from, c->size[k]));
+        if (s->hash) s->hit = true;
     }
     c->scanned++;
 }
 
 void cm_contam_scan_words(cm_contam *c, const char *text, size_t bytes) {
-    passing s = pass(c);
-    cm_buf word = { 0 };
-    for (size_t at = 0; next_word(text, bytes, &at, &word);) step(c, &s, word_hash(&word));
-    cm_buf_free(&word);
+    CM_ASSERT(c->cap_table, "text before its document");
+    for (size_t at = 0; next_word(text, bytes, &at, &c->word);) step(c, word_hash(&c->word));
 }
 
 void cm_contam_scan_ids(cm_contam *c, const int32_t *id, int64_t n) {
-    passing s = pass(c);
-    for (int64_t i = 0; i < n; i++) step(c, &s, id_hash(id[i]));
+    CM_ASSERT(c->cap_table, "tokens before their document");
+    for (int64_t i = 0; i < n; i++) step(c, id_hash(id[i]));
 }
 
 int64_t cm_contam_scanned(const cm_contam *c) { return c->scanned; }

@@ -2,6 +2,7 @@
 #include "harness/harness.h"
 
 #include <ctype.h>
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -156,5 +157,106 @@ bool cm_fertility_add(cm_fertility *whole, cm_fertility *script, const cm_spm *s
         at += len + 1;
     }
     free(id);
+    return ok;
+}
+
+/* ---- report -------------------------------------------------------------------------- */
+
+static double ratio(int64_t a, int64_t b) { return b ? (double)a / (double)b : NAN; }
+
+static void row_json(cm_buf *b, const char *key, const cm_fertility *f, bool lines) {
+    cm_json_open(b, key, '{');
+    cm_json_i64(b, "words", f->words);
+    cm_json_i64(b, "tokens", f->tokens);
+    cm_json_i64(b, "bytes", f->bytes);
+    cm_json_i64(b, "chars", f->chars);
+    cm_json_f64(b, "tokens_per_word", ratio(f->tokens, f->words));
+    cm_json_f64(b, "bytes_per_token", ratio(f->bytes, f->tokens));
+    cm_json_f64(b, "chars_per_token", ratio(f->chars, f->tokens));
+    cm_json_f64(b, "continued_words", ratio(f->continued, f->words));
+    cm_json_f64(b, "byte_fallback", ratio(f->fallback, f->tokens));
+    cm_json_f64(b, "unknown", ratio(f->unknown, f->tokens));
+    if (lines) {
+        cm_json_i64(b, "lines", f->lines);
+        cm_json_i64(b, "lines_changed", f->changed);
+    }
+    cm_json_close(b, '{');
+}
+
+static void row_text(cm_buf *b, const char *name, const cm_fertility *f) {
+    cm_buf_addf(b, "%-28s %10lld %8.3f %8.3f %8.3f %9.1f%% %8.2f%%", name,
+                (long long)f->words, ratio(f->tokens, f->words), ratio(f->bytes, f->tokens),
+                ratio(f->chars, f->tokens), 100 * ratio(f->continued, f->words),
+                100 * ratio(f->fallback, f->tokens));
+}
+
+static void file_report(const char *path, const cm_fertility *whole,
+                        const cm_fertility *script, bool json, cm_buf *b) {
+    if (json) {
+        cm_json_open(b, NULL, '{');
+        cm_json_str(b, "file", path);
+        row_json(b, "all", whole, true);
+        cm_json_open(b, "scripts", '{');
+        for (int k = 0; k < CM_N_SCRIPTS; k++)
+            if (script[k].words) row_json(b, cm_script_name(k), &script[k], false);
+        cm_json_close(b, '{');
+        cm_json_close(b, '{');
+        return;
+    }
+    row_text(b, path, whole);
+    if (whole->changed) cm_buf_addf(b, "  %lld of %lld lines", (long long)whole->changed,
+                                    (long long)whole->lines);
+    else cm_buf_addf(b, "  none");
+    cm_buf_addf(b, "\n");
+    for (int k = 0; k < CM_N_SCRIPTS; k++) {
+        if (!script[k].words) continue;
+        char *name = cm_strf("  %s", cm_script_name(k));
+        row_text(b, name, &script[k]);
+        cm_buf_addf(b, "\n");
+        free(name);
+    }
+}
+
+static bool measure_file(const cm_spm *spm, const char *path, cm_fertility *whole,
+                         cm_fertility *script, cm_err *err) {
+    cm_src *src = cm_src_open(path, err);
+    if (!src) return false;
+    bool ok = true;
+    for (bool end = false; ok;) {
+        cm_line l;
+        size_t bad;
+        ok = cm_src_line(src, (size_t)1 << 28, &l, &end, err);
+        if (!ok || end) break;
+        if (l.too_long || !cm_utf8_valid(l.s, l.n, &bad))
+            ok = cm_fail(err, CM_EXIT_DATA, "%s:%llu: %s", path, (unsigned long long)l.number,
+                         l.too_long ? "the line is longer than 256 MiB" : "invalid UTF-8");
+        else if (l.n) ok = cm_fertility_add(whole, script, spm, l.s, l.n, err);
+    }
+    cm_src_close(src);
+    return ok && (whole->words || cm_fail(err, CM_EXIT_USAGE, "%s: holds no words", path));
+}
+
+bool cm_fertility_report(const cm_spm *spm, const char *const *path, int n, bool json,
+                         cm_buf *out, cm_err *err) {
+    bool ok = true;
+    if (json) {
+        cm_json_open(out, NULL, '{');
+        cm_json_str(out, "tokenizer_sha256", cm_spm_hash(spm));
+        cm_json_i64(out, "vocab_size", cm_spm_vocab(spm));
+        cm_json_open(out, "files", '[');
+    } else {
+        cm_buf_addf(out, "%-28s %10s %8s %8s %8s %10s %9s  %s\n", "file and script", "words",
+                    "tok/word", "byte/tok", "char/tok", "continued", "fallback", "changed");
+    }
+    for (int i = 0; ok && i < n; i++) {
+        cm_fertility whole = { 0 }, script[CM_N_SCRIPTS] = { { 0 } };
+        ok = measure_file(spm, path[i], &whole, script, err);
+        if (ok) file_report(path[i], &whole, script, json, out);
+    }
+    if (json) {
+        cm_json_close(out, '[');
+        cm_json_close(out, '{');
+        cm_buf_addf(out, "\n");
+    }
     return ok;
 }

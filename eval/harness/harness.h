@@ -235,6 +235,7 @@ struct cm_eval_task {
     cm_question *q;
     struct cm_task_int *in; /* rows, examples, compiled expressions */
     void *own;              /* of the kind */
+    struct cm_item_overlap *overlap; /* [n] with the corpora of --contamination; or NULL */
 };
 /* Read FILE, or NAME.yaml from the folders of cm_task_folders.  The model is not needed
  * for this.  Mistakes: CM_EXIT_USAGE with file:line:col. */
@@ -389,7 +390,9 @@ cm_contam *cm_contam_open(int n, int least);
 void cm_contam_close(cm_contam *c);
 int cm_contam_add_words(cm_contam *c, const char *text, size_t bytes); /* item's number */
 int cm_contam_add_ids(cm_contam *c, const int32_t *id, int64_t n);
-/* One document of the corpus; grams do not cross documents. */
+/* The corpus: a document begins, then its pieces in order, none ending inside a word; grams
+ * do not cross documents. */
+void cm_contam_document(cm_contam *c);
 void cm_contam_scan_words(cm_contam *c, const char *text, size_t bytes);
 void cm_contam_scan_ids(cm_contam *c, const int32_t *id, int64_t n);
 typedef struct cm_overlap {
@@ -401,6 +404,18 @@ cm_overlap cm_contam_item(const cm_contam *c, int item);
 int64_t cm_contam_scanned(const cm_contam *c); /* units seen in the corpus */
 /* The words of a text as compared, single spaces between. */
 void cm_contam_normal(const char *text, size_t n, cm_buf *out);
+
+/* What is known of an item of a task: overlap in words, and in tokens. */
+typedef struct cm_item_overlap {
+    cm_overlap words, tokens;
+} cm_item_overlap;
+/* Scan the corpora (data-set folders, whose training documents count; text; JSON lines with
+ * eval.field) for the items of all tasks, built without few-shot examples; fills each task's
+ * overlap[n], malloc'ed, freed with the task. */
+bool cm_tasks_contaminate(cm_eval_task *task, int n_tasks, const cm_loaded *model,
+                          const char *const *corpus, int n, cm_err *err);
+/* Member "contamination" of an item's detail. */
+void cm_overlap_json(cm_buf *b, const cm_item_overlap *o);
 
 /* ---- tokenizer fertility -------------------------------------------------------------- */
 
@@ -418,6 +433,16 @@ typedef struct cm_fertility {
  * a word belongs to the script of its first letter, white space to the word after it). */
 bool cm_fertility_add(cm_fertility *whole, cm_fertility *script, const cm_spm *spm,
                       const char *text, size_t n, cm_err *err);
+/* Fertility of the tokenizer on each file, by script: a table, or JSON. */
+bool cm_fertility_report(const cm_spm *spm, const char *const *path, int n, bool json,
+                         cm_buf *out, cm_err *err);
+
+/* ---- retrieval ------------------------------------------------------------------------- */
+
+/* A retrieval pipeline's questions, passages and answers (JSON lines, docs/PROBES.md) as a
+ * result folder; *table gets what a person reads.  CM_EXIT_DATA with file and line. */
+bool cm_retrieval_eval(const char *path, const char *dir, const cm_eval_conf *conf, bool redo,
+                       cm_buf *table, cm_err *err);
 
 /* ---- the quantization card: one model against another --------------------------------- */
 

@@ -57,6 +57,7 @@ static bool settle(asker *a, int64_t k) {
     int cut = 0;
     for (int i = 0; i < q->n_asks; i++) cut = q->ask[i].cut > cut ? q->ask[i].cut : cut;
     if (cut) cm_json_i64(&detail, "cut", cut);
+    if (a->t->overlap) cm_overlap_json(&detail, &a->t->overlap[k]);
     cm_json_close(&detail, '{');
     it.detail = detail.s;
     bool ok = cm_results_add(a->out, a->task, k, &it, a->err);

@@ -320,6 +320,7 @@ void cm_task_close(cm_eval_task *t) {
     struct cm_task_int *in = t->in;
     if (!in) return;
     if (t->own && t->kind->close) t->kind->close(t);
+    free(t->overlap);
     cm_regex_close(in->filter);
     cm_regex_close(in->flexible);
     for (int i = 0; i < in->n_ignore; i++) cm_regex_close(in->ignore[i]);

@@ -351,7 +351,11 @@ TEST(overlap_is_what_a_naive_search_finds) {
         int32_t id[DOC];
         for (int i = 0; i < DOC; i++) id[i] = doc[d][i];
         spell(doc[d], DOC, &text);
-        cm_contam_scan_words(words, text.s, text.n);
+        size_t half = (size_t)(strchr(text.s + text.n / 2, ',') - text.s) + 1;
+        cm_contam_document(words);
+        cm_contam_scan_words(words, text.s, half); /* in two pieces */
+        cm_contam_scan_words(words, text.s + half, text.n - half);
+        cm_contam_document(ids);
         cm_contam_scan_ids(ids, id, DOC);
     }
     CHECK(cm_contam_scanned(words) == DOCS * DOC);
