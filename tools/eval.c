@@ -323,16 +323,23 @@ static bool show_tasks(cm_eval_run *r, int64_t n, cm_err *err) {
     return ok;
 }
 
-static bool run_tasks(job *j, cm_err *err) {
-    cm_words names = { 0 };
+/* Every value of a repeatable option; free v. */
+static cm_words values(const job *j, const char *option) {
+    cm_words w = { 0 };
     const char *s;
-    while ((s = cm_app_text_at(j->app, "tasks", names.n))) {
-        names.v = realloc(names.v, (size_t)(names.n + 1) * sizeof *names.v);
-        CM_ASSERT(names.v, "out of memory: names of tasks");
-        names.v[names.n++] = s;
+    while ((s = cm_app_text_at(j->app, option, w.n))) {
+        w.v = realloc(w.v, (size_t)(w.n + 1) * sizeof *w.v);
+        CM_ASSERT(w.v, "out of memory: values of --%s", option);
+        w.v[w.n++] = s;
     }
+    return w;
+}
+
+static bool run_tasks(job *j, cm_err *err) {
+    cm_words names = values(j, "tasks"), corpus = values(j, "contamination");
     cm_eval_run r = { .app = j->app, .model = &j->l, .out = cm_app_text(j->app, "out"),
-                      .model_path = cm_app_text(j->app, "model") };
+                      .model_path = cm_app_text(j->app, "model"), .corpus = corpus.v,
+                      .n_corpus = corpus.n };
     int64_t show = 0;
     bool ok = if_done(j, &r.if_done, err) &&
               cm_app_i64(j->app, "show", 1, 1000000, &show, err) &&
@@ -343,6 +350,73 @@ static bool run_tasks(job *j, cm_err *err) {
                                    : cm_eval_tasks(&r, err);
     cm_tasks_close(r.task, r.n_tasks);
     free(names.v);
+    free(corpus.v);
+    return ok;
+}
+
+/* ---- other questions ---------------------------------------------------------------------- */
+
+/* The quantization card: --reference with --text. */
+static bool run_card(job *j, cm_err *err) {
+    cm_words text = values(j, "text");
+    cm_eval_task t;
+    cm_eval_run r = { .app = j->app, .model = &j->l, .out = cm_app_text(j->app, "out"),
+                      .model_path = cm_app_text(j->app, "model"), .task = &t, .n_tasks = 1 };
+    bool ok = if_done(j, &r.if_done, err) &&
+              (r.out || cm_fail(err, CM_EXIT_USAGE, "--reference leaves a result folder: --out "
+                                "DIR")) &&
+              (text.n || cm_fail(err, CM_EXIT_USAGE, "--reference goes with --text or --tasks")) &&
+              load_model(j, err) &&
+              cm_card_task(&t, text.v, text.n, &j->l, &j->app->conf.eval, err);
+    free(text.v);
+    if (!ok) return false;
+    ok = cm_eval_tasks(&r, err);
+    cm_task_close(&t);
+    cm_buf card = { 0 };
+    if (ok && !j->app->json && !cm_signal_stop()) ok = cm_card_table(r.out, &card, err);
+    if (ok && card.n) fputs(card.s, stdout);
+    cm_buf_free(&card);
+    return ok;
+}
+
+/* The tokenizer alone: a .model file, or a data set's folder; else the model's. */
+static cm_spm *open_tokenizer(job *j, cm_err *err) {
+    const char *path = cm_app_text(j->app, "tokenizer");
+    char *inside = cm_strf("%s/tokenizer.model", path);
+    cm_spm *s = cm_spm_open(cm_exists(inside) ? inside : path, err);
+    free(inside);
+    return s;
+}
+
+static bool run_fertility(job *j, cm_err *err) {
+    cm_spm *own = NULL;
+    if (cm_app_text(j->app, "tokenizer")) {
+        if (!(own = open_tokenizer(j, err))) return false;
+    } else if (!load_model(j, err)) {
+        return false;
+    }
+    cm_words files = values(j, "fertility");
+    cm_buf out = { 0 };
+    bool ok = cm_fertility_report(own ? own : j->l.spm, files.v, files.n, j->app->json, &out,
+                                  err);
+    if (ok) fputs(out.s, stdout);
+    cm_buf_free(&out);
+    free(files.v);
+    if (own) cm_spm_close(own);
+    return ok;
+}
+
+static bool run_retrieval(job *j, cm_err *err) {
+    const char *out = cm_app_text(j->app, "out");
+    cm_if_done what;
+    cm_buf table = { 0 };
+    if (!out)
+        return cm_fail(err, CM_EXIT_USAGE, "--retrieval leaves a result folder: --out DIR");
+    bool ok = if_done(j, &what, err) &&
+              cm_retrieval_eval(cm_app_text(j->app, "retrieval"), out, &j->app->conf.eval,
+                                what == CM_DONE_REDO, &table, err);
+    if (ok && !j->app->json) printf("%s%s\n", table.s, out);
+    cm_buf_free(&table);
     return ok;
 }
 
@@ -359,6 +433,13 @@ static bool run_job(job *j, cm_err *err) {
     bool text = cm_app_text(j->app, "text") || cm_app_text(j->app, "shards");
     if (cm_app_switch(j->app, "list-tasks") || (tasks && !strcmp(tasks, "list")))
         return list_tasks();
+    if (cm_app_text(j->app, "reference"))
+        j->app->conf.eval.reference = cm_app_text(j->app, "reference");
+    if (cm_app_text(j->app, "fertility")) return run_fertility(j, err);
+    if (cm_app_text(j->app, "retrieval")) return run_retrieval(j, err);
+    if (cm_app_text(j->app, "contamination") && !tasks)
+        return cm_fail(err, CM_EXIT_USAGE, "--contamination goes with --tasks");
+    if (*j->app->conf.eval.reference && !tasks) return run_card(j, err);
     if (tasks && text)
         return cm_fail(err, CM_EXIT_USAGE, "--tasks goes without --text and --shards");
     if (tasks) return run_tasks(j, err);
@@ -392,6 +473,12 @@ int main(int argc, char **argv) {
         { "list-tasks", NULL, "name the tasks there are" },
         { "show", "N", "print the first N prompts of each task and stop" },
         { "out", "PATH", "result folder of --tasks; else a file for the results as JSON" },
+        { "reference", "PATH", "compare with this model: divergence, perplexity ratio" },
+        { "contamination", "PATH", "look for the tasks' items in a data set or text; "
+                                   "repeatable" },
+        { "fertility", "FILE", "tokens a word and more, by script; repeatable" },
+        { "tokenizer", "PATH", "for --fertility without a model" },
+        { "retrieval", "FILE", "score a retrieval pipeline's questions (JSON lines)" },
         { "if-done", "WHAT", "for a finished result: fail (default), skip or redo" },
         { 0 },
     };
@@ -403,7 +490,8 @@ int main(int argc, char **argv) {
             "  eval --model runs/demo --tasks blimp,arc_easy eval.data=data\n"
             "  eval --model runs/demo/ckpt/latest --shards runs/demo-data\n"
             "  eval --model demo.gguf --text book.txt eval.context=512\n"
-            "  eval --model demo.gguf --text book.txt eval.mode=llama eval.context=256\n",
+            "  eval --model demo.gguf --text book.txt eval.mode=llama eval.context=256\n"
+            "  eval --model q8.gguf --reference demo.gguf --text book.txt --out card\n",
         .sections = "top eval",
         .options = options,
         .run = run,

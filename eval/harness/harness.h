@@ -241,6 +241,9 @@ struct cm_eval_task {
  * for this.  Mistakes: CM_EXIT_USAGE with file:line:col. */
 bool cm_task_open(cm_eval_task *t, const char *name, const cm_eval_conf *eval,
                   cm_err *err);
+/* The same from YAML in memory; `name` stands for the file. */
+bool cm_task_open_text(cm_eval_task *t, const char *name, const char *yaml,
+                       const cm_eval_conf *eval, cm_err *err);
 /* Read the data and make the questions; t->n > 0 afterwards.  Refuses, CM_EXIT_DATA with
  * file and line: items without answers, duplicate ids, no items at all. */
 bool cm_task_build(cm_eval_task *t, const cm_loaded *model, cm_err *err);
@@ -257,6 +260,8 @@ typedef struct cm_eval_run {
     cm_if_done if_done;
     cm_eval_task *task;
     int n_tasks;
+    const char *const *corpus; /* [n_corpus] to look for the items in (cm_tasks_contaminate) */
+    int n_corpus;
 } cm_eval_run;
 /* The names in `words` (commas between them) as tasks; *task is malloc'ed. */
 bool cm_tasks_open(const char *const *words, int n, const cm_eval_conf *eval,
@@ -456,6 +461,13 @@ typedef struct cm_kl_pos {
 /* pos[i] for the prediction of token[i+1], i in [first, T-1). */
 void cm_kl_score(cm_scorer *ref, cm_scorer *s, const int32_t *token, int T, int first,
                  cm_kl_pos *pos);
+
+/* The task of the card on text files, from eval.mode, eval.context and eval.reference: mode
+ * llama scores llama-perplexity's positions. */
+bool cm_card_task(cm_eval_task *t, const char *const *path, int n, const cm_loaded *model,
+                  const cm_eval_conf *eval, cm_err *err);
+/* What a person reads of the card of a finished result. */
+bool cm_card_table(const char *dir, cm_buf *out, cm_err *err);
 
 /* Value, its standard error with positions independent (as llama-perplexity prints it) and
  * clustered by row of text. */

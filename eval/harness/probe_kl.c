@@ -134,3 +134,68 @@ const cm_kind cm_kind_kl = {
     .score = score_kl,
     .close = close_kl,
 };
+
+/* ---- the command line's card -------------------------------------------------------------- */
+
+bool cm_card_task(cm_eval_task *t, const char *const *path, int n, const cm_loaded *model,
+                  const cm_eval_conf *eval, cm_err *err) {
+    bool llama = eval->mode == CM_EVAL_LLAMA;
+    int64_t length = eval->context ? eval->context : llama ? 512 : model->model.conf.context;
+    cm_buf yaml = { 0 }, list = { 0 };
+    cm_json_open(&list, NULL, '[');
+    for (int i = 0; i < n; i++) cm_json_str(&list, NULL, path[i]);
+    cm_json_close(&list, '[');
+    cm_buf_addf(&yaml, "task:\n  name: card\n  kind: kl\n  data: %s\n  lengths: [%lld]\n"
+                "  text: \"{%s}\"\n", list.s, (long long)length, eval->field);
+    if (llama)
+        cm_buf_addf(&yaml, "  split: file\n  join: true\n  skip: %lld\n",
+                    (long long)length / 2);
+    bool ok = cm_task_open_text(t, "--text", yaml.s, eval, err);
+    cm_buf_free(&yaml);
+    cm_buf_free(&list);
+    return ok;
+}
+
+static const cJSON *member(const cJSON *o, const char *key) {
+    return cJSON_GetObjectItemCaseSensitive(o, key);
+}
+static double number(const cJSON *o, const char *key) {
+    const cJSON *v = member(o, key);
+    return cJSON_IsNumber(v) ? v->valuedouble : NAN;
+}
+
+static void value_line(const cJSON *card, const char *key, const char *label, double times,
+                       const char *unit, cm_buf *out) {
+    const cJSON *v = member(card, key);
+    cm_buf_addf(out, "%-34s %13.6g +/- %-11.3g (iid %.3g) %s\n", label,
+                times * number(v, "value"), times * number(v, "stderr"),
+                times * number(v, "stderr_iid"), unit);
+}
+
+static void quantile_line(const cJSON *q, const char *label, double times, cm_buf *out) {
+    static const char *const at[] = { "0.01", "0.1", "0.5", "0.9", "0.99", "0.999", "1" };
+    cm_buf_addf(out, "%-34s", label);
+    for (int i = 0; i < 7; i++)
+        cm_buf_addf(out, " %s: %.3g", at[i], times * number(q, at[i]));
+    cm_buf_addf(out, "\n");
+}
+
+bool cm_card_table(const char *dir, cm_buf *out, cm_err *err) {
+    cm_result r;
+    if (!cm_result_read(&r, dir, false, err)) return false;
+    const cJSON *t = cJSON_GetArrayItem(member(r.root, "tasks"), 0), *card = member(t, "card");
+    cm_buf_addf(out, "%.0f positions in %.0f rows\n", number(card, "positions"),
+                number(card, "rows"));
+    value_line(card, "ppl_reference", "perplexity of the reference", 1, "", out);
+    value_line(card, "ppl", "perplexity", 1, "", out);
+    value_line(card, "ppl_ratio", "ratio", 1, "", out);
+    value_line(card, "ln_ppl_ratio", "its logarithm", 1, "nats", out);
+    value_line(card, "kl", "divergence from the reference", 1, "nats", out);
+    quantile_line(member(card, "kl_quantiles"), "  quantiles", 1, out);
+    value_line(card, "same_top1", "same most likely token", 100, "%", out);
+    value_line(card, "delta_p", "change of p(true token), mean", 100, "%", out);
+    value_line(card, "delta_p_rms", "  root mean square", 100, "%", out);
+    quantile_line(member(card, "delta_p_quantiles"), "  quantiles (%)", 100, out);
+    cm_result_free(&r);
+    return true;
+}

@@ -164,6 +164,13 @@ static void settings_json(const cm_eval_run *r, cm_buf *b) {
     cm_json_bool(b, "eval.chat", e->chat);
     cm_json_str(b, "numerics", cm_conf_word_of(&r->app->conf, "numerics"));
     cm_json_str(b, "kernels", cm_level_name(cm_kern_level()));
+    if (r->n_corpus) {
+        cm_json_open(b, "contamination", '[');
+        for (int i = 0; i < r->n_corpus; i++) cm_json_str(b, NULL, r->corpus[i]);
+        cm_json_close(b, '[');
+        cm_json_i64(b, "eval.contamination_words", e->contamination_words);
+        cm_json_i64(b, "eval.contamination_least", e->contamination_least);
+    }
     cm_json_close(b, '{');
 }
 
@@ -286,6 +293,8 @@ bool cm_eval_tasks(cm_eval_run *r, cm_err *err) {
     char *dir = r->out ? cm_strf("%s", r->out) : NULL;
     if (!dir) dir = default_folder(r);
     bool finished, ok = usable_folder(dir, &finished, err) && cm_run_build(r, err);
+    if (ok && r->n_corpus && !(finished && r->if_done != CM_DONE_REDO))
+        ok = cm_tasks_contaminate(r->task, r->n_tasks, r->model, r->corpus, r->n_corpus, err);
     if (ok && finished && r->if_done == CM_DONE_FAIL)
         ok = cm_fail(err, CM_EXIT_USAGE, "%s: holds a finished evaluation; name another folder "
                      "with --out, or say --if-done=skip or --if-done=redo", dir);

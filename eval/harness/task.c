@@ -294,16 +294,15 @@ static void all_mistakes(const cm_conf *c, cm_err *err) {
     cm_fail(err, CM_EXIT_USAGE, "%.*s", (int)strlen(all) - 1, all);
 }
 
-bool cm_task_open(cm_eval_task *t, const char *name, const cm_eval_conf *eval,
-                  cm_err *err) {
+/* text NULL: the file at `path`. */
+static bool open_task(cm_eval_task *t, const char *path, const char *text,
+                      const cm_eval_conf *eval, cm_err *err) {
     *t = (cm_eval_task){ .eval = eval };
-    char *path = find_file(name, err);
-    if (!path) return false;
     t->path = cm_pool_text(&t->pool, path, strlen(path));
     t->in = cm_pool_get(&t->pool, sizeof *t->in);
-    free(path);
     cm_conf_open(&t->file, "task");
-    cm_conf_file(&t->file, t->path);
+    if (text) cm_conf_text(&t->file, t->path, text, strlen(text));
+    else cm_conf_file(&t->file, t->path);
     t->c = &t->file.task;
     bool ok = cm_conf_check(&t->file, err);
     if (!ok) all_mistakes(&t->file, err);
@@ -314,6 +313,20 @@ bool cm_task_open(cm_eval_task *t, const char *name, const cm_eval_conf *eval,
     t->shots = t->c->shots;
     if (!ok) cm_task_close(t);
     return ok;
+}
+
+bool cm_task_open(cm_eval_task *t, const char *name, const cm_eval_conf *eval,
+                  cm_err *err) {
+    *t = (cm_eval_task){ .eval = eval };
+    char *path = find_file(name, err);
+    bool ok = path && open_task(t, path, NULL, eval, err);
+    free(path);
+    return ok;
+}
+
+bool cm_task_open_text(cm_eval_task *t, const char *name, const char *yaml,
+                       const cm_eval_conf *eval, cm_err *err) {
+    return open_task(t, name, yaml, eval, err);
 }
 
 void cm_task_close(cm_eval_task *t) {
