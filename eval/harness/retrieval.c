@@ -40,12 +40,12 @@ static void question_free(question *q) {
 
 /* ---- reading ------------------------------------------------------------------------------ */
 
-/* " word word " as compared: strstr of " word " finds whole words. */
+/* " word word " as compared, " " without words: strstr of " word " finds whole words. */
 static char *words_of(const char *text) {
     cm_buf b = { 0 };
     cm_buf_add(&b, " ", 1);
     if (text) cm_contam_normal(text, strlen(text), &b);
-    cm_buf_add(&b, " ", 1);
+    if (b.n > 1) cm_buf_add(&b, " ", 1);
     return b.s;
 }
 

@@ -344,7 +344,8 @@ static bool complete(const cm_results_out *o, cm_err *err) {
 /* The lines in item order; and the metrics, computed from exactly these lines. */
 static bool gather(const out_task *t, const char *partial, bool details, cm_buf *lines,
                    cm_task_result *r, cm_err *err) {
-    *r = (cm_task_result){ .name = cm_strf("%s", t->name), .n = t->n };
+    *r = (cm_task_result){ .name = cm_strf("%s", t->name), .n = t->n,
+                           .primary = cm_strf("%s", t->primary) };
     cm_intake in;
     cm_intake_open(&in, r);
     bool ok = true;
