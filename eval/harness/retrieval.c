@@ -162,7 +162,7 @@ static bool read_all(run *r, cm_err *err) {
     return ok && (r->n || cm_fail(err, CM_EXIT_DATA, "%s: holds no questions", r->path));
 }
 
-/* ---- words in passages ---------------------------------------------------------------------- */
+/* ---- words in passages ------------------- */
 
 /* Share of the words of `words` (as words_of) that some of passages [from,to) hold. */
 static double covered(const question *q, const char *words, int from, int to) {
@@ -209,7 +209,7 @@ static bool says(const char *answer, const char *reference) {
     return same;
 }
 
-/* ---- one question ----------------------------------------------------------------------------- */
+/* ---- one question ------------------- */
 
 static double ndcg(const question *q, int64_t k) {
     int found = 0, all = q->n;

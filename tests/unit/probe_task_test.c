@@ -443,7 +443,7 @@ TEST(card_from_records) {
     cJSON_Delete(o);
 }
 
-/* ---- retrieval --------------------------------------------------------------------------------- */
+/* ---- retrieval ------------------------------------------------------------- */
 
 static const char *rag(const char *text) {
     static char path[256];
