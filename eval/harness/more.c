@@ -15,7 +15,7 @@ static void *room(int64_t n, size_t size) {
     return p;
 }
 
-/* ---- tables of sums by name ------------------------------------------------------------ */
+/* ---- tables of sums by name ------------------------------------------------------ */
 
 typedef struct {
     char *name;
@@ -110,7 +110,7 @@ static void slices_free(slices *s) {
     free(s->v);
 }
 
-/* ---- calibration --------------------------------------------------------------------------- */
+/* ---- calibration ----------------------------------------------------------------- */
 
 enum { DRAWS = 500 };
 
@@ -163,7 +163,7 @@ static void calibration_json(cm_buf *b, const cm_task_result *t) {
     free(a);
 }
 
-/* ---- the quantization card ------------------------------------------------------------------- */
+/* ---- the quantization card ------------------------------------------------------- */
 
 typedef struct {
     cm_kl_pos *pos;
@@ -256,7 +256,7 @@ static void card_json(cm_buf *b, const positions *p) {
     cm_json_close(b, '{');
 }
 
-/* ---- contamination ----------------------------------------------------------------------- */
+/* ---- contamination --------------------------------------------------------------- */
 
 /* Items: -1 too short to tell, else whether they count as contaminated. */
 static void side_json(cm_buf *b, const char *key, const cm_task_result *t,
@@ -301,7 +301,7 @@ static void contamination_json(cm_buf *b, const cm_task_result *t, const int *di
     cm_json_close(b, '{');
 }
 
-/* ---- all of it --------------------------------------------------------------------------- */
+/* ---- all of it ------------------------------------------------------------------- */
 
 typedef struct {
     slices whole, parts;

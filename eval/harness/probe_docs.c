@@ -6,7 +6,7 @@
 
 #include "harness/probe_int.h"
 
-/* ---- rows of documents --------------------------------------------------------------- */
+/* ---- rows of documents ----------------------------------------------------------- */
 
 typedef struct {
     cm_eval_task *t;
@@ -104,7 +104,7 @@ bool cm_text_rows(cm_eval_task *t, int length, bool first_only, cm_text_row **ro
     return ok;
 }
 
-/* ---- curve ----------------------------------------------------------------------------- */
+/* ---- curve ----------------------------------------------------------------------- */
 
 static bool build_curve(cm_eval_task *t, cm_err *err) {
     double length[MAX_GRID];
@@ -179,7 +179,7 @@ const cm_kind cm_kind_curve = {
     .score = score_curve,
 };
 
-/* ---- degen ------------------------------------------------------------------------------- */
+/* ---- degen ----------------------------------------------------------------------- */
 
 typedef struct {
     const int32_t *id; /* the document's own continuation */

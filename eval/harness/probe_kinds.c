@@ -37,7 +37,7 @@ const char *cm_probe_ids_text(cm_eval_task *t, const int32_t *id, int n, const i
     return s;
 }
 
-/* ---- rows of tokens -------------------------------------------------------------------- */
+/* ---- rows of tokens -------------------------------------------------------------- */
 
 /* A question's answers within its one ask. */
 typedef struct {
@@ -119,7 +119,7 @@ static void row_detail(const cm_question *q, cm_buf *detail) {
     cm_json_close(detail, '[');
 }
 
-/* ---- mqar -------------------------------------------------------------------------------- */
+/* ---- mqar ------------------------------------------------------------------------ */
 
 static bool build_mqar(cm_eval_task *t, cm_err *err) {
     double length[MAX_GRID], pairs[MAX_GRID];
@@ -172,7 +172,7 @@ const cm_kind cm_kind_mqar = {
     .score = score_mqar,
 };
 
-/* ---- copy -------------------------------------------------------------------------------- */
+/* ---- copy ------------------------------------------------------------------------ */
 
 static bool build_copy(cm_eval_task *t, cm_err *err) {
     double block[MAX_GRID];
@@ -221,7 +221,7 @@ const cm_kind cm_kind_copy = {
     .score = score_copy,
 };
 
-/* ---- questions in text ------------------------------------------------------------------- */
+/* ---- questions in text ----------------------------------------------------------- */
 
 extern const cm_kind cm_kind_choice;
 

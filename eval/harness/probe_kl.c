@@ -135,7 +135,7 @@ const cm_kind cm_kind_kl = {
     .close = close_kl,
 };
 
-/* ---- the command line's card -------------------------------------------------------------- */
+/* ---- the command line's card ----------------------------------------------------- */
 
 bool cm_card_task(cm_eval_task *t, const char *const *path, int n, const cm_loaded *model,
                   const cm_eval_conf *eval, cm_err *err) {

@@ -38,7 +38,7 @@ static void question_free(question *q) {
     free(q->wanted);
 }
 
-/* ---- reading ------------------------------------------------------------------------------ */
+/* ---- reading --------------------------------------------------------------------- */
 
 /* " word word " as compared, " " without words: strstr of " word " finds whole words. */
 static char *words_of(const char *text) {
@@ -162,7 +162,7 @@ static bool read_all(run *r, cm_err *err) {
     return ok && (r->n || cm_fail(err, CM_EXIT_DATA, "%s: holds no questions", r->path));
 }
 
-/* ---- words in passages ------------------- */
+/* ---- words in passages ----------------------------------------------------------- */
 
 /* Share of the words of `words` (as words_of) that some of passages [from,to) hold. */
 static double covered(const question *q, const char *words, int from, int to) {
@@ -209,7 +209,7 @@ static bool says(const char *answer, const char *reference) {
     return same;
 }
 
-/* ---- one question ------------------- */
+/* ---- one question ---------------------------------------------------------------- */
 
 static double ndcg(const question *q, int64_t k) {
     int found = 0, all = q->n;
@@ -276,7 +276,7 @@ static bool add_item(const run *r, cm_results_out *o, int64_t i, cm_err *err) {
     return ok;
 }
 
-/* ---- intervals ---------------------------------------------------------------------------------- */
+/* ---- intervals ------------------------------------------------------------------- */
 
 /* Sums of a column by cluster; the statistic is a ratio of weighted sums. */
 typedef struct {
@@ -362,7 +362,7 @@ static void more(void *ctx, const cm_task_result *t, cm_buf *members) {
     count_outcomes(t, members, m->table);
 }
 
-/* ---- the result ----------------------------------------------------------------------------------- */
+/* ---- the result ------------------------------------------------------------------ */
 
 static bool declare(const run *r, cm_results_out *o, cm_err *err) {
     cm_item_key *key = room(r->n, sizeof *key);

@@ -91,7 +91,7 @@ static double at(const cJSON *o, int i) {
     return v ? v->valuedouble : NAN;
 }
 
-/* ---- rows --------------------------------------------------------------------------------- */
+/* ---- rows ------------------------------------------------------------------------ */
 
 TEST(mqar_is_scored_at_its_queries) {
     cm_eval_task t;
@@ -163,7 +163,7 @@ TEST(copy_gain_is_first_less_second) {
     cm_task_close(&t);
 }
 
-/* ---- texts --------------------------------------------------------------------------------- */
+/* ---- texts ----------------------------------------------------------------------- */
 
 TEST(needles_are_choices_in_a_grid) {
     cm_eval_task t;
@@ -195,7 +195,7 @@ TEST(needles_are_choices_in_a_grid) {
     cm_task_close(&t);
 }
 
-/* ---- running text ---------------------------------------------------------------------------- */
+/* ---- running text ---------------------------------------------------------------- */
 
 static const char *lines(void) {
     static char path[256];
@@ -318,7 +318,7 @@ TEST(card_of_a_model_with_itself_and_refusals) {
     refused(yaml, &conf, "none.gguf");
 }
 
-/* ---- what is derived from records ------------------------------------------------------------ */
+/* ---- what is derived from records ------------------------------------------------ */
 
 static cJSON *derive(const char *detail[], int n, int n_columns, cm_column *column,
                      const char *primary) {
@@ -443,7 +443,7 @@ TEST(card_from_records) {
     cJSON_Delete(o);
 }
 
-/* ---- retrieval ------------------------------------------------------------- */
+/* ---- retrieval ------------------------------------------------------------------- */
 
 static const char *rag(const char *text) {
     static char path[256];
