@@ -10,6 +10,7 @@ enum { Q = 16, V = 61 };
 typedef struct {
     cm_model m;
     cm_arena arena;
+    cm_conf conf; /* owns the strings of m.conf */
 } world;
 
 #define SMALL "model: {d_model: 32, n_layers: 3, n_heads: 2, n_kv_heads: 1, d_ff: 48, "     \
@@ -26,15 +27,15 @@ enum { KINDS = sizeof kinds / sizeof *kinds };
 
 static void open_world(world *w, int kind, const char *more) {
     cm_err err;
-    cm_conf c;
-    cm_conf_open(&c, NULL);
-    cm_conf_text(&c, kinds[kind][0], kinds[kind][1], strlen(kinds[kind][1]));
-    if (more) cm_conf_set(&c, more);
-    CM_ASSERT(cm_conf_check(&c, &err), "%s", err.msg);
-    c.model.vocab_size = V;
-    CM_ASSERT(cm_model_resolve(&c.model, &err), "%s", err.msg);
+    cm_conf *c = &w->conf;
+    cm_conf_open(c, NULL);
+    cm_conf_text(c, kinds[kind][0], kinds[kind][1], strlen(kinds[kind][1]));
+    if (more) cm_conf_set(c, more);
+    CM_ASSERT(cm_conf_check(c, &err), "%s", err.msg);
+    c->model.vocab_size = V;
+    CM_ASSERT(cm_model_resolve(&c->model, &err), "%s", err.msg);
     CM_ASSERT(cm_arena_open(&w->arena, "model", (size_t)16 << 20, &err), "%s", err.msg);
-    cm_model_build(&w->m, &c.model, &w->arena, false);
+    cm_model_build(&w->m, &c->model, &w->arena, false);
     cm_params_init(&w->m.params, 7);
     cm_rng r = cm_rng_make(5, CM_RNG_TEST, 0);
     for (int i = 0; i < w->m.params.n; i++) { /* no vector of ones: a lost one must show */
@@ -47,6 +48,7 @@ static void open_world(world *w, int kind, const char *more) {
 static void close_world(world *w) {
     cm_model_end(&w->m);
     cm_arena_close(&w->arena);
+    cm_conf_close(&w->conf);
 }
 
 static void threads(int n) {
