@@ -1,5 +1,5 @@
 #!/bin/sh
-# run.sh -- products, training steps and decoding; a table, and build/bench.json.
+# run.sh -- products, training steps, decoding and scoring; a table, and build/bench.json.
 # usage: make bench     TORCH_PYTHON=/path/to/python also times PyTorch (bench/torch_peer.py)
 # Ours and PyTorch take turns, ROUNDS times (3), and the best of each counts.
 set -eu
@@ -27,6 +27,10 @@ while [ $i -lt "$rounds" ]; do
             /^prefill/ { print k "/prefill_tok_per_s", $3; print k "/decode_tok_per_s", $7 }
         ' >> "$out"
     done
+    build/bench/score configs/demo.yaml rounds=1 | awk -v k="score/demo/fp32" '
+        /^(engine|prefill)/ { print k "/" $1 "_tok_per_s", $2 }
+        /^engine/ { print k "/engine_texts_per_s", $4 }
+        /^loop/ { print k "/loop_texts_per_s", $2 }' >> "$out"
     i=$((i + 1))
 done
 put host/threads "$(nproc)"
