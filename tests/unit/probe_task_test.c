@@ -318,6 +318,49 @@ TEST(card_of_a_model_with_itself_and_refusals) {
     refused(yaml, &conf, "none.gguf");
 }
 
+/* Another model on the same tokens: far enough apart that KL(p||q) is not KL(q||p). */
+TEST(divergence_by_hand) {
+    enum { T = 12 };
+    cm_loaded other;
+    cm_scorer sp, sq;
+    cm_err err;
+    const cm_model *p = &model()->model;
+    int64_t V = p->conf.vocab_size;
+    CM_ASSERT(cm_load(&other, DIR "dense.f32.gguf", false, &err) &&
+                  cm_scorer_open(&sp, p, T, &err) &&
+                  cm_scorer_open(&sq, &other.model, T, &err), "%s", err.msg);
+    int32_t id[T];
+    cm_kl_pos pos[T];
+    for (int i = 0; i < T; i++) id[i] = 5 + 19 * i;
+    cm_kl_score(&sp, &sq, id, T, 2, pos);
+    cm_scorer_read(&sp, id, T);
+    cm_scorer_read(&sq, id, T);
+    double forth = 0, back = 0;
+    for (int r = 2; r < T - 1; r++) {
+        const cm_real *a = cm_scorer_logits(&sp, r, 1), *b = cm_scorer_logits(&sq, r, 1);
+        double za = 0, zb = 0, kl = 0, kl_back = 0;
+        for (int64_t v = 0; v < V; v++) za += exp((double)a[v]), zb += exp((double)b[v]);
+        for (int64_t v = 0; v < V; v++) {
+            double x = exp((double)a[v]) / za, y = exp((double)b[v]) / zb;
+            kl += x * log(x / y);
+            kl_back += y * log(y / x);
+        }
+        int32_t k = id[r + 1];
+        double pa = exp((double)a[k]) / za, pb = exp((double)b[k]) / zb;
+        CHECKF(fabs(pos[r].kl - kl) < 1e-12 * (1 + kl), "position %d: %.15g, by hand %.15g", r,
+               pos[r].kl, kl);
+        CHECK(fabs(pos[r].ref + log(pa)) < 1e-12 && fabs(pos[r].nll + log(pb)) < 1e-12);
+        CHECK(fabs(pos[r].dp - (pb - pa)) < 1e-14);
+        CHECK(pos[r].same == (cm_argmax(a, (int)V) == cm_argmax(b, (int)V)));
+        forth += kl;
+        back += kl_back;
+    }
+    CHECKF(fabs(forth - back) > 1e-6 * forth, "%g both ways", forth);
+    cm_scorer_close(&sp);
+    cm_scorer_close(&sq);
+    cm_loaded_close(&other);
+}
+
 /* ---- what is derived from records ------------------------------------------------ */
 
 static cJSON *derive(const char *detail[], int n, int n_columns, cm_column *column,
@@ -475,7 +518,8 @@ TEST(retrieval_by_hand) {
         "\"reference\":\"Dogs ran. Birds flew away.\",\"group\":\"g\"}\n\n"
         "{\"id\":\"b\",\"retrieved\":[{\"relevant\":true,\"text\":\"Paris, of course\"}],"
         "\"answer\":\"It is paris.\",\"reference\":\"Paris\",\"n_relevant\":1,\"group\":\"g\"}\n"
-        "{\"id\":\"c\",\"retrieved\":[{\"text\":\"no\"}]}\n");
+        "{\"id\":\"c\",\"retrieved\":[{\"text\":\"no\"}]}\n"
+        "{\"id\":\"d\",\"retrieved\":[{\"relevant\":1}],\"n_relevant\":3}\n");
     bool ok = cm_retrieval_eval(path, dir, &conf, false, &table, &err);
     CHECKF(ok, "%s", err.msg);
     cm_result r;
@@ -495,7 +539,9 @@ TEST(retrieval_by_hand) {
     /* c: nothing relevant, no answer: nothing to say but precision */
     CHECK(isnan(cell(&r, "recall_at_k", 2)) && isnan(cell(&r, "groundedness", 2)) &&
           cell(&r, "precision_at_k", 2) == 0 && isnan(cell(&r, "mrr", 2)));
-    CHECK(r.task[0].n_clusters == 2 && strstr(r.task[0].detail[0], "\"not_used\"") &&
+    /* d: one of three relevant ones; the others would have been at rank 2 */
+    CHECK(fabs(cell(&r, "ndcg_at_k", 3) - 1 / (1 + 1 / log2(3))) < 1e-12);
+    CHECK(r.task[0].n_clusters == 3 && strstr(r.task[0].detail[0], "\"not_used\"") &&
           strstr(r.task[0].detail[1], "\"ungrounded\""));
     CHECK(strstr(table.s, "ndcg_at_k") && strstr(table.s, "not_used"));
     cm_result_free(&r);

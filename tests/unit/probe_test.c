@@ -419,6 +419,11 @@ TEST(fertility_counts) {
     int64_t n = 0, cap = 0;
     int32_t *id = NULL;
     CHECK(cm_spm_encode(s, "the the zq", 10, &id, &n, &cap, &err));
+    /* Blanks of their own do not make a word continued. */
+    cm_fertility two = { 0 }, parts[CM_N_SCRIPTS] = { { 0 } };
+    CHECK(cm_fertility_add(&two, parts, s, "a    b", 6, &err));
+    CHECKF(two.words == 2 && two.tokens > 2 && two.continued == 0, "%lld continued",
+           (long long)two.continued);
     CHECK(script[latin].tokens >= n && cm_script_of('7') == -1 && cm_script_of(0x928) == deva);
     free(id);
     cm_spm_close(s);
