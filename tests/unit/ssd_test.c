@@ -463,3 +463,53 @@ TEST(step_equals_chunk_of_one) {
         CHECK((double)cm_rdata(&s1->v)[i] == w.s1[i]);
     free_world(&w);
 }
+
+/* ---- states by document ------------------------------------------------------------- */
+
+enum { DT = 60, DOCS = 3, DSTATE = PH * PN * PP };
+
+/* Scan n packed tokens from token `at` of the texts; y[n,PH*PP]. */
+static void scan(const double *xbc, const double *dt, int at, int n, const int32_t *doc,
+                 const cm_ssd_conf *c, double *y) {
+    double *head = filled(3 * PH, 33, -1, 1);
+    cm_tape t;
+    begin(&t, false);
+    cm_seq seq = { .B = 1, .T = n, .doc = doc };
+    cm_var *x = var_of(&t, xbc + at * PW, 2, (int64_t[]){ n, PW }, false), *hv[3], *out;
+    cm_var *d = var_of(&t, dt + at * PH, 2, (int64_t[]){ n, PH }, false);
+    for (int i = 0; i < 3; i++)
+        hv[i] = var_of(&t, head + i * PH, 1, (int64_t[]){ PH }, false);
+    cm_ssd(&t, x, d, hv[0], hv[1], hv[2], NULL, &seq, c, &out, NULL);
+    get(cm_rdata(&out->v), n * PH * PP, y + at * PH * PP);
+    free(head);
+}
+
+/* Packed documents, each with a state before and after it and outputs that nobody wants,
+ * in the first chunk and beyond: the bits of each scanned by itself. */
+TEST(states_by_document) {
+    static const int len[DOCS] = { 21, 3, 36 };
+    static const int32_t skip[DOCS] = { 19, 0, 2 };
+    static cm_real before[DOCS][DSTATE], after[DOCS][DSTATE], want[DOCS][DSTATE];
+    const cm_real *from[DOCS] = { before[0], NULL, before[2] };
+    cm_real *to[DOCS] = { after[0], after[1], after[2] };
+    double *xbc = filled(DT * PW, 41, -1, 1), *dt = filled(DT * PH, 42, -1, 1);
+    double *y = doubles(DT * PH * PP), *wanted = doubles(DT * PH * PP);
+    int32_t doc[DT];
+    threads(2);
+    for (int i = 0; i < DSTATE; i++)
+        before[0][i] = (cm_real)(i % 7 - 3) / 4, before[2][i] = (cm_real)(i % 5 - 2) / 4;
+    for (int k = 0, at = 0; k < DOCS; at += len[k++]) {
+        cm_ssd_conf alone = { PH, PP, PN, PG, PQ, .to = want[k], .from = from[k] };
+        scan(xbc, dt, at, len[k], NULL, &alone, wanted);
+        for (int i = 0; i < len[k]; i++) doc[at + i] = k;
+    }
+    cm_ssd_conf c = { PH, PP, PN, PG, PQ, .doc_from = from, .doc_to = to, .doc_skip = skip };
+    scan(xbc, dt, 0, DT, doc, &c, y);
+    CHECK(!memcmp(after, want, sizeof after));
+    for (int k = 0, at = 0; k < DOCS; at += len[k++]) {
+        int first = (at + skip[k]) * PH * PP, end = (at + len[k]) * PH * PP;
+        CHECKF(!memcmp(y + first, wanted + first, (size_t)(end - first) * 8),
+               "document %d: other outputs", k);
+    }
+    free(xbc), free(dt), free(y), free(wanted);
+}
