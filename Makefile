@@ -48,7 +48,7 @@ TESTS   := $(patsubst tests/%.c,$(T)/%,$(wildcard tests/unit/*_test.c tests/grad
            tests/golden/*_test.c tests/fault/*_test.c))
 
 all: $(TOOLS) ## build every tool into build/bin/
-tests-build: $(TESTS)
+tests-build: $(TESTS) $(T)/cli/mkresult
 
 $(O)/%.o: %.c
 	@mkdir -p $(@D)
@@ -88,11 +88,15 @@ $(O)/fuzz/%: $(O)/tests/fuzz/%.o $(O)/libchimera.a
 	@mkdir -p $(@D)
 	@echo '  LINK  $@'
 	@$(CXX) -fsanitize=fuzzer,address,undefined $^ $(LDLIBS) -o $@
-# Programs the tests use: docs.c prints docs/ops.md, mkmodel.c makes random models.
+# Programs the tests use: docs.c prints docs/ops.md, mkmodel.c makes random models,
+# mkresult.c simulated evaluations.
 $(T)/docs: $(O)/tests/lint/docs.o $(O)/libchimera.a
 	@mkdir -p $(@D)
 	@$(CC) $(LDFLAGS) $^ $(LDLIBS) -o $@
 $(T)/interop/mkmodel: $(O)/tests/interop/mkmodel.o $(O)/libchimera.a
+	@mkdir -p $(@D)
+	@$(CC) $(LDFLAGS) $^ $(LDLIBS) -o $@
+$(T)/cli/mkresult: $(O)/tests/cli/mkresult.o $(O)/libchimera.a
 	@mkdir -p $(@D)
 	@$(CC) $(LDFLAGS) $^ $(LDLIBS) -o $@
 $(T)/%: $(O)/tests/%.o $(O)/tests/t.o $(O)/libchimera.a
@@ -144,7 +148,7 @@ ci: test ## what continuous integration runs
 
 PREFIX ?= /usr/local
 install: all ## install the tools as PREFIX/bin/chimera-TOOL with man pages
-	@for t in tokenize pretrain quantize eval generate; do \
+	@for t in tokenize pretrain quantize eval regress generate; do \
 	    install -D -m 755 $(BIN)/$$t $(DESTDIR)$(PREFIX)/bin/chimera-$$t && \
 	    install -d $(DESTDIR)$(PREFIX)/share/man/man1 && \
 	    $(BIN)/$$t --help=man > $(DESTDIR)$(PREFIX)/share/man/man1/chimera-$$t.1 || exit 1; \

@@ -26,7 +26,8 @@ cm_exit cm_verdict_exit(cm_verdict v);     /* 0, 3, 5 */
 /* ---- input ------------------------------------------------------------------------ */
 
 /* One side of a comparison: results of one model, or of several training seeds of one
- * recipe (replicates of each other).  Borrowed; must outlive the comparison. */
+ * recipe (replicates of each other).  Borrowed; must outlive the comparison.  A result
+ * without tasks brings measurements alone (cm_compare's perf). */
 typedef struct cm_side {
     const char *label;
     int n;                         /* seeds, >= 1 */

@@ -1,0 +1,194 @@
+#!/bin/sh
+# regress.sh -- verdicts and exit codes, reports, refusals, baselines, tables, curves.
+. tests/cli/lib.sh
+R="$BIN/regress"
+MK=build/release/test/cli/mkresult
+[ -x "$MK" ] || make -s $MK
+make_result() { "$MK" "$@" || echo "no result $1" >&2; }
+said() { # NAME REGEX: of the last command's output
+    report "$1" "$(tr '\n' ' ' <"$tmp/.out" | grep -qE -- "$2" && echo 1 || echo 0)" "stdout does not match: $2"
+}
+
+# ---- simulated evaluations: `base`, its equal, a worse one, ones that cannot be compared
+make_result "$tmp/base" n=1200 groups=60
+make_result "$tmp/equal" n=1200 groups=60 model=e seed=2
+make_result "$tmp/worse" n=1200 groups=60 model=w seed=3 skill=0.6
+make_result "$tmp/small" n=40 seed=4 noise=0.5
+make_result "$tmp/small2" n=40 seed=5 noise=0.5 model=s
+make_result "$tmp/version" n=1200 groups=60 version=2
+make_result "$tmp/items" n=1200 groups=60 word=other
+make_result "$tmp/fewer" n=1200 groups=60 drop=100
+
+# ---- verdicts
+expect_out "equals pass" "^PASS: .*choice acc .*PASS" $R "$tmp/base" "$tmp/equal"
+expect "a loss fails" 3 "" $R "$tmp/base" "$tmp/worse"
+said "the line says so first" "^FAIL: .*choice/acc"
+expect "few noisy items: inconclusive" 5 "" $R "$tmp/small" "$tmp/small2"
+said "and how many it takes" "^INCONCLUSIVE: "
+expect_out "the same result twice" "choice items: 0 worse, 0 better, 1200 the same" $R "$tmp/base" "$tmp/base"
+expect "a margin can be widened" 0 "" $R "$tmp/base" "$tmp/worse" \
+    'regress.margins=[choice/acc=0.5, text/bits_per_byte=50%]'
+expect "the worst of several candidates decides" 3 "" $R "$tmp/base" "$tmp/equal" "$tmp/worse"
+said "each has its part" "^FAIL: of 2 candidates 1 pass, 1 fail, 0 inconclusive"
+expect "one named twice counts once" 3 "named twice" $R "$tmp/base" "$tmp/worse" "$tmp/base"
+said "and is left out" "^FAIL: 2 of 2 gating"
+$R "$tmp/base" "$tmp/worse" --json >"$tmp/j.json" 2>/dev/null
+json "--json" "$tmp/j.json"
+same "two runs print the same" "$($R "$tmp/base" "$tmp/worse")" "$($R "$tmp/base" "$tmp/worse")"
+
+# ---- what cannot be compared
+expect "another task version" 4 "choice.*version" $R "$tmp/base" "$tmp/version"
+expect "other items" 4 "choice" $R "$tmp/base" "$tmp/items"
+expect "fewer items" 4 "choice" $R "$tmp/base" "$tmp/fewer"
+expect "one result" 2 "baseline and at least one" $R "$tmp/base"
+expect "nothing at all" 2 "baseline" $R
+expect "no such result" 2 "none: no evaluation here" $R "$tmp/base" "$tmp/none"
+mkdir "$tmp/void"
+expect "an empty folder" 2 "void: no evaluation here" $R "$tmp/base" "$tmp/void"
+damage() { # NAME FILE REGEX: what stdin makes of FILE
+    rm -rf "$tmp/hurt" && cp -r "$tmp/base" "$tmp/hurt"
+    cat >"$tmp/new" && mv "$tmp/new" "$tmp/hurt/$2"
+    expect "$1" 4 "hurt/?($2)?.*$3" $R "$tmp/base" "$tmp/hurt"
+}
+size=$(wc -c <"$tmp/base/items.jsonl.zst")
+for keep in 0 4 $((size / 2)) $((size - 1)); do
+    head -c $keep "$tmp/base/items.jsonl.zst" | damage "items cut after $keep bytes" items.jsonl.zst "."
+done
+head -c 300 "$tmp/base/results.json" | damage "results.json cut" results.json "cut in the middle"
+printf '' | damage "results.json empty" results.json "cut in the middle"
+sed 's/"schema":1/"schema":9/' "$tmp/base/results.json" | damage "another schema" results.json "schema 9"
+sed 's/"complete":true/"complete":false/' "$tmp/base/results.json" | damage "incomplete" results.json "incomplete"
+sed 's/"tasks":\[.*\],"metrics"/"tasks":[],"metrics"/' "$tmp/base/results.json" |
+    damage "no tasks" results.json "nothing to compare"
+sed 's/"value":0\.[0-9]*/"value":0.9/' "$tmp/base/results.json" | damage "edited by hand" results.json "the items give"
+if command -v zstd >/dev/null 2>&1; then
+    zstd -qdc "$tmp/base/items.jsonl.zst" >"$tmp/items.jsonl"
+    sed '3s/"acc":[01]/"acc":"nan"/' "$tmp/items.jsonl" | zstd -qc | damage "a NaN score" items.jsonl.zst ":3: item.*acc is nan"
+    sed '2p' "$tmp/items.jsonl" | zstd -qc | damage "an item twice" items.jsonl.zst "more than its|twice"
+    sed '2d' "$tmp/items.jsonl" | zstd -qc | damage "an item lost" items.jsonl.zst "1499 items, but"
+else
+    skip "changed items" "no zstd program"
+fi
+
+# ---- reports
+expect "all formats" 3 "" $R "$tmp/base" "$tmp/worse" --report "$tmp/r.html" --report "$tmp/r.md" \
+    --report "$tmp/r.json" --report "$tmp/r.xml"
+json "JSON report" "$tmp/r.json"
+same "HTML fetches nothing" "$(grep -oE '(src|href|url)[=(][^ >]*|@import|<script[^>]*|<link[^>]*' "$tmp/r.html")" ""
+same "no address in it but SVG's name" "$(grep -oE '[a-z]+://[^" <]*' "$tmp/r.html" | sort -u)" "http://www.w3.org/2000/svg"
+check "HTML has both colour schemes" grep -q "prefers-color-scheme:dark" "$tmp/r.html"
+check "HTML shows items" grep -q 'Is &lt;this&gt; &quot;right&quot; &amp; proper?' "$tmp/r.html"
+same "HTML lets no markup through" "$(grep -c '<this>' "$tmp/r.html")" 0
+same "Markdown neither" "$(grep -c '<this>' "$tmp/r.md")" 0
+check "Markdown begins with the verdict" sh -c "head -1 '$tmp/r.md' | grep -q 'FAIL: 2 of 2'"
+check "HTML names its commands" grep -q "regress $tmp/base $tmp/worse" "$tmp/r.html"
+xml() { # NAME FILE: well-formed
+    if command -v python3 >/dev/null 2>&1; then
+        check "$1" python3 -c 'import sys, xml.dom.minidom as m; m.parse(sys.argv[1])' "$2"
+    elif command -v xmllint >/dev/null 2>&1; then check "$1" xmllint --noout "$2"
+    else skip "$1" "neither python3 nor xmllint"; fi
+}
+xml "JUnit is well-formed" "$tmp/r.xml"
+same "JUnit: a case a metric" "$(grep -c '<testcase' "$tmp/r.xml")" 8
+same "JUnit: gating losses are failures" "$(grep -c '<failure' "$tmp/r.xml")" 2
+check "JUnit counts them" grep -q 'tests="8" failures="2" errors="0"' "$tmp/r.xml"
+$R "$tmp/small" "$tmp/small2" --report "$tmp/u.xml" >/dev/null
+check "JUnit: inconclusive is skipped, with its reason" grep -q '<skipped message="INCONCLUSIVE: ' "$tmp/u.xml"
+same "JUnit: and no failure" "$(grep -c '<failure' "$tmp/u.xml")" 0
+expect "refusals are reported" 4 "version" $R "$tmp/base" "$tmp/version" --report "$tmp/e.xml" \
+    --report "$tmp/e.html" --report "$tmp/e.md" --report "$tmp/e.json"
+check "JUnit: incomparable is an error" grep -q 'errors="1".*' "$tmp/e.xml"
+xml "and well-formed" "$tmp/e.xml"
+check "HTML says it" grep -q "NOT COMPARABLE" "$tmp/e.html"
+json "JSON too" "$tmp/e.json"
+expect "a format we do not write" 2 "r.pdf.*html" $R "$tmp/base" "$tmp/worse" --report "$tmp/r.pdf"
+expect "a report where we cannot write" "[12]" "base/x" $R "$tmp/base" "$tmp/equal" --report "$tmp/base/x/r.md"
+expect "--github without GitHub" 2 "GITHUB_STEP_SUMMARY" env -u GITHUB_STEP_SUMMARY $R "$tmp/base" "$tmp/equal" --github
+echo before >"$tmp/summary"
+expect "--github appends" 0 "" env GITHUB_STEP_SUMMARY="$tmp/summary" $R "$tmp/base" "$tmp/equal" --github
+check "what was there stays" sh -c "head -1 '$tmp/summary' | grep -q before && grep -q 'PASS' '$tmp/summary'"
+printf old >"$tmp/old.json"
+DISK_FULL_BYTES=10 disk_full "report" "$tmp" $R "$tmp/base" "$tmp/equal" --report "$tmp/old.json"
+same "a report that was there stays" "$(cat "$tmp/old.json")" old
+
+# ---- seeds
+for s in 1 2 3; do
+    make_result "$tmp/old-s$s" n=1200 model=o$s seed=1$s
+    make_result "$tmp/new-s$s" n=1200 model=n$s seed=2$s
+done
+expect_out "replicates" "^PASS" $R --replicates "$tmp/old-s*" "$tmp/new-s*"
+expect_out "one recipe: its noise" "noise floor.*choice acc" $R --replicates "$tmp/old-s*"
+$R --replicates "$tmp/old-s*" --json >"$tmp/noise.json"
+json "noise as JSON" "$tmp/noise.json"
+expect "a pattern without match" 2 "nothing matches" $R --replicates "$tmp/nope-*" "$tmp/new-s*"
+expect "noise of one" 2 "at least two" $R --replicates "$tmp/old-s1"
+
+# ---- baselines
+B="--baselines $tmp/baselines"
+expect_out "bless" "is now the baseline" $R bless "$tmp/base" --as main $B
+same "both files" "$(ls "$tmp/baselines/main" | tr '\n' ' ')" "items.jsonl.zst results.json "
+expect "a blessed name stands for it" 3 "" $R main "$tmp/worse" $B
+before=$(tree "$tmp/baselines")
+expect "no second time by accident" 2 "replace" $R bless "$tmp/worse" --as main $B
+expect "nor something broken" 4 "hurt" $R bless "$tmp/hurt" --as main --replace $B
+expect "nor elsewhere" 2 "name" $R bless "$tmp/base" --as ../x $B
+DISK_FULL_BYTES=100 disk_full "bless" "$tmp/baselines" $R bless "$tmp/worse" --as main --replace $B
+same "the baseline is as it was" "$(tree "$tmp/baselines")" "$before"
+expect "--replace" 0 "" $R bless "$tmp/worse" --as main --replace $B
+expect "and now worse is the measure" 0 "" $R main "$tmp/worse" $B
+same "nothing left over" "$(ls "$tmp/baselines")" main
+
+# ---- runs: their newest evaluation, tables, curves
+for s in 1 2 3; do
+    mkdir -p "$tmp/runs/s$s"
+    printf 'seed: %s\nname: s%s\noptim:\n  lr: 0.00%s\n  kind: adamw\n' $s $s $s >"$tmp/runs/s$s/config.yaml"
+    printf '{"val/loss":%s,"val/bpb":%s.5}\n' $((4 - s)) $((4 - s)) >"$tmp/runs/s$s/summary.json"
+    for k in 1 2 3 4; do
+        printf '{"t":"metrics","seg":1,"step":%s,"train/loss":%s,"moe/expert_load_layer":[[0.5,1.5],[1,1]]}\n' \
+            $k $((9 - k))
+    done >"$tmp/runs/s$s/metrics.jsonl"
+done
+printf '{"t":"met' >>"$tmp/runs/s1/metrics.jsonl"
+expect "a run without evaluation" 2 "s1: a run without a finished evaluation" $R "$tmp/runs/s1" "$tmp/runs/s2"
+make_result "$tmp/runs/s1/eval/suite@1" n=400
+make_result "$tmp/runs/s2/eval/suite@2" n=400 model=r2 seed=7
+sleep 0.02
+make_result "$tmp/runs/s2/eval/suite@3" n=400 model=r3 seed=8 skill=0.5
+expect "runs: their newest evaluation" 3 "" $R "$tmp/runs/s1" "$tmp/runs/s2" --report "$tmp/runs.html"
+check "with curves" grep -q '<title>train/loss</title>' "$tmp/runs.html"
+check "and experts" grep -q 'layer 0, expert 1, step 4: 1.50 of its share' "$tmp/runs.html"
+check "and what was set differently" grep -qE 'optim.lr: 0.001 -&gt; 0.002' "$tmp/runs.html"
+tab=$(printf '\t')
+same "table" "$($R table "$tmp/runs/s*" --cols optim.lr,val/bpb --sort val/bpb)" \
+    "run${tab}optim.lr${tab}val/bpb
+s3${tab}0.003${tab}1.5
+s2${tab}0.002${tab}2.5
+s1${tab}0.001${tab}3.5"
+same "table: what differs, downwards" "$($R table "$tmp/runs/s*" --sort -seed | head -2 | tr '\t' ' ')" \
+    "run seed optim.lr val/loss val/bpb
+s3 3 0.003 1 1.5"
+expect_out "table: evaluations" "s3 \| +\|" $R table "$tmp/runs/s*" --cols eval/choice/acc --md
+$R table "$tmp/runs/s*" --json >"$tmp/t.json"
+json "table as JSON" "$tmp/t.json"
+expect "table: no such column" 2 "optim.zeal.*no run" $R table "$tmp/runs/s*" --cols optim.zeal
+expect "table: no such sort" 2 "zeal" $R table "$tmp/runs/s*" --sort zeal
+expect "table: not a run" 2 "base: not a run" $R table "$tmp/base"
+expect "plot" 0 "" $R plot "$tmp/runs/s*" --metric train/loss --metric moe/expert_load --out "$tmp/p.svg"
+xml "a picture" "$tmp/p.svg"
+expect "plot as a page" 0 "" $R plot "$tmp/runs/s1" --out "$tmp/p.html"
+expect "plot: nobody logged it" 2 "val/zeal: no run" $R plot "$tmp/runs/s*" --metric val/zeal --out "$tmp/p.svg"
+expect "plot: where to" 2 "svg" $R plot "$tmp/runs/s*"
+printf 'x\n' >>"$tmp/runs/s2/metrics.jsonl"
+expect "a broken row" 4 "s2/metrics.jsonl:5" $R table "$tmp/runs/s*"
+
+# ---- measurements
+printf '{"tok_per_s":[101,103,99,100,102,98,104,100,101,99]}' >"$tmp/fast.json"
+printf '{"tok_per_s":[81,83,79,80,82,78,84,80,81,79]}' >"$tmp/slow.json"
+printf '{"tok_per_s":[81,83]}' >"$tmp/two.json"
+expect "slower" 3 "" $R perf "$tmp/fast.json" "$tmp/slow.json" --report "$tmp/perf.html" --report "$tmp/perf.xml"
+check "in JUnit" grep -q '<failure' "$tmp/perf.xml"
+expect "as fast" 0 "" $R perf "$tmp/fast.json" "$tmp/fast.json"
+expect "too few repetitions" 5 "" $R perf "$tmp/fast.json" "$tmp/two.json"
+expect "beside an evaluation" 3 "" $R "$tmp/base" "$tmp/equal" --perf "$tmp/fast.json" --perf "$tmp/slow.json"
+expect "perf: one file" 2 "two files" $R perf "$tmp/fast.json"
+finish
