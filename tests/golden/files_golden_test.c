@@ -98,3 +98,16 @@ TEST(transformers_moe_in_shards) {
 TEST(transformers_dense) {
     check_model(HF "dense", HF "dense/logits.f32", HF "tokens.txt", "huggingface");
 }
+
+TEST(the_id_is_the_files_hash_unless_nobody_asks) {
+    static const char path[] = "tests/golden/gguf/dense.f32.gguf";
+    cm_loaded l;
+    cm_err err;
+    char hex[65];
+    CHECKF(cm_sha_file(path, hex, &err) && cm_load(&l, path, 0, &err), "%s", err.msg);
+    CHECK(!strcmp(l.id, hex));
+    cm_loaded_close(&l);
+    CHECKF(cm_load(&l, path, CM_LOAD_UNNAMED, &err), "%s", err.msg);
+    CHECK(!l.id[0]);
+    cm_loaded_close(&l);
+}
