@@ -163,6 +163,6 @@ help: ## list the targets
 
 .PHONY: all tests-build fuzz-build deps demo test-deps test test-full interop lint bench docs ci \
         install clean help
-.SECONDARY:
+.PRECIOUS: $(O)/%.o
 .DELETE_ON_ERROR:
 -include $(shell find $(O) -name '*.d' 2>/dev/null)
