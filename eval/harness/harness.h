@@ -248,7 +248,7 @@ bool cm_task_open_text(cm_eval_task *t, const char *name, const char *yaml,
  * file and line: items without answers, duplicate ids, no items at all. */
 bool cm_task_build(cm_eval_task *t, const cm_loaded *model, cm_err *err);
 void cm_task_close(cm_eval_task *t);
-/* A table of the tasks found, one line each. */
+/* A table of the tasks found, one line each, and of the kinds with their metrics. */
 void cm_task_list(cm_buf *out);
 
 /* What to do with the tasks: an evaluation, as eval's command line says. */

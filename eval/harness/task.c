@@ -348,6 +348,15 @@ void cm_task_close(cm_eval_task *t) {
     *t = (cm_eval_task){ 0 };
 }
 
+static void list_kinds(cm_buf *out) {
+    int n;
+    const cm_kind *const *k = cm_kinds(&n);
+    cm_buf_addf(out, "\nkinds of tasks\n");
+    for (int i = 0; i < n; i++)
+        cm_buf_addf(out, "%-10s %s\n           %s%s%s\n", k[i]->name, k[i]->help, k[i]->metrics,
+                    k[i]->extra ? "; on request: " : "", k[i]->extra ? k[i]->extra : "");
+}
+
 void cm_task_list(cm_buf *out) {
     char **names, **paths;
     int n = all_names(&names, &paths);
@@ -364,4 +373,5 @@ void cm_task_list(cm_buf *out) {
         }
     }
     free_names(names, paths, n);
+    list_kinds(out);
 }
