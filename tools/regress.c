@@ -93,7 +93,7 @@ typedef struct {
     cm_measures *perf; /* [n_sides] */
     const cm_measures **perf_at;
     cm_comparison cmp;
-    char *command;
+    cm_buf command;
 } job;
 
 static const cm_result *read_result(job *j, const char *word, cm_err *err) {
@@ -197,28 +197,11 @@ static void job_close(job *j) {
     }
     free(j->result), free(j->side), free(j->run), free(j->perf);
     free((void *)(uintptr_t)j->perf_at);
-    free(j->command);
+    cm_buf_free(&j->command);
     free_paths(&j->word);
 }
 
 /* ---- where it goes ----------------------------------------------------------------- */
-
-/* The command line as a shell would take it again. */
-static char *command_line(const cm_app_ctx *ctx) {
-    cm_buf b = { 0 };
-    for (int i = 0; i < ctx->argc; i++) {
-        const char *s = ctx->argv[i];
-        bool plain = *s && !s[strspn(s, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"
-                                        "0123456789_./+-=:,@%")];
-        cm_buf_addf(&b, "%s%s", i ? " " : "", plain ? s : "'");
-        for (; !plain && *s; s++) {
-            if (*s == '\'') cm_buf_addf(&b, "'\\''");
-            else cm_buf_add(&b, s, 1);
-        }
-        if (!plain) cm_buf_addf(&b, "'");
-    }
-    return b.s;
-}
 
 /* Formats and places that cannot be are said before anything is computed. */
 static bool check_outputs(const cm_app_ctx *ctx, cm_err *err) {
@@ -263,7 +246,7 @@ static bool print(const job *j, const cm_report *r) {
 /* What could not be compared is reported as well; the sentence stays the tool's own error. */
 static bool refuse(job *j, cm_err *err) {
     cm_err other = { 0 };
-    cm_report r = { .error = err->msg, .command = j->command };
+    cm_report r = { .error = err->msg, .command = j->command.s };
     if (err->code != CM_EXIT_DATA) return false;
     if (j->app->json) print(j, &r);
     if (!deliver(j, &r, &other)) cm_log(CM_LOG_WARN, "%s", other.msg);
@@ -272,13 +255,13 @@ static bool refuse(job *j, cm_err *err) {
 
 static bool conclude(job *j, cm_err *err) {
     cm_report r = { .cmp = &j->cmp, .side = j->side, .n_sides = j->n_sides,
-                    .run = (const cm_run_log *const *)j->run, .command = j->command };
+                    .run = (const cm_run_log *const *)j->run, .command = j->command.s };
     j->app->exit = j->cmp.code;
     return deliver(j, &r, err) && print(j, &r);
 }
 
 static bool compare(job *j, cm_err *err) {
-    j->command = command_line(j->app);
+    cm_app_command(j->app, &j->command);
     if (!check_outputs(j->app, err)) return false;
     bool ok = read_sides(j, err) && read_perf(j, err);
     if (ok && j->n_sides == 1 && cm_app_switch(j->app, "replicates")) {
@@ -301,7 +284,7 @@ static bool compare_perf(job *j, cm_err *err) {
     const cm_app_ctx *a = j->app;
     static const cm_result nothing = { .path = NULL };
     static const cm_result *const none[1] = { &nothing };
-    j->command = command_line(a);
+    cm_app_command(a, &j->command);
     if (!check_outputs(a, err)) return false;
     if (a->words.n < 3)
         return cm_fail(err, CM_EXIT_USAGE, "perf wants two files of measurements, the baseline "

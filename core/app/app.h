@@ -87,6 +87,9 @@ bool cm_app_f64(const cm_app_ctx *ctx, const char *name, double lo, double hi,
  * and the key `threads` are free); --resume=must accepts, and records, any change. */
 bool cm_app_run_open(cm_app_ctx *ctx, cm_err *err);
 
+/* The command line as a shell would take it again. */
+void cm_app_command(const cm_app_ctx *ctx, cm_buf *out);
+
 /* "chimera-pretrain 0.1.0 (gcc 12.2.0, OpenBLAS 0.3.21, zstd 1.5.4, avx2)". */
 void cm_app_version(const cm_app *app, cm_buf *out);
 /* The short --help, in which the tool goes by the name it was called by. */

@@ -182,6 +182,18 @@ bool cm_app_parse(cm_app_ctx *c, int argc, char **argv, cm_err *err) {
     return ok;
 }
 
+void cm_app_command(const cm_app_ctx *c, cm_buf *out) {
+    static const char plain[] = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"
+                                "0123456789_./+-=:,@%";
+    for (int i = 0; i < c->argc; i++) {
+        const char *s = c->argv[i], *quote = *s && !s[strspn(s, plain)] ? "" : "'";
+        cm_buf_addf(out, "%s%s", i ? " " : "", quote);
+        for (; *s; s++)
+            cm_buf_addf(out, *s == '\'' ? "'\\''" : "%c", *s);
+        cm_buf_addf(out, "%s", quote);
+    }
+}
+
 /* ---- what the tool asks ------------------------------------------------------------ */
 
 const char *cm_app_text_at(const cm_app_ctx *c, const char *name, int i) {

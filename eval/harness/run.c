@@ -220,6 +220,10 @@ static bool finish(cm_eval_run *r, cm_results_out *o, const cm_engine_count *cou
     cm_json_i64(&perf, "tokens_requested", count->requested);
     cm_json_i64(&perf, "tokens_computed", count->computed);
     cm_json_f64(&perf, "seconds", seconds);
+    cm_buf command = { 0 };
+    cm_app_command(r->app, &command);
+    cm_json_str(&perf, "command", command.s);
+    cm_buf_free(&command);
     cm_json_str(&perf, "kernels", cm_kern_describe());
     cm_results_about about = { model.s, build.s, config.s };
     bool ok = cm_results_finish(o, &about, perf.s + 1, err);

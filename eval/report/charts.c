@@ -9,7 +9,7 @@
  * Metrics have different units, so every row is drawn in its own margins: 0 is no change,
  * -1 the loss that is tolerated, to the right is better. */
 
-enum { ROW = 26, LEFT = 210, RIGHT = 250, PLOT = 580, HEAD = 30 };
+enum { ROW = 26, WIDE = 1120, RIGHT = 250, HEAD = 30 };
 
 static double unit_of(const cm_metric_cmp *m) {
     double wide = fmax(fabs(m->lo), fabs(m->hi));
@@ -42,7 +42,7 @@ static void forest_row(const cm_metric_cmp *m, const cm_scale *x, double y, cm_b
         lo = hi, hi = t;
     }
     cm_cell(m, CM_CELL_METRIC, name);
-    cm_svg_text(b, LEFT - 12, y + 4, m->gates ? "head" : "soft", "end", name);
+    cm_svg_text(b, x->from - 12, y + 4, m->gates ? "head" : "soft", "end", name);
     snprintf(tip, sizeof tip, "%s: %s %s, %s. %s", name, cm_show_diff(m->metric, m->diff, diff),
              cm_show_interval(m->metric, m->lo, m->hi, ci), cm_row_verdict(m), m->reason);
     const char *v = cm_verdict_class(m->verdict);
@@ -56,12 +56,23 @@ static void forest_row(const cm_metric_cmp *m, const cm_scale *x, double y, cm_b
     if (isfinite(at) && fabs(at) <= x->hi)
         cm_svg_circle(b, cm_scale_at(x, at), y, m->gates ? 5 : 3.5, class, NULL);
     snprintf(name, sizeof name, "%s  %s", diff, ci);
-    cm_svg_text(b, LEFT + PLOT + 12, y + 4, m->gates ? "" : "soft", "start", name);
-    cm_svg_rect(b, 0, y - ROW / 2.0, LEFT + PLOT + RIGHT, ROW, "hit", tip);
+    cm_svg_text(b, x->to + 12, y + 4, m->gates ? "" : "soft", "start", name);
+    cm_svg_rect(b, 0, y - ROW / 2.0, WIDE, ROW, "hit", tip);
 }
 
 static bool drawn(const cm_metric_cmp *m) {
     return m->verdict != CM_VERDICT_SKIPPED && isfinite(m->diff);
+}
+
+/* Room for the longest name. */
+static double left_of(const cm_pairing *p) {
+    double left = 120;
+    char name[160];
+    for (int i = 0; i < p->n_metrics; i++) {
+        cm_cell(&p->metric[i], CM_CELL_METRIC, name);
+        left = fmax(left, 7.4 * (double)strlen(name) + 20);
+    }
+    return fmin(left, 440);
 }
 
 void cm_chart_forest(const cm_pairing *p, cm_buf *b) {
@@ -69,8 +80,8 @@ void cm_chart_forest(const cm_pairing *p, cm_buf *b) {
     for (int i = 0; i < p->n_metrics; i++) rows += drawn(&p->metric[i]);
     if (!rows) return;
     double reach = reach_of(p), bottom = HEAD + ROW * rows, tick[CM_MAX_TICKS];
-    cm_scale x = { -reach, reach, LEFT, LEFT + PLOT, false };
-    cm_svg_open(b, LEFT + PLOT + RIGHT, bottom + 44, "Differences with intervals");
+    cm_scale x = { -reach, reach, left_of(p), WIDE - RIGHT, false };
+    cm_svg_open(b, WIDE, bottom + 44, "Differences with intervals");
     cm_svg_rect(b, x.from, HEAD, cm_scale_at(&x, -1) - x.from, bottom - HEAD, "band", NULL);
     int n = cm_scale_ticks(&x, 8, tick);
     for (int i = 0; i < n; i++) {

@@ -26,7 +26,7 @@ make_seeds() {
     . tests/cli/lib.sh
     corpus "$tmp/corpus.jsonl" 60
     rm -rf "$seeds"
-    for t in yaml shard jsonl safetensors gguf spm; do mkdir -p "$seeds/$t"; done
+    for t in yaml shard jsonl safetensors gguf spm results; do mkdir -p "$seeds/$t"; done
     cp configs/*.yaml "$seeds/yaml/"
     "$BIN/pretrain" --print-config >"$seeds/yaml/all"
     printf 'optim.lr=3e-4' >"$seeds/yaml/word"
@@ -41,6 +41,9 @@ make_seeds() {
     "$BIN/pretrain" --quiet --config "$tmp/tiny.yaml" --runs "$tmp/runs" data.shards="$tmp/d" \
         model.d_model=8 model.n_heads=1 model.n_kv_heads=1 model.d_expert=8 model.ssm_state=4 \
         model.ssm_head_dim=8 model.ssm_chunk=16 sched.tokens=512 ckpt.every=0 val.samples=0
+    make -s build/release/test/cli/mkresult
+    build/release/test/cli/mkresult "$tmp/result" n=8 groups=2
+    { cat "$tmp/result/results.json"; printf '\000'; zstd -qdc "$tmp/result/items.jsonl.zst"; } >"$seeds/results/small"
     cp "$tmp/runs/tiny/ckpt/latest/model.safetensors" "$seeds/safetensors/"
     "$BIN/quantize" --quiet --model "$tmp/runs/tiny/ckpt/latest" --out "$seeds/gguf/tiny" --format gguf >/dev/null
 }
