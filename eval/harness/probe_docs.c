@@ -81,6 +81,13 @@ static bool cut_rows(cutter *c, const cm_row *row, int64_t n, cm_err *err) {
     return ok;
 }
 
+/* A single document is no sample of documents: then its rows are the clusters. */
+static void part_single(cutter *c) {
+    for (int64_t i = 1; i < c->n; i++)
+        if (c->row[i].group != c->row[0].group) return;
+    for (int64_t i = 0; i < c->n; i++) c->row[i].group = NULL;
+}
+
 bool cm_text_rows(cm_eval_task *t, int length, bool first_only, cm_text_row **row,
                   int64_t *n, cm_err *err) {
     if (!t->c->data.n)
@@ -93,6 +100,7 @@ bool cm_text_rows(cm_eval_task *t, int length, bool first_only, cm_text_row **ro
     bool ok = cm_rows_read(t, &t->c->data, 0, &doc, &docs, &t->data_json, err);
     cm_json_close(&t->data_json, '[');
     ok = ok && cut_rows(&c, doc, docs, err);
+    if (ok) part_single(&c);
     if (ok && !c.n)
         ok = cm_fail(err, CM_EXIT_DATA, "task %s: no text of %d tokens in %s (%lld documents%s)",
                      t->name, length, t->c->data.v[0], (long long)docs,

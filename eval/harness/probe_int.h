@@ -21,7 +21,7 @@ const char *cm_probe_ids_text(cm_eval_task *t, const int32_t *id, int n, const i
 typedef struct cm_text_row {
     const int32_t *token; /* in the task's pool */
     int n;
-    const char *group; /* the document, in the pool; NULL: joined text */
+    const char *group; /* the document, in the pool; NULL: joined text, or only one */
 } cm_text_row;
 
 /* The documents of task.data in rows of at most `length` tokens.  task.join: one text, rows

@@ -59,6 +59,9 @@ expect "no reference there" "[124]" "none.gguf" $E --model "$M" --reference "$tm
 expect "another vocabulary" 4 "vocabulary of 320" $E --model "$M" \
     --reference tests/golden/gguf/moe.f32.gguf --text "$tmp/text.txt" --out "$tmp/card4"
 
+# The reference's own card is the baseline: divergence 0.
+expect_out "regress of two cards" "^PASS.*card kl +0 " $BIN/regress --quiet "$tmp/card3" "$tmp/card"
+
 # ---- contamination
 head -c 300 "$tmp/text.txt" | tr '\n' ' ' >"$tmp/seen.txt"
 cat >"$tmp/doc.jsonl" <<END
@@ -108,6 +111,20 @@ END
 expect_out "retrieval" "mrr +0.7500 .*outcomes|right +1 of 2 .*not_used +1 of 2" $E --retrieval "$tmp/rag.jsonl" --out "$tmp/rag"
 json "its result" "$tmp/rag/results.json"
 same "intervals" "$(grep -c '"intervals":{"recall_at_k"' "$tmp/rag/results.json")" 1
+rag() { # FILE, share of questions (in tenths) whose passage comes first
+    i=0
+    while [ $i -lt 120 ]; do
+        hit='{"text":"here it is","relevant":1}' miss='{"text":"nothing"}'
+        [ $((i * 7 % 10)) -lt "$2" ] && first=$hit second=$miss || first=$miss second=$hit
+        echo "{\"id\":\"$i\",\"retrieved\":[$first,$second],\"n_relevant\":1,\"answer\":\"here\"}"
+        i=$((i + 1))
+    done >"$1"
+}
+rag "$tmp/good.jsonl" 9
+rag "$tmp/worse.jsonl" 4
+for x in good worse; do $E --retrieval "$tmp/$x.jsonl" --out "$tmp/$x" >/dev/null; done
+expect "regress finds the worse pipeline" 3 "" $BIN/regress --quiet "$tmp/good" "$tmp/worse"
+expect "and passes the better one" 0 "" $BIN/regress --quiet "$tmp/worse" "$tmp/good"
 expect "retrieval without a folder" 2 "--out" $E --retrieval "$tmp/rag.jsonl"
 expect "a result that is there" 2 "finished" $E --retrieval "$tmp/rag.jsonl" --out "$tmp/rag"
 check "--if-done=redo" $E --retrieval "$tmp/rag.jsonl" --out "$tmp/rag" --if-done redo
