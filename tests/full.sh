@@ -8,6 +8,7 @@
 #   faults   the fault loops with KILLS=100
 #   fuzz     every fuzz target for FUZZ_SECONDS (300)
 #   big      chimera-700m takes two real steps of 4,096 tokens within 16 GB
+#   calib    error rates of regress's verdict over 2,000 simulated comparisons
 # The closing line adds up all parts.
 set -u
 p=0 f=0 s=0 bad=
@@ -111,6 +112,7 @@ for what in "$@"; do
     faults) part "fault loops" faults ;;
     fuzz) part "fuzzing" sh tests/fuzz/run.sh "${FUZZ_SECONDS:-300}" ;;
     big) part "chimera-700m" big ;;
+    calib) part "calibration" env CALIB_SIMS="${CALIB_SIMS:-2000}" build/release/test/unit/calib_test ;;
     *) echo "full.sh: no part '$what'" >&2; exit 2 ;;
     esac
 done

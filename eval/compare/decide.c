@@ -55,6 +55,14 @@ static double mde_counts(const cm_metric_cmp *m, const cm_metric_stat *st, const
     return fmax(loss, other);
 }
 
+/* Solves loss = k se where a loss of 0/1 scores adds changed items, and so variance. */
+static double loss_at(const cm_metric_cmp *m, double k, double se) {
+    double loss = k * se, psi = chance_changes(m->losses, m->gains, m->n);
+    if (isnan(m->flips)) return loss;
+    for (int i = 0; i < 40; i++) loss = k * se * sqrt(1 + fmax(0, loss) / psi);
+    return fmin(loss, 1);
+}
+
 static double mde_means(const cm_metric_cmp *m, const cm_metric_stat *st, const cm_regress_conf *c,
                         double a) {
     double loss;
@@ -66,7 +74,7 @@ static double mde_means(const cm_metric_cmp *m, const cm_metric_stat *st, const 
              exp2(-(double)st->nonzero) > a)
         return INFINITY; /* all clusters together cannot be significant */
     else
-        loss = cm_plan_distance(critical(m, st, c, a, 1), c->power, st->df, 1) * st->se;
+        loss = loss_at(m, cm_plan_distance(critical(m, st, c, a, 1), c->power, st->df, 1), st->se);
     double crit = critical(m, st, c, c->alpha, 1);
     return fmax(loss, mde_of_bound(m->margin, st->se, crit, c->power, st->df));
 }

@@ -116,7 +116,7 @@ static void set_interval(work *k, double lo, double hi, const char *how) {
 /* The net loss rate that e-values exclude: where the e-value of "at least so much" is e. */
 static double bet_upper(int64_t b, int64_t c, int64_t n, double e) {
     double lo = 0, hi = 1 - 1e-9;
-    for (int i = 0; i < 40; i++) {
+    for (int i = 0; i < 26; i++) {
         double mid = (lo + hi) / 2;
         if (cm_e_bet(b, c, n, mid) < e) lo = mid;
         else hi = mid;
@@ -223,11 +223,12 @@ static void t_sequential(work *k) {
 }
 
 /* Standard error over clusters and its degrees of freedom.  A mean of independent items has
- * the t test's; else clusters (documents of a ratio too) may vary as a whole. */
+ * the t test's; else clusters (documents of a ratio too) may vary as a whole, and few long
+ * documents may carry all the variance. */
 static double item_error(const work *k, double *df) {
     cm_clustered c = cm_cluster_se(k->r, k->w, k->s.G);
     bool plain = k->s.G == k->s.n && k->metric->kind == CM_METRIC_MEAN;
-    *df = c.df;
+    *df = fmin(c.df, c.seen);
     return plain ? c.se2 : c.se3;
 }
 

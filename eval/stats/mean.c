@@ -24,13 +24,15 @@ cm_ttest cm_paired_t(const double *d, int64_t n) {
 /* R. Bell and D. McCaffrey, Survey Methodology 28 (2002), for the model of a mean alone,
  * where their matrices have closed forms: the residual of a cluster of share w has variance
  * proportional to w (1 - w), and
- *   df = 1 / (sum w^2 + (sum v)^2 - sum v^2),  v = w^2 / (1 - w). */
+ *   df = 1 / (sum w^2 + (sum v)^2 - sum v^2),  v = w^2 / (1 - w).
+ * seen: Satterthwaite's (sum s^2)^2 / sum s^4 with r^4 / 3 for a normal residual's s^4. */
 cm_clustered cm_cluster_se(const double *r, const double *w, int64_t G) {
-    if (G < 2) return (cm_clustered){NAN, NAN, NAN, NAN, NAN};
-    double s0 = 0, s2 = 0, s3 = 0, ww = 0, v1 = 0, v2 = 0;
+    if (G < 2) return (cm_clustered){NAN, NAN, NAN, NAN, NAN, NAN};
+    double s0 = 0, s2 = 0, s3 = 0, r4 = 0, ww = 0, v1 = 0, v2 = 0;
     for (int64_t g = 0; g < G; g++) {
         double rest = fmax(1 - w[g], 1e-12), v = w[g] * w[g] / rest;
         s0 += r[g] * r[g];
+        r4 += r[g] * r[g] * r[g] * r[g];
         s2 += r[g] * r[g] / rest;
         s3 += r[g] * r[g] / (rest * rest);
         ww += w[g] * w[g];
@@ -38,8 +40,9 @@ cm_clustered cm_cluster_se(const double *r, const double *w, int64_t G) {
         v2 += v * v;
     }
     double df = 1 / (ww + v1 * v1 - v2), most = (double)(G - 1);
+    double seen = r4 > 0 ? 3 * s0 * s0 / r4 - 1 : most;
     return (cm_clustered){sqrt(s0), sqrt(s0 * (double)G / most), sqrt(s2), sqrt(s3),
-                          fmin(fmax(df, 1), most)};
+                          fmin(fmax(df, 1), most), fmin(fmax(seen, 4), most)};
 }
 
 cm_clustered cm_cluster_ratio(const double *num, const double *den, int64_t G,

@@ -59,7 +59,7 @@ static double faded(const bets *g, double peak, double end) {
 
 double cm_e_bet(int64_t b, int64_t c, int64_t n, double theta) {
     CM_ASSERT(theta >= 0 && theta < 1 && b + c <= n, "cm_e_bet: theta = %g", theta);
-    enum { N = 2000 };
+    enum { N = 800 };
     bets g = {(double)b, (double)c, (double)(n - b - c), theta};
     double top = 1 / (1 - theta) * (1 - 1e-15);
     double peak = best_stake(&g, top), most = log_wealth(&g, peak);

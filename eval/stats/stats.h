@@ -75,9 +75,11 @@ cm_ttest cm_paired_t(const double *d, int64_t n); /* one sample of differences *
  * weight, summing to 1.  se0: CR0, sqrt(sum r^2) (Miller 2024); se1: with G/(G-1); se2: CR2,
  * r^2 / (1 - w), unbiased where items are independent; se3: CR3, r^2 / (1 - w)^2, the
  * jackknife's, for clusters that vary as a whole.  df: Bell and McCaffrey's degrees of freedom
- * of se2, G-1 where sizes are equal.  G < 2: NaN. */
+ * of se2, G-1 where sizes are equal; seen: degrees of freedom by the residuals' own fourth
+ * powers, 3 (sum r^2)^2 / sum r^4 - 1, few where few clusters carry the variance, at least 4
+ * and at most G-1.  G < 2: NaN. */
 typedef struct cm_clustered {
-    double se0, se1, se2, se3, df;
+    double se0, se1, se2, se3, df, seen;
 } cm_clustered;
 cm_clustered cm_cluster_se(const double *r, const double *w, int64_t G);
 /* Estimate sum num / sum den over clusters and its errors; a mean has den = cluster size. */

@@ -431,3 +431,150 @@ static void check_file(const char *path, int least) {
 
 TEST(published_values) { check_file("tests/golden/stats/published.txt", 80); }
 TEST(other_peoples_code) { check_file("tests/golden/stats/oracle.txt", 90); }
+
+/* ---- what no table has -------------------------------------------------------------------- */
+
+TEST(degenerate_data) {
+    double same[6] = {2, 2, 2, 2, 2, 2}, zero[4] = {0};
+    cm_mcnemar m = cm_mcnemar_test(0, 0);
+    CHECK(m.one == 1 && m.two == 1 && m.mid == 1 && m.p_chi2 == 1);
+    CHECK(isnan(cm_paired_t(same, 1).se) && isnan(cm_paired_t(same, 0).mean));
+    CHECK(cm_paired_t(same, 6).se == 0 && cm_paired_t(same, 6).p_greater == 0);
+    CHECK(cm_paired_t(zero, 4).p_two == 1 && cm_sign_test(zero, 4).two == 1);
+    CHECK(isnan(cm_cluster_se(zero, same, 1).se2));
+    cm_signflip f = cm_signflip_test(zero, 4, 10, 1);
+    CHECK(f.p_two == 1 && f.exact && f.nonzero == 0);
+    cm_wilcoxon w = cm_wilcoxon_test(zero, 4, CM_ZERO_PRATT, true, false);
+    CHECK(w.p_two == 1);
+    CHECK(cm_mann_whitney_test(same, 6, same, 6, 0.95).p_two == 1);
+    CHECK(isnan(cm_mann_whitney_test(same, 0, same, 3, 0.95).shift));
+    CHECK(isnan(cm_distinct((int32_t[]){1}, 1, 2)) && isnan(cm_ndcg(zero, 4, 4, false)));
+    CHECK(isnan(cm_quantile(same, 0, 0.5)) && cm_quantile(same, 1, 0.9) == 2);
+    double p[3] = {0.01, NAN, 0.04}, adj[3];
+    cm_holm(p, 3, adj);
+    CHECK(adj[0] == 0.02 && isnan(adj[1]) && adj[2] == 0.04);
+}
+
+/* Share of all tables (b, c) in which a loss of exactly theta is declared below theta, where
+ * changes have rate psi: the test's level.  Tango's normal tail alone goes to 0.07. */
+static double level_of(int64_t n, double theta, double psi) {
+    double q = (psi - theta) / 2, r = (q + theta) / (1 - q), level = 0;
+    for (int64_t c = 0; c <= cm_binom_quantile(1 - 1e-9, n, q); c++) {
+        int64_t b = -1; /* most losses that still pass */
+        while (b + 1 + c <= n && cm_tango_p(b + 1, c, n, theta) <= 0.05) b++;
+        level += cm_binom_pmf(c, n, q) * cm_binom_cdf(b, n - c, r);
+    }
+    return level;
+}
+
+TEST(margin_test_keeps_its_level) {
+    const int64_t sizes[] = {60, 133, 149, 200, 333, 500};
+    const double psi[] = {0.02, 0.03, 0.06, 0.15};
+    double worst = 0;
+    for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++)
+        for (int k = 0; k < 4; k++)
+            worst = fmax(worst, level_of(sizes[i], 0.02, psi[k]));
+    CHECKF(worst <= 0.055, "level %.4f", worst);
+    CHECK(cm_norm_cdf(cm_tango_z(0, 0, 133, 0.02)) < 0.05 && pow(0.98, 133) > 0.065);
+    CHECK(cm_tango_p(0, 0, 133, 0.02) > 0.05 && cm_tango_p(0, 0, 149, 0.02) < 0.05);
+}
+
+TEST(margin_bound_inverts_its_test) {
+    for (int64_t b = 0; b <= 40; b += 5)
+        for (int64_t c = 0; c <= 40; c += 8) {
+            double u = cm_tango_upper(b, c, 400, 0.05);
+            CHECK(u > (double)(b - c) / 400);
+            if (u > 0.001) {
+                CHECK(cm_tango_p(b, c, 400, u * 1.001) <= 0.0501);
+                CHECK(cm_tango_p(b, c, 400, u * 0.99) > 0.049);
+            }
+        }
+}
+
+/* E[e] = 1 under the null, which is what makes it valid. */
+TEST(e_values_have_expectation_one) {
+    double one = 0, two = 0, bet = 0;
+    enum { M = 30 };
+    for (int b = 0; b <= M; b++) {
+        one += cm_binom_pmf(b, M, 0.5) * cm_e_one(b, M - b);
+        two += cm_binom_pmf(b, M, 0.5) * cm_e_two(b, M - b);
+        /* every item lost or gained, net loss theta = 0.2 */
+        bet += cm_binom_pmf(b, M, 0.6) * cm_e_bet(b, M - b, M, 0.2);
+    }
+    CHECKF(fabs(one - 1) < 1e-10 && fabs(two - 1) < 1e-10 && fabs(bet - 1) < 1e-8, "%g %g %g", one,
+           two, bet);
+    CHECK(fabs(cm_e_mean(cm_e_mean_z(20, 300, 0.01), 300, 0.01) / 20 - 1) < 1e-9);
+}
+
+TEST(drawn_permutations_approach_all) {
+    double s[20], few;
+    cm_rng r = cm_rng_make(3, CM_RNG_TEST, 0);
+    for (int i = 0; i < 20; i++) s[i] = cm_rng_normal(r, (uint64_t)i) - 0.3;
+    few = cm_signflip_test(s, 20, 0, 1).p_less;
+    double more[21];
+    memcpy(more, s, sizeof s);
+    more[20] = 1e-9; /* one sign too many to enumerate, of no weight */
+    cm_signflip f = cm_signflip_test(more, 21, 40000, 1);
+    CHECK(!f.exact && f.patterns == 40000 && fabs(f.p_less - few) < 0.01);
+    CHECK(cm_signflip_test(more, 21, 40000, 1).hits_less == f.hits_less);
+    CHECK(cm_signflip_test(more, 21, 40000, 2).hits_less != f.hits_less);
+}
+
+/* What bootstraps of clusters and of two levels must agree with. */
+static double two_level(const int32_t *wa, const int32_t *wb, const int32_t *w, void *ctx) {
+    const double *x = ctx; /* [3 + 3][50] */
+    double d = 0;
+    for (int s = 0; s < 6; s++)
+        for (int i = 0; i < 50; i++)
+            d += (s < 3 ? -wa[s] : wb[s - 3]) * w[i] * x[50 * s + i] / (3 * 50);
+    return d;
+}
+
+TEST(bootstraps_know_their_errors) {
+    double x[6 * 50];
+    cm_rng r = cm_rng_make(4, CM_RNG_TEST, 0);
+    for (int s = 0; s < 6; s++)
+        for (int i = 0; i < 50; i++)
+            x[50 * s + i] = cm_rng_normal(r, (uint64_t)(50 * s + i)) + 2 * (s % 3);
+    cm_boot one = cm_bootstrap(mean_of, x, 50, 4000, 1, 0.95, NAN);
+    CHECK(fabs(one.se / cm_paired_t(x, 50).se - 1) < 0.05 && one.bca.lo < one.theta);
+    cm_boot again = cm_bootstrap(mean_of, x, 50, 4000, 1, 0.95, NAN);
+    cm_boot other = cm_bootstrap(mean_of, x, 50, 4000, 2, 0.95, NAN);
+    CHECK(again.bca.lo == one.bca.lo && other.bca.lo != one.bca.lo);
+    /* Seeds 0, 2, 4 a side: population variance 8/3, over 3 seeds, twice. */
+    cm_boot two = cm_bootstrap2(two_level, x, 3, 3, 50, 4000, 1, 0.95);
+    CHECKF(fabs(two.se - sqrt(2 * 8.0 / 9)) < 0.1, "%g", two.se);
+}
+
+TEST(calibrated_models_are_not_at_zero) {
+    double conf[500], right[500];
+    cm_rng r = cm_rng_make(5, CM_RNG_TEST, 0);
+    for (int i = 0; i < 500; i++) {
+        conf[i] = 0.3 + 0.7 * cm_rng_uniform(r, (uint64_t)i);
+        right[i] = cm_rng_uniform(r, 1000 + (uint64_t)i) < conf[i];
+    }
+    cm_ece e = cm_ece_test(conf, right, 500, 15, 400, 1, 0.95);
+    CHECKF(e.null > 0.03 && e.null < 0.08 && fabs(e.ece - e.null) < 0.03, "%g %g", e.ece, e.null);
+    CHECK(e.ci.lo < e.ece + 0.02 && e.ci.hi > e.ece && e.mce >= e.ece);
+    for (int i = 0; i < 500; i++) conf[i] = 0.999;
+    CHECK(cm_ece_test(conf, right, 500, 15, 100, 1, 0.95).ece > 0.25);
+}
+
+/* Planning twice with an estimated error: simulated. */
+TEST(planned_distance_has_its_power) {
+    enum { DF = 12, N = 40000 };
+    double crit = cm_t_quantile(0.995, DF), k = cm_plan_distance(crit, 0.8, DF, 1);
+    CHECK(k > crit + 0.85 && cm_plan_distance(crit, 0.8, INFINITY, 1) < crit + 0.85);
+    int hits = 0;
+    for (int i = 0; i < N; i++) {
+        cm_rng r = cm_rng_make(6, CM_RNG_TEST, (uint64_t)i);
+        double s1 = 0, s2 = 0;
+        for (int j = 0; j < DF; j++) {
+            double u = cm_rng_normal(r, (uint64_t)j), v = cm_rng_normal(r, 100 + (uint64_t)j);
+            s1 += u * u / DF;
+            s2 += v * v / DF;
+        }
+        hits += cm_rng_normal(r, 999) + k * sqrt(s1) > crit * sqrt(s2);
+    }
+    CHECKF(fabs((double)hits / N - 0.8) < 0.015, "power %.4f", (double)hits / N);
+}
