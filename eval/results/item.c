@@ -148,6 +148,9 @@ static bool take_score(cm_intake *in, const cJSON *v, const char *id, cm_err *er
     if (s.den < 0)
         return cm_fail(err, CM_EXIT_DATA, "item '%.100s': the denominator of %s is negative", id,
                        m->name);
+    if (cm_metric_index(m) == CM_M_conf && !(s.num >= 0 && s.num <= 1 + 1e-9))
+        return cm_fail(err, CM_EXIT_DATA, "item '%.100s': conf is %g, but a confidence lies "
+                       "between 0 and 1", id, s.num);
     cm_score_val **col = &in->score[cm_metric_index(m)];
     if (!*col) *col = zeros(in->t->n, sizeof **col);
     if ((*col)[in->n].den != 0)

@@ -377,6 +377,7 @@ TEST(a_reader_refuses_bad_items) {
     refused(LINE("a", "{\"acc\":\"nan\"}") LINE("b", "{}"), ":1: item 'a': score acc is nan");
     refused(LINE("a", "{\"acc\":1e999}") LINE("b", "{}"), "score acc is infinite");
     refused(LINE("a", "{\"acc\":null}") LINE("b", "{}"), "not a number");
+    refused(LINE("a", "{\"conf\":7e99}") LINE("b", "{}"), "between 0 and 1");
     refused(LINE("a", "{\"zeal\":1}") LINE("b", "{}"), "unknown metric 'zeal'");
     refused(LINE("a", "{\"ece\":[1,1]}") LINE("b", "{}"), "never stored");
     refused(LINE("a", "{\"kl\":1}") LINE("b", "{}"), "[numerator, denominator]");
