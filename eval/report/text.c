@@ -1,6 +1,7 @@
 /* text.c -- a comparison on a terminal, and as Markdown for a pull request. */
 #include "report/report_int.h"
 
+#include <ctype.h>
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
@@ -73,10 +74,12 @@ void cm_report_text(const cm_report *r, cm_buf *b) {
 
 /* One line of Markdown and HTML at once: what would be markup is written as entities. */
 static void md_text(cm_buf *b, const char *s) {
-    for (; *s; s++) {
+    for (unsigned char last = 0; *s; last = (unsigned char)*s++) {
         unsigned char c = (unsigned char)*s;
+        bool inside_word = isalnum(last) && isalnum((unsigned char)s[1]);
         if (c == '\n' || c == '\r') cm_buf_add(b, " ", 1);
         else if (c < ' ' || c == 0x7f) continue;
+        else if (c == '_' && inside_word) cm_buf_add(b, s, 1); /* is no emphasis */
         else if (strchr("&<>|`*_[]\\~#@!", c)) cm_buf_addf(b, "&#%d;", c);
         else cm_buf_add(b, s, 1);
     }
@@ -94,10 +97,30 @@ static void md_row(const cm_metric_cmp *m, cm_buf *b) {
         cm_cell(m, c, cell);
         cm_buf_addf(b, "| ");
         if (c == CM_CELL_VERDICT) cm_buf_addf(b, "%s ", mark(m->verdict));
-        md_text(b, cell);
+        if (c == CM_CELL_METRIC) md_text(b, cell); /* the others are numbers and our words */
+        else cm_buf_addf(b, "%s", cell);
         cm_buf_addf(b, " ");
     }
     cm_buf_addf(b, "|\n");
+}
+
+/* The metrics that gate, or the others. */
+static void md_table(const cm_pairing *p, bool gates, cm_buf *b) {
+    int rows = 0;
+    for (int i = 0; i < p->n_metrics; i++) {
+        if (p->metric[i].gates != gates) continue;
+        if (!rows++) {
+            cm_buf_addf(b, gates ? "\n|" : "\n<details><summary>Metrics that do not gate"
+                                           "</summary>\n\n|");
+            for (int c = 0; c < CM_N_CELLS; c++) cm_buf_addf(b, " %s |", cm_cell_title[c]);
+            cm_buf_addf(b, "\n|");
+            for (int c = 0; c < CM_N_CELLS; c++)
+                cm_buf_addf(b, c && c != CM_CELL_VERDICT ? "--:|" : "---|");
+            cm_buf_addf(b, "\n");
+        }
+        md_row(&p->metric[i], b);
+    }
+    if (rows && !gates) cm_buf_addf(b, "\n</details>\n");
 }
 
 static void md_answer(cm_buf *b, const char *name, const char *text) {
@@ -121,8 +144,10 @@ static void md_flips_of(const cm_flip *f, int64_t n, const cm_metric *m, const c
         cm_answer t = cm_answer_of(&f[i]);
         cm_buf_addf(b, "- ");
         md_text(b, f[i].id);
-        cm_buf_addf(b, ": %s to %s<br>\n", cm_show_value(m, f[i].base, x),
-                    cm_show_value(m, f[i].cand, y));
+        if (m->kind != CM_METRIC_MEAN || f[i].base + f[i].cand != 1)
+            cm_buf_addf(b, ": %s to %s", cm_show_value(m, f[i].base, x),
+                        cm_show_value(m, f[i].cand, y));
+        cm_buf_addf(b, "<br>\n");
         md_answer(b, "asked", t.asked);
         md_answer(b, "right", t.gold);
         md_answer(b, "A", t.base);
@@ -184,15 +209,7 @@ static void md_pair(const cm_pairing *p, cm_buf *b) {
     cm_buf_addf(b, ", B: ");
     md_text(b, p->cand);
     cm_buf_addf(b, "\n");
-    if (p->n_metrics) {
-        cm_buf_addf(b, "\n|");
-        for (int c = 0; c < CM_N_CELLS; c++) cm_buf_addf(b, " %s |", cm_cell_title[c]);
-        cm_buf_addf(b, "\n|");
-        for (int c = 0; c < CM_N_CELLS; c++)
-            cm_buf_addf(b, c && c != CM_CELL_VERDICT ? "--:|" : "---|");
-        cm_buf_addf(b, "\n");
-    }
-    for (int i = 0; i < p->n_metrics; i++) md_row(&p->metric[i], b);
+    md_table(p, true, b);
     for (int i = 0; i < p->n_metrics; i++) {
         const cm_metric_cmp *m = &p->metric[i];
         if (!m->gates || m->verdict == CM_VERDICT_PASS) continue;
@@ -204,9 +221,10 @@ static void md_pair(const cm_pairing *p, cm_buf *b) {
         md_text(b, m->reason);
         cm_buf_addf(b, "\n");
     }
+    md_perf(p, b);
+    md_table(p, false, b);
     md_flips(p, b);
     md_changes(p, b);
-    md_perf(p, b);
 }
 
 void cm_report_md(const cm_report *r, cm_buf *b) {

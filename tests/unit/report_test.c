@@ -146,7 +146,7 @@ TEST(markdown_keeps_foreign_text_text) {
     cm_report_md(&f.report, &b);
     has(&b, "FAIL: 1 of 2 lost");
     has(&b, "quiz &#60;1&#62; acc");
-    has(&b, "exact&#95;match");
+    has(&b, "quiz &#60;1&#62; exact_match");
     has(&b, "asked: 2 &#60; 3?");
     has(&b, "right: yes&#124;y");
     cm_buf_free(&b);
