@@ -4,9 +4,12 @@
  * against that file on ppl.txt (-c 256).  llama.cpp multiplies Q8_0 weights with
  * activations that it rounds to Q8_0 as well; Chimera keeps them in float, and diverges
  * less.  So the test is linked with its own cm_gemm around the real one (--wrap) that
- * rounds as llama.cpp does when asked: then the numbers are theirs to the digits printed.
- * What remains is the 16 bits in which their tool stores the reference's log-probabilities
- * (steps of 2e-5 here): up to 1e-6 of a divergence, two units of the mean log ratio. */
+ * rounds as llama.cpp does when asked: then the numbers are theirs.  What remains:
+ * - 16 bits for the reference's log-probabilities in their file (steps of 2e-5 here): up to
+ *   1e-6 of a divergence.
+ * - An activation that differs in its last bit may round to another 8-bit integer.  Levels
+ *   of kernels differ so among themselves: most likely tokens in up to 3 of 10,668
+ *   positions (0.03 %), the mean log ratio by 6e-6, perplexities by 2e-3. */
 #include "harness/harness.h"
 #include "tests/t.h"
 
@@ -178,7 +181,7 @@ static void check_quantiles(const cm_kl_card *c, const char *text, double more) 
     CM_ASSERT(dp, "no second table");
     for (int q = 0; q < CM_KL_QUANTILES; q++) {
         is(percent[q] + 1, c->kl_q[q], theirs(text, percent[q], NULL), 6, more);
-        is(percent[q] + 1, 100 * c->dp_q[q], theirs(dp, percent[q], NULL), 3, 0);
+        is(percent[q] + 1, 100 * c->dp_q[q], theirs(dp, percent[q], NULL), 3, 1e-4);
     }
 }
 
@@ -192,23 +195,23 @@ TEST(card_is_llama_perplexitys_with_its_rounding) {
     rounding = NULL;
     const char *text = report();
     cm_kl_card c = card_of(&f);
-    is("PPL", c.ppl.value, theirs(text, "Mean PPL(Q)  ", &se), 6, 1e-3);
-    is("its error", c.ppl.se, se, 6, 1e-5);
-    is("PPL of the reference", c.ppl_ref.value, theirs(text, "Mean PPL(base)", &se), 6, 1e-3);
-    is("its error", c.ppl_ref.se, se, 6, 1e-5);
+    is("PPL", c.ppl.value, theirs(text, "Mean PPL(Q)  ", &se), 6, 2e-3);
+    is("its error", c.ppl.se, se, 6, 2e-5);
+    is("PPL of the reference", c.ppl_ref.value, theirs(text, "Mean PPL(base)", &se), 6, 2e-5);
+    is("its error", c.ppl_ref.se, se, 6, 2e-6);
     is("correlation", 100 * c.cor, theirs(text, "Cor(ln(PPL(Q))", NULL), 2, 0);
-    is("ln ratio", c.ln_ratio.value, theirs(text, "Mean ln(PPL(Q)/PPL(base))", &se), 6, 2e-6);
+    is("ln ratio", c.ln_ratio.value, theirs(text, "Mean ln(PPL(Q)/PPL(base))", &se), 6, 6e-6);
     is("its error", c.ln_ratio.se, se, 6, 0);
-    is("ratio", c.ratio.value, theirs(text, "Mean PPL(Q)/PPL(base)", &se), 6, 2e-6);
+    is("ratio", c.ratio.value, theirs(text, "Mean PPL(Q)/PPL(base)", &se), 6, 6e-6);
     is("its error", c.ratio.se, se, 6, 0);
-    is("difference", c.diff.value, theirs(text, "Mean PPL(Q)-PPL(base)", &se), 6, 1e-3);
+    is("difference", c.diff.value, theirs(text, "Mean PPL(Q)-PPL(base)", &se), 6, 2e-3);
     is("its error", c.diff.se, se, 6, 1e-4);
     is("divergence", c.kl.value, theirs(text, "Mean    KLD", &se), 6, 0);
     is("its error", c.kl.se, se, 6, 0);
     is("mean dp", 100 * c.dp.value, theirs(text, "Mean    \xce\x94p", &se), 3, 0);
     is("RMS dp", 100 * c.dp_rms.value, theirs(text, "RMS \xce\x94p", &se), 3, 0);
-    is("same top", 100 * c.same.value, theirs(text, "\nSame top p", &se), 3, 0);
-    is("its error", 100 * c.same.se, se, 3, 0);
+    is("same top", 100 * c.same.value, theirs(text, "\nSame top p", &se), 3, 0.03);
+    is("its error", 100 * c.same.se, se, 3, 1e-3);
     check_quantiles(&c, text, 1e-6);
     close_all(&f);
 }
