@@ -265,6 +265,9 @@ static bool compare(job *j, cm_err *err) {
     if (!check_outputs(j->app, err)) return false;
     bool ok = read_sides(j, err) && read_perf(j, err);
     if (ok && j->n_sides == 1 && cm_app_switch(j->app, "replicates")) {
+        if (cm_app_text(j->app, "report") || cm_app_switch(j->app, "github"))
+            return cm_fail(err, CM_EXIT_USAGE, "one recipe's noise is a table on standard output; "
+                           "--report and --github need a candidate");
         cm_buf b = { 0 };
         ok = cm_noise_table(j->side[0].seed, j->side[0].n, j->app->conf.regress.alpha,
                             j->app->json, &b, err);

@@ -121,6 +121,7 @@ expect_out "one recipe: its noise" "noise floor.*choice acc" $R --replicates "$t
 $R --replicates "$tmp/old-s*" --json >"$tmp/noise.json"
 json "noise as JSON" "$tmp/noise.json"
 expect "a pattern without match" 2 "nothing matches" $R --replicates "$tmp/nope-*" "$tmp/new-s*"
+expect "noise makes no report" 2 "need a candidate" $R --replicates "$tmp/old-s*" --report "$tmp/n.md"
 expect "noise of one" 2 "at least two" $R --replicates "$tmp/old-s1"
 
 # ---- baselines
