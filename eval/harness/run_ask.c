@@ -86,7 +86,7 @@ static bool scored(void *ctx, int64_t i) {
 
 static cm_engine_conf engine_conf(const asker *a) {
     const cm_eval_conf *e = &a->run->app->conf.eval;
-    return (cm_engine_conf){ .batch = (int)e->batch };
+    return (cm_engine_conf){ .batch = (int)e->batch, .alone = !e->reuse };
 }
 
 enum { SLICE = 64 }; /* requests asked together where they come in order */

@@ -19,11 +19,15 @@ same "an item a line" "$(wc -l <"$tmp/items.jsonl")" 37
 same "no partial file is left" "$(ls "$tmp/r" | tr '\n' ' ')" "items.jsonl.zst results.json "
 same "the tied pair counts one half" "$(grep '"same/1"' "$tmp/items.jsonl" | sed 's/.*"acc":\([0-9.]*\).*"acc_first":\([0-9.]*\).*/\1 \2/')" "0.5 1"
 digits() { sed 's/"perf":{[^}]*}//; s/"time[^,]*,//g' "$1/results.json" | sed 's/"machine":{[^}]*}//; s/"eval.batch":[0-9]*//'; }
-for how in "eval.batch=1" "eval.batch=4" "--threads 3"; do
+for how in "eval.batch=1" "eval.batch=4" "--threads 3" "eval.reuse=false"; do
     $BIN/eval --threads 1 --quiet --model "$M" --tasks "$all" --out "$tmp/b" --if-done=redo $how >/dev/null
     check "the same items: $how" cmp "$tmp/b/items.jsonl.zst" "$tmp/r/items.jsonl.zst"
     same "the same results: $how" "$(digits "$tmp/b")" "$(digits "$tmp/r")"
 done
+work() { sed 's/.*"tokens_requested":\([0-9]*\),"tokens_computed":\([0-9]*\).*/\1 \2/' "$1/results.json"; }
+# shellcheck disable=SC2046
+same "beginnings in common are computed once" "$(set -- $(work "$tmp/b") $(work "$tmp/r")
+    [ "$2" = "$1" ] && [ "$3" = "$1" ] && [ "$4" -lt $(($3 * 3 / 4)) ] && echo yes)" yes
 $E --tasks "$T/stories.yaml,$T/cloze.yaml" --tasks "$T/choice.yaml" --out "$tmp/o" >/dev/null
 same "a task alone or in company" "$(zstd -dcq "$tmp/o/items.jsonl.zst" | sort | sha256sum)" \
     "$(grep -E '"task":"(stories|cloze|choice)"' "$tmp/items.jsonl" | sort | sha256sum)"
