@@ -512,3 +512,49 @@ TEST(patterns_give_up) {
     CHECKF(err.code == CM_EXIT_DATA && strstr(err.msg, "could not be applied"), "%s", err.msg);
     cm_spm_close(model.spm);
 }
+
+/* Bytes changed, cut and doubled at random: read, or refused with a sentence; never worse. */
+TEST(damaged_data) {
+    static const struct { const char *file, *yaml; } form[] = {
+        { "tests/eval/letters.csv", "task:\n  data: [x]\n  format: csv\n  prompt: \"{question}\"\n"
+          "  choices: [\"{a}\", \"{b}\", \"{c}\"]\n  gold: right\n  gold_is: letter\n" },
+        { "tests/eval/several.json", "task:\n  data: [x]\n  format: json\n  choices: [targets]\n" },
+        { "tests/eval/blank.jsonl", "task:\n  data: [x]\n  prompt: \"{sentence}\"\n  blank: \"_\"\n"
+          "  choices: [choices]\n  gold: gold\n  gold_is: one\n" },
+        { "tests/eval/stories.txt", "task:\n  kind: text\n  data: [x]\n  format: txt\n" },
+    };
+    static const char odd[] = "{}[],:\"\n\t\\\r_0\x80\xFF";
+    open_model(true, 1000);
+    int read = 0, refused = 0;
+    for (int f = 0; f < 4; f++) {
+        char *text;
+        size_t n;
+        cm_err err;
+        CM_ASSERT(cm_read_file(form[f].file, 1 << 20, &text, &n, &err), "%s", err.msg);
+        for (uint64_t k = 0; k < 300; k++) {
+            cm_rng r = cm_rng_make(k, CM_RNG_TEST, (uint64_t)f);
+            cm_buf b = { 0 };
+            size_t len = k % 3 ? n : cm_rng_below(r, 99, n);
+            cm_buf_add(&b, text, len);
+            for (uint64_t i = 0; i < k % 4 && b.n; i++)
+                b.s[cm_rng_below(r, 2 * i, b.n)] = odd[cm_rng_below(r, 2 * i + 1, sizeof odd)];
+            char path[4096];
+            snprintf(path, sizeof path, "%s/x", t_tmpdir());
+            CM_ASSERT(cm_write_file(path, b.s ? b.s : "", b.n, &err), "%s", err.msg);
+            cm_buf_free(&b);
+            cm_eval_task t;
+            err = (cm_err){ 0 };
+            if (make(&t, form[f].yaml, &err)) {
+                read++;
+                cm_task_close(&t);
+            } else {
+                refused++;
+                CHECKF(err.code == CM_EXIT_DATA && strchr(err.msg, ' '), "%d %s", err.code,
+                       err.msg);
+            }
+        }
+        free(text);
+    }
+    CHECKF(read > 100 && refused > 100, "%d read, %d refused", read, refused);
+    cm_spm_close(model.spm);
+}
