@@ -269,17 +269,35 @@ static bool check_texts(const cm_eval_task *t, cm_err *err) {
     return ok;
 }
 
-/* Identity of the definition: its keys with their values, whatever the file looks like. */
+/* Lines of `dump` from section task on that `plain`, a dump of defaults, does not have.
+ * What a task is about is no part of what it is. */
+static void own_lines(const char *dump, const char *plain, cm_buf *out) {
+    const char *line = strstr(dump, "\ntask:\n");
+    CM_ASSERT(line, "a dump without section task");
+    for (line += 7; *line; line += strcspn(line, "\n") + (line[strcspn(line, "\n")] != 0)) {
+        char *text = cm_strf("\n%.*s\n", (int)strcspn(line, "\n"), line);
+        if (!strstr(plain, text) && strncmp(text, "\n  about:", 9)) cm_buf_addf(out, "%s", text);
+        free(text);
+    }
+}
+
+/* Identity of the definition: the keys that differ from their defaults, whatever the file
+ * looks like, so that a new key of a later version changes no task that does not use it. */
 static void define(cm_eval_task *t) {
-    cm_buf b = { 0 };
-    cm_conf_dump(&t->file, false, &b);
-    const char *from = strstr(b.s, "task:\n");
-    CM_ASSERT(from, "a dump without section task");
+    cm_conf plain;
+    cm_buf all = { 0 }, defaults = { 0 }, own = { 0 };
+    cm_conf_open(&plain, "task");
+    cm_conf_dump(&plain, false, &defaults);
+    cm_conf_dump(&t->file, false, &all);
+    own_lines(all.s, defaults.s, &own);
     char hex[65];
-    cm_sha_bytes(from, strlen(from), hex);
+    cm_sha_bytes(own.s ? own.s : "", own.n, hex);
     memcpy(t->definition, hex, 16);
     t->definition[16] = 0;
-    cm_buf_free(&b);
+    cm_conf_close(&plain);
+    cm_buf_free(&all);
+    cm_buf_free(&defaults);
+    cm_buf_free(&own);
 }
 
 static const char *stem(cm_pool *p, const char *path) {
