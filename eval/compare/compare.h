@@ -2,7 +2,7 @@
  *
  * Takes what cm_result_read returned, baseline first; pairs the items, tests, decides, and
  * leaves one plain tree of structs for the report.  The rule and its calibration:
- * docs/adr/0007-verdict.md; the formulas: docs/math/stats.md.
+ * docs/adr/0009-verdict.md; the formulas: docs/math/stats.md.
  *
  * Everything called `gain` or `loss` is oriented: a gain is better whatever the metric's
  * direction.  `diff` is candidate - baseline in the metric's own direction and unit.

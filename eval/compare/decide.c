@@ -1,4 +1,4 @@
-/* decide.c -- PASS, FAIL or INCONCLUSIVE, and what size it would take (ADR 7).
+/* decide.c -- PASS, FAIL or INCONCLUSIVE, and what size it would take (ADR 9).
  *
  * PASS: the bound excludes a loss as large as the margin.  FAIL: a loss is significant after
  * Holm and the bound does not exclude it.  So a PASS needs evidence, and so does a FAIL. */
