@@ -144,7 +144,10 @@ docs: all $(T)/docs ## write config.md, exit-codes.md, ops.md, METRICS.md from t
 	@$(T)/docs metrics > $(T)/metrics.md
 	@sed -i -e '/^<!-- eval.results.metrics.def/,/^<!-- end -->/{/^|/d}' \
 	    -e '/^<!-- eval.results.metrics.def/r $(T)/metrics.md' docs/METRICS.md
-ci: test ## what continuous integration runs
+ci: deps ## a frozen model to the last bit, a fresh one against five seeds (docs/REGRESSION.md)
+	@$(MAKE) --no-print-directory -j2 all
+	@sh eval/ci.sh frozen
+	@sh eval/ci.sh fresh
 
 PREFIX ?= /usr/local
 install: all ## install the tools as PREFIX/bin/chimera-TOOL with man pages

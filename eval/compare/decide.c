@@ -1,7 +1,8 @@
 /* decide.c -- PASS, FAIL or INCONCLUSIVE, and what size it would take (ADR 9).
  *
  * PASS: the bound excludes a loss as large as the margin.  FAIL: a loss is significant after
- * Holm and the bound does not exclude it.  So a PASS needs evidence, and so does a FAIL. */
+ * Holm and the bound does not exclude it.  So a PASS needs evidence, and so does a FAIL.
+ * With regress.exact neither: nothing may change. */
 #include "compare/compare_int.h"
 
 #include <math.h>
@@ -174,8 +175,20 @@ static void explain(cm_metric_cmp *m, const cm_metric_stat *st, const cm_regress
     }
 }
 
+/* regress.exact: scores are promised to be the same bits. */
+static void decide_exact(cm_metric_cmp *m) {
+    int64_t changed = m->losses + m->gains;
+    m->verdict = changed ? CM_VERDICT_FAIL : CM_VERDICT_PASS;
+    snprintf(m->reason, sizeof m->reason, "%lld of %lld items changed; none may (regress.exact)",
+             (long long)changed, (long long)m->n);
+}
+
 void cm_metric_decide(cm_metric_cmp *m, const cm_metric_stat *st, const cm_regress_conf *c,
                       int family) {
+    if (c->exact) {
+        decide_exact(m);
+        return;
+    }
     bool lost = m->p_holm < c->alpha, safe = m->bound > -m->margin;
     if (st->route == CM_BY_SAME) safe = true;
     m->verdict = safe ? CM_VERDICT_PASS : lost ? CM_VERDICT_FAIL : CM_VERDICT_INCONCLUSIVE;
