@@ -162,6 +162,7 @@ static void settings_json(const cm_eval_run *r, cm_buf *b) {
     cm_json_i64(b, "eval.limit", e->limit);
     cm_json_i64(b, "eval.shots", e->shots);
     cm_json_bool(b, "eval.chat", e->chat);
+    cm_json_bool(b, "eval.tokens", e->tokens);
     cm_json_str(b, "numerics", cm_conf_word_of(&r->app->conf, "numerics"));
     cm_json_str(b, "kernels", cm_level_name(cm_kern_level()));
     if (r->n_corpus) {

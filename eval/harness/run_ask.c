@@ -12,6 +12,7 @@ typedef struct asker {
     cm_eval_task *t;
     int task;
     int *left;      /* [t->n] answers a question still waits for; -1: it is done */
+    int64_t *order; /* [t->n] questions as they are asked */
     int64_t *of;    /* [n requests] question of each */
     cm_ask **ask;   /* [n requests] */
     cm_request *request;
@@ -46,6 +47,30 @@ static bool finite_answers(asker *a, const cm_question *q) {
     return true;
 }
 
+/* Member "asks" of an item's detail (eval.tokens): what the model read and answered. */
+static void put_asks(cm_buf *d, const cm_question *q) {
+    cm_json_open(d, "asks", '[');
+    for (int i = 0; i < q->n_asks; i++) {
+        const cm_ask *a = &q->ask[i];
+        cm_json_open(d, NULL, '{');
+        cm_json_open(d, "token", '[');
+        for (int j = 0; j < a->n; j++) cm_json_i64(d, NULL, a->token[j]);
+        cm_json_close(d, '[');
+        if (a->max_new) {
+            cm_json_i64(d, "max_new", a->max_new);
+            cm_json_open(d, "out", '[');
+            for (int j = 0; j < a->n_out; j++) cm_json_i64(d, NULL, a->out[j]);
+        } else {
+            cm_json_i64(d, "first", a->first);
+            cm_json_open(d, "logp", '[');
+            for (int j = 0; j < a->n - a->first; j++) cm_json_f64(d, NULL, a->logp[j]);
+        }
+        cm_json_close(d, '[');
+        cm_json_close(d, '{');
+    }
+    cm_json_close(d, '[');
+}
+
 static bool settle(asker *a, int64_t k) {
     const cm_question *q = &a->t->q[k];
     if (!finite_answers(a, q)) return fail(a);
@@ -57,6 +82,7 @@ static bool settle(asker *a, int64_t k) {
     int cut = 0;
     for (int i = 0; i < q->n_asks; i++) cut = q->ask[i].cut > cut ? q->ask[i].cut : cut;
     if (cut) cm_json_i64(&detail, "cut", cut);
+    if (a->run->app->conf.eval.tokens) put_asks(&detail, q);
     if (a->t->overlap) cm_overlap_json(&detail, &a->t->overlap[k]);
     cm_json_close(&detail, '{');
     it.detail = detail.s;
@@ -183,15 +209,30 @@ static void *room(int64_t n, size_t size) {
     return p;
 }
 
+/* The order in which questions are asked (eval.order_seed). */
+static int64_t *make_order(const asker *a) {
+    uint64_t seed = (uint64_t)a->run->app->conf.eval.order_seed;
+    cm_rng r = cm_rng_make(seed, CM_RNG_SHUFFLE, (uint64_t)a->task);
+    int64_t n = a->t->n, *order = room(n, sizeof *order);
+    for (int64_t k = 0; k < n; k++) {
+        int64_t at = seed ? (int64_t)cm_rng_below(r, (uint64_t)k, (uint64_t)k + 1) : k;
+        order[k] = order[at];
+        order[at] = k;
+    }
+    return order;
+}
+
 /* The open questions' asks of one sort, into ask and of. */
 static int64_t collect(asker *a, bool generations) {
     int64_t n = 0;
-    for (int64_t k = 0; k < a->t->n; k++)
+    for (int64_t j = 0; j < a->t->n; j++) {
+        int64_t k = a->order[j];
         for (int i = 0; a->left[k] > 0 && i < a->t->q[k].n_asks; i++)
             if ((a->t->q[k].ask[i].max_new > 0) == generations) {
                 a->ask[n] = &a->t->q[k].ask[i];
                 a->of[n++] = k;
             }
+    }
     return n;
 }
 
@@ -199,7 +240,9 @@ static bool ask_task(asker *a, cm_engine_count *count) {
     int64_t asks = 0;
     bool ok = true;
     a->left = room(a->t->n, sizeof *a->left);
-    for (int64_t k = 0; ok && k < a->t->n && !cm_signal_stop(); k++) {
+    a->order = make_order(a);
+    for (int64_t j = 0; ok && j < a->t->n && !cm_signal_stop(); j++) {
+        int64_t k = a->order[j];
         const cm_question *q = &a->t->q[k];
         a->left[k] = cm_results_has(a->out, a->task, k) ? -1 : q->n_asks;
         if (a->left[k] > 0) asks += q->n_asks;
@@ -215,6 +258,7 @@ static bool ask_task(asker *a, cm_engine_count *count) {
     n = ok && !cm_signal_stop() ? collect(a, true) : 0;
     ok = ok && (!n || generate_all(a, n, count)) && !a->failed;
     free(a->left);
+    free(a->order);
     free(a->ask);
     free(a->of);
     free(a->request);
