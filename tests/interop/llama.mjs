@@ -1,6 +1,8 @@
 /* llama.mjs -- stock llama.cpp (through node-llama-cpp) against Chimera's logits, ids, text.
  *
  *   node llama.mjs perplexity MODEL.gguf TEXT     one perplexity; MODEL.ppl.json has ours
+ *   node llama.mjs pairs MODEL.gguf ITEMS [DELIMITER]   items of `eval eval.tokens=true` on
+ *                                  minimal pairs: ids, log-probability of every token
  *   node llama.mjs DIR NAME...     files as written by mkmodel; node_modules beside the
  *                                  current directory's package.json
  * Prints a line per model and a closing count; exit status 1 if any bound is broken. */
@@ -14,6 +16,7 @@ const {getLlama, LlamaLogLevel} =
     await import(pathToFileURL(require.resolve("node-llama-cpp")).href);
 
 const BOUND = 1e-4; /* largest |difference| / RMS, at every position */
+const LOGP_BOUND = 1e-4; /* largest |difference| of a token's log-probability, nats */
 const TYPE_NMSE = {F16: 1e-4, BF16: 3e-2, Q8_0: 3e-2}; /* of whole files: sanity only */
 
 const ids = file => fs.readFileSync(file, "utf8").trim().split(",").map(Number);
@@ -148,10 +151,60 @@ async function checkPerplexity(llama, file, textFile, name) {
     return ok;
 }
 
-if (process.argv[2] === "perplexity") {
-    const [file, text] = process.argv.slice(3);
+/* ln p of tokens [first,n) given those before them. */
+async function logpOf(seq, token, first, vocab) {
+    await seq.clearHistory();
+    const logits = await logitsOf(seq, token.slice(0, -1), vocab);
+    return token.slice(first).map((id, i) => {
+        const row = logits.subarray((first + i - 1) * vocab, (first + i) * vocab);
+        const max = row.reduce((a, b) => Math.max(a, b));
+        return row[id] - max - Math.log(row.reduce((a, b) => a + Math.exp(b - max), 0));
+    });
+}
+
+/* What eval kept of minimal pairs (detail.asks) against llama.cpp: the ids of each sentence,
+ * the log-probability of each token, their sum, and which of the two is likelier. */
+async function checkPairs(llama, file, itemsFile, delimiter, name) {
+    const items = fs.readFileSync(itemsFile, "utf8").trim().split("\n").map(l => JSON.parse(l));
+    let tokens = 0, otherIds = 0, worst = 0, worstSum = 0, right = 0, otherAcc = 0, nearest = Infinity;
+    await withSequence(llama, file, async (model, seq) => {
+        const vocab = [...model.iterateAllTokens()].length;
+        for (const {scores, detail} of items) {
+            const sums = [];
+            for (const [k, ask] of detail.asks.entries()) {
+                const ids = [model.tokens.bos, ...model.tokenize(delimiter + detail.choices[k], false)];
+                if (ids.join() !== ask.token.join()) otherIds++;
+                const theirs = await logpOf(seq, ask.token, ask.first, vocab);
+                if (theirs.length !== ask.logp.length) worst = NaN;
+                theirs.forEach((p, i) => {
+                    const d = Math.abs(p - ask.logp[i]);
+                    if (!(d <= worst)) worst = d;
+                });
+                tokens += theirs.length;
+                sums.push(theirs.reduce((a, b) => a + b));
+                const d = Math.abs(sums[k] - detail.loglik[k]);
+                if (!(d <= worstSum)) worstSum = d;
+            }
+            const acc = sums[0] > sums[1] ? 1 : sums[0] === sums[1] ? 0.5 : 0;
+            right += acc;
+            nearest = Math.min(nearest, Math.abs(sums[0] - sums[1]));
+            if (acc !== scores.acc) otherAcc++;
+        }
+    });
+    const ok = worst <= LOGP_BOUND && worstSum <= 10 * LOGP_BOUND && !otherIds && !otherAcc &&
+        items.length >= 200 && tokens > 2 * items.length;
+    console.log(`${ok ? "ok  " : "FAIL"} ${name.padEnd(16)} ${items.length} pairs, ${tokens} tokens: ` +
+        `log-probabilities ${worst.toExponential(1)}, sums ${worstSum.toExponential(1)} nats; ` +
+        `${otherIds} sentences have other ids; acc ${(right / items.length).toFixed(4)}, ` +
+        `${otherAcc} differ (closest pair ${nearest.toExponential(1)})`);
+    return ok;
+}
+
+if (process.argv[2] === "perplexity" || process.argv[2] === "pairs") {
+    const [what, file, text, delimiter] = process.argv.slice(2);
     const llama = await getLlama({gpu: false, build: "never", logLevel: LlamaLogLevel.error});
-    const ok = await checkPerplexity(llama, file, text, "perplexity");
+    const ok = what === "pairs" ? await checkPairs(llama, file, text, delimiter ?? "", what)
+                                : await checkPerplexity(llama, file, text, what);
     await llama.dispose();
     process.exit(ok ? 0 : 1);
 }
@@ -163,6 +216,8 @@ const results = [await checkTokenizer(llama, dir, names[0])];
 for (const name of names) results.push(await checkModel(llama, dir, name));
 results.push(await checkPerplexity(llama, path.join(dir, "moe.F32.gguf"),
                                    path.join(dir, "ppl.txt"), "perplexity"));
+results.push(await checkPairs(llama, path.join(dir, "moe.F32.gguf"),
+                              path.join(dir, "pairs.jsonl"), "", "pairs"));
 await llama.dispose();
 const failed = results.filter(ok => !ok).length;
 console.log(`${results.length - failed} passed, ${failed} failed, 0 skipped`);

@@ -20,6 +20,11 @@ done <"$here/shapes.txt"
 head -n 120 "$work/m/lines.txt" >"$work/m/ppl.txt"
 build/bin/eval --quiet --json --model "$work/m/moe.F32.gguf" --text "$work/m/ppl.txt" eval.mode=llama \
     eval.context=256 >"$work/m/moe.F32.ppl.json" || give_up "eval"
+# 200 minimal pairs through eval's own path: tasks, engine with shared beginnings, items.
+build/bin/world --kind eval --split test --seed 1 --count 1800 --out "$work/m/world_eval.jsonl" || give_up "world"
+build/bin/eval --quiet --model "$work/m/moe.F32.gguf" --tasks world_pairs eval.data="$work/m" eval.limit=200 \
+    eval.tokens=true --out "$work/m/pairs" --if-done=redo >/dev/null &&
+    zstd -dcq "$work/m/pairs/items.jsonl.zst" >"$work/m/pairs.jsonl" || give_up "eval of pairs"
 cd "$work" || exit 1
 # shellcheck disable=SC2086
 exec "$node" "$here/llama.mjs" "$work/m" $names
