@@ -89,7 +89,7 @@ $(O)/fuzz/%: $(O)/tests/fuzz/%.o $(O)/libchimera.a
 	@echo '  LINK  $@'
 	@$(CXX) -fsanitize=fuzzer,address,undefined $^ $(LDLIBS) -o $@
 # Programs the tests use: docs.c prints docs/ops.md, mkmodel.c makes random models,
-# mkresult.c simulated evaluations.
+# mkresult.c simulated evaluations, mkbroken.c spoilt models.
 $(T)/docs: $(O)/tests/lint/docs.o $(O)/libchimera.a
 	@mkdir -p $(@D)
 	@$(CC) $(LDFLAGS) $^ $(LDLIBS) -o $@
@@ -97,6 +97,9 @@ $(T)/interop/mkmodel: $(O)/tests/interop/mkmodel.o $(O)/libchimera.a
 	@mkdir -p $(@D)
 	@$(CC) $(LDFLAGS) $^ $(LDLIBS) -o $@
 $(T)/cli/mkresult: $(O)/tests/cli/mkresult.o $(O)/libchimera.a
+	@mkdir -p $(@D)
+	@$(CC) $(LDFLAGS) $^ $(LDLIBS) -o $@
+$(T)/regress/mkbroken: $(O)/tests/regress/mkbroken.o $(O)/libchimera.a
 	@mkdir -p $(@D)
 	@$(CC) $(LDFLAGS) $^ $(LDLIBS) -o $@
 $(T)/%: $(O)/tests/%.o $(O)/tests/t.o $(O)/libchimera.a
