@@ -1,7 +1,7 @@
 #!/bin/sh
 # full.sh -- what `make test` has no time for; `make test-full` runs it after `make test`.
 #
-# usage: tests/full.sh [PART ...]    parts: asan kernels clang faults fuzz big (default: all)
+# usage: tests/full.sh [PART ...]    parts: asan kernels clang faults fuzz big calib regress (default: all)
 #   asan     every unit, golden, command-line and fault test with ASan, UBSan and leak check
 #   kernels  the unit and golden tests at every lower kernel level this CPU has
 #   clang    the unit and golden tests as clang compiles them (needs clang and libomp-dev)
@@ -9,6 +9,7 @@
 #   fuzz     every fuzz target for FUZZ_SECONDS (300)
 #   big      chimera-700m takes two real steps of 4,096 tokens within 16 GB
 #   calib    error rates of regress's verdict over 2,000 simulated comparisons
+#   regress  verdicts on a model trained here: less training, quantized, broken; speed of eval
 # The closing line adds up all parts.
 set -u
 p=0 f=0 s=0 bad=
@@ -99,7 +100,7 @@ big() {
     echo "$ok passed, $((2 - ok)) failed, 0 skipped"
 }
 
-[ $# -gt 0 ] || set -- asan kernels clang faults fuzz big
+[ $# -gt 0 ] || set -- asan kernels clang faults fuzz big calib regress
 for what in "$@"; do
     case $what in
     asan) part "sanitizers" asan ;;
@@ -113,6 +114,7 @@ for what in "$@"; do
     fuzz) part "fuzzing" sh tests/fuzz/run.sh "${FUZZ_SECONDS:-300}" ;;
     big) part "chimera-700m" big ;;
     calib) part "calibration" env CALIB_SIMS="${CALIB_SIMS:-2000}" build/release/test/unit/calib_test ;;
+    regress) part "real regressions" sh tests/regress/real.sh ;;
     *) echo "full.sh: no part '$what'" >&2; exit 2 ;;
     esac
 done

@@ -24,6 +24,7 @@ typedef struct {
     cm_scores s;
     double sign;          /* +1: higher is better */
     double *r, *w, *t;    /* [G] residual contribution, share, contribution; oriented */
+    double *size;         /* [G] of the numbers that r is the difference of */
 } work;
 
 /* ---- contributions ---------------------------------------------------------------- */
@@ -44,6 +45,7 @@ static double add_result(work *k, const cm_score_val *v, double factor, double s
     for (int64_t i = 0; i < k->s.n; i++) {
         int32_t g = k->s.cluster[i];
         k->r[g] += slope * (v[i].num - ratio * v[i].den);
+        k->size[g] += fabs(slope * v[i].num) + fabs(slope * ratio * v[i].den);
         k->w[g] += share * v[i].den / den;
     }
     return value;
@@ -58,9 +60,10 @@ static void contributions(work *k) {
     cm_metric_cmp *m = k->m;
     int na = k->s.na, nb = k->s.nb;
     double *va = cm_scratch(na + nb, sizeof *va), *vb = va + na, share = 1.0 / (na + nb);
-    k->r = cm_scratch(3 * k->s.G, sizeof *k->r);
+    k->r = cm_scratch(4 * k->s.G, sizeof *k->r);
     k->w = k->r + k->s.G;
     k->t = k->w + k->s.G;
+    k->size = k->t + k->s.G;
     m->base = m->cand = 0;
     for (int s = 0; s < na; s++)
         m->base += (va[s] = add_result(k, k->s.a[s], -k->sign / na, share)) / na;
@@ -76,12 +79,13 @@ static void contributions(work *k) {
 /* Contributions that sum to the gain; what is zero but for rounding becomes zero, so that
  * clusters without a change count as such. */
 static void center(work *k) {
-    double size = 0;
-    for (int64_t g = 0; g < k->s.G; g++)
-        size += fabs(k->r[g]) + fabs(k->st->gain) * k->w[g];
     for (int64_t g = 0; g < k->s.G; g++) {
         double t = k->r[g] + k->st->gain * k->w[g];
-        k->t[g] = fabs(t) <= 1e-13 * size ? 0 : t;
+        k->t[g] = t;
+        if (fabs(t) <= 1e-13 * k->size[g]) {
+            k->t[g] = 0;
+            k->r[g] = -k->st->gain * k->w[g];
+        }
         k->st->nonzero += k->t[g] != 0;
         k->st->lost += k->t[g] < 0;
         k->st->gained += k->t[g] > 0;

@@ -174,14 +174,18 @@ bool cm_chart_reliability(const cm_report *r, const int *side, int n, const char
 
 enum { KL_BINS = 36 };
 
-/* Nats per token of each item; free().  Those without the score are left out. */
+/* Nats per token of each item, rounding errors as 0; free().  Those without the score are
+ * left out. */
 static double *divergences(const cm_side *s, const char *task, int64_t *n) {
     *n = 0;
     const cm_task_result *t = cm_result_task(s->seed[0], task);
     const cm_column *c = t ? cm_task_column(t, "kl") : NULL;
     double *v = c ? malloc((size_t)t->n * sizeof *v) : NULL;
     for (int64_t i = 0; v && i < t->n; i++)
-        if (c->v[i].den > 0) v[(*n)++] = fmax(c->v[i].num / c->v[i].den, 1e-12);
+        if (c->v[i].den > 0) {
+            double kl = c->v[i].num / c->v[i].den;
+            v[(*n)++] = kl < 1e-12 ? 0 : kl;
+        }
     return v;
 }
 
@@ -198,8 +202,10 @@ static void draw_kl(const double *v, int64_t n, const cm_scale *x, const cm_scal
         double from = x->lo * pow(x->hi / x->lo, (double)k / KL_BINS);
         double to = x->lo * pow(x->hi / x->lo, (k + 1.0) / KL_BINS);
         double top = cm_scale_at(y, count[k] / (double)n);
-        snprintf(tip, sizeof tip, "%.80s: %.0f items between %.3g and %.3g nats", label, count[k],
-                 from, to);
+        if (k) snprintf(tip, sizeof tip, "%.80s: %.0f items between %.3g and %.3g nats", label,
+                        count[k], from, to);
+        else snprintf(tip, sizeof tip, "%.80s: %.0f items of at most %.3g nats", label, count[k],
+                      to);
         if (count[k] > 0)
             cm_svg_rect(b, x->from + k * wide + 0.5, top, wide - 1, y->from - top, class, tip);
     }
@@ -209,13 +215,19 @@ bool cm_chart_kl(const cm_report *r, const int *side, int n, const char *task, c
     double *v[CM_N_SERIES], lo = INFINITY, hi = 0, most = 0;
     int64_t count[CM_N_SERIES];
     const char *name[CM_N_SERIES];
+    bool none = false;
     n = n < CM_N_SERIES ? n : CM_N_SERIES;
     for (int i = 0; i < n; i++) {
         v[i] = divergences(&r->side[side[i]], task, &count[i]);
         name[i] = cm_base_name(r->side[side[i]].label);
-        for (int64_t k = 0; k < count[i]; k++) lo = fmin(lo, v[i][k]), hi = fmax(hi, v[i][k]);
+        for (int64_t k = 0; k < count[i]; k++) {
+            hi = fmax(hi, v[i][k]);
+            if (v[i][k] > 0) lo = fmin(lo, v[i][k]);
+            else none = true;
+        }
     }
     if (hi > 0) {
+        if (none) lo /= 10; /* zeros stand at the edge, apart from the rest */
         cm_scale x = cm_scale_nice(lo, hi, true, 52, 552, 6);
         for (int i = 0; i < n; i++) { /* the fullest bin sets the height */
             double bin[KL_BINS] = { 0 };

@@ -79,23 +79,12 @@ grep -v '"task":"generate"' "$tmp/whole.items" >"$tmp/whole.scored"
 check "  ... adds them to the items and changes nothing else" sh -c \
     "sed 's/,\"asks\":\[{.*}\]}}\$/}}/' '$tmp/tokens.items' | cmp - '$tmp/whole.scored'"
 json "  ... as JSON" "$tmp/tokens.items"
-# Distinct beginnings of token[0,n-1), task by task; documents are asked 64 at a time.
+# Task by task; of documents 64 requests at a time.
 tree() {
-    sed 's/{"task":"\([a-z_]*\)".*"asks":/\1 /; s/"logp":\[[^]]*\]//g' "$tmp/tokens.items" | awk '{
-        task = $1
-        n_asks = split($0, ask, /"token":\[/)
-        for (i = 2; i <= n_asks; i++) {
-            sub(/\].*/, "", ask[i])
-            n = split(ask[i], id, ",")
-            beginning = task
-            if (task == "text") { beginning = beginning int(texts / 64); texts++ }
-            for (k = 1; k < n; k++) {
-                beginning = beginning "," id[k]
-                if (!(beginning in seen)) { seen[beginning] = 1; nodes++ }
-            }
-            all += n - 1
-        } }
-        END { print all, nodes }'
+    for sheaf in world_choice world_pairs cloze recall "text 1,64" "text 65,128" 'text 129,$'; do
+        grep "\"task\":\"${sheaf% *}\"" "$tmp/tokens.items" >"$tmp/sheaf"
+        case $sheaf in *" "*) prefix_tree "${sheaf#* }" ;; *) prefix_tree ;; esac <"$tmp/sheaf"
+    done | awk '{ all += $1; nodes += $2 } END { print all, nodes }'
 }
 same "tokens requested and computed are the tree's" "$(work tokens requested) $(work tokens computed)" "$(tree)"
 evaluate alone "$scored" eval.reuse=false >/dev/null

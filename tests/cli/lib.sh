@@ -155,6 +155,16 @@ model() {
     "$BIN/pretrain" --config "$tmp/tiny.yaml" --runs "$tmp/runs" --quiet "$@" || echo "no model" >&2
     M=$tmp/runs/tiny/ckpt/latest
 }
+# Tokens in the requests (all, or a RANGE A,B) of `eval.tokens=true` items on stdin, and nodes of their prefix tree,
+# of token[0,n-1) each: sorted, what two neighbours share is what any two before them share.
+prefix_tree() {
+    grep -o '"token":\[[0-9,]*,' | sed -n "${1:-1,\$}{s/.*\[//;p}" | LC_ALL=C sort | awk -F, '
+        { for (k = 1; k < NF && k < m && $k == last[k]; k++);
+          nodes += NF - k; all += NF - 1
+          for (; k < NF; k++) last[k] = $k
+          m = NF }
+        END { print all, nodes }'
+}
 # An ordinary user: $as runs a command as one when we are root; false where that cannot be.
 ordinary() {
     as=
