@@ -128,12 +128,12 @@ MKMODEL := build/release/test/interop/mkmodel
 test: test-deps ## set up, build and run every test; last line `N passed, N failed, N skipped`
 	@$(MAKE) --no-print-directory -j2 all tests-build $(MKMODEL)
 	@$(MAKE) --no-print-directory -j2 MODE=f64 tests-build
-	@sh tests/run.sh $(SCRIPTS) $(F64.tests) $(REL.tests) tests/interop/run.sh
+	@sh tests/run.sh $(SCRIPTS) $(F64.tests) $(REL.tests) tests/interop/run.sh tests/interop/chat.sh
 test-full: test ## also sanitizers, every kernel level, long fault loops, fuzzing, chimera-700m
 	@sh tests/full.sh
 interop: test-deps ## logits, tokens and greedy text against llama.cpp (node-llama-cpp)
 	@$(MAKE) --no-print-directory -j2 all tests-build $(MKMODEL)
-	@sh tests/run.sh tests/interop/run.sh
+	@sh tests/run.sh tests/interop/run.sh tests/interop/chat.sh
 lint: all ## layers, style, generated documents
 	@sh tests/run.sh $(wildcard tests/lint/*.sh)
 BENCHES := $(patsubst bench/%.c,build/bench/%,$(wildcard bench/*.c))

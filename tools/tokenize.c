@@ -1,4 +1,4 @@
-/* tokenize.c -- raw text to token shards, and a look into them. */
+/* tokenize.c -- text, conversations and preferences to token shards, and a look into them. */
 #include "app/app.h"
 #include "text/corpus.h"
 
@@ -6,6 +6,7 @@
 #include <omp.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 /* ---- build ------------------------------------------------------------------------- */
 
@@ -74,14 +75,18 @@ static bool plan(const cm_app_ctx *ctx, const cm_corpus_conf *c, cm_err *err) {
     return true;
 }
 
+static double ratio(int64_t a, int64_t b) { return b ? (double)a / (double)b : 0; }
+
 static void print_result(const cm_app_ctx *ctx, const cm_dataset *d, double seconds) {
     cm_buf b = { 0 };
     if (ctx->json) {
         cm_json_open(&b, NULL, '{');
         cm_json_str(&b, "id", d->id);
+        cm_json_str(&b, "kind", cm_shard_kind_name(d->kind));
         cm_json_str(&b, "tokenizer", d->tokenizer);
         cm_json_f64(&b, "seconds", seconds);
     }
+    bool masked = cm_shard_masked(d->kind);
     for (int sp = 0; sp < 2; sp++) {
         const char *name = cm_split_name((cm_split)sp);
         double per = d->n_tokens[sp] ? (double)d->n_bytes[sp] / (double)d->n_tokens[sp] : 0;
@@ -90,12 +95,22 @@ static void print_result(const cm_app_ctx *ctx, const cm_dataset *d, double seco
             cm_json_i64(&b, "docs", d->n_docs[sp]);
             cm_json_i64(&b, "tokens", d->n_tokens[sp]);
             cm_json_i64(&b, "bytes", d->n_bytes[sp]);
+            if (masked) cm_json_i64(&b, "answer_tokens", d->n_answer[sp]);
+            if (masked) cm_json_i64(&b, "reasoning_tokens", d->n_reasoning[sp]);
             cm_json_close(&b, '{');
         } else {
             cm_buf_addf(&b, "%-5s  %" PRId64 " documents, %" PRId64 " tokens, %" PRId64
                         " bytes of text (%.3f bytes/token), %d shard(s)\n", name,
                         d->n_docs[sp], d->n_tokens[sp], d->n_bytes[sp], per,
                         d->n_shard[sp]);
+            if (masked)
+                cm_buf_addf(&b, "       %s: %" PRId64 " answer and %" PRId64 " reasoning "
+                            "tokens to learn (%.1f%%)\n",
+                            d->kind == CM_SHARD_DPO ? "pairs of two documents"
+                                                    : "conversations",
+                            d->n_answer[sp], d->n_reasoning[sp],
+                            100 * ratio(d->n_answer[sp] + d->n_reasoning[sp],
+                                        d->n_tokens[sp]));
         }
     }
     if (ctx->json) cm_json_close(&b, '{');
@@ -160,9 +175,15 @@ static bool verify(cm_app_ctx *ctx, const cm_dataset *d, const cm_spm *spm, cm_e
     if (!cm_dataset_verify(d, err)) return false;
     int shards = d->n_shard[0] + d->n_shard[1];
     int64_t tokens = d->n_tokens[0] + d->n_tokens[1], docs = d->n_docs[0] + d->n_docs[1];
+    int64_t answer = d->n_answer[0] + d->n_answer[1];
+    int64_t reasoning = d->n_reasoning[0] + d->n_reasoning[1];
+    bool masked = cm_shard_masked(d->kind);
     if (!ctx->json) {
         printf("%s: ok: %d shard(s), %" PRId64 " tokens, %" PRId64 " documents, every frame "
-               "read\n", d->dir, shards, tokens, docs);
+               "read", d->dir, shards, tokens, docs);
+        if (masked) printf("; %" PRId64 " answer and %" PRId64 " reasoning tokens to learn",
+                           answer, reasoning);
+        puts("");
         return true;
     }
     cm_buf b = { 0 };
@@ -172,11 +193,33 @@ static bool verify(cm_app_ctx *ctx, const cm_dataset *d, const cm_spm *spm, cm_e
     cm_json_i64(&b, "shards", shards);
     cm_json_i64(&b, "tokens", tokens);
     cm_json_i64(&b, "docs", docs);
+    if (masked) {
+        cm_json_i64(&b, "answer_tokens", answer);
+        cm_json_i64(&b, "reasoning_tokens", reasoning);
+    }
     print_json(&b);
     return true;
 }
 
-static double ratio(int64_t a, int64_t b) { return b ? (double)a / (double)b : 0; }
+static void print_quantiles(const char *name, const int64_t q[CM_DOC_QUANTILES]) {
+    printf("  %-12s  min %" PRId64 "  5%% %" PRId64 "  25%% %" PRId64 "  50%% %" PRId64
+           "  75%% %" PRId64 "  95%% %" PRId64 "  max %" PRId64 "\n", name, q[0], q[1], q[2],
+           q[3], q[4], q[5], q[6]);
+}
+
+static void print_trained(const cm_corpus_stats *s) {
+    printf("  trained       %.1f%% of the tokens: %" PRId64 " answer, %" PRId64
+           " reasoning\n", 100 * ratio(s->answer + s->reasoning, s->tokens), s->answer,
+           s->reasoning);
+    print_quantiles("trained/doc", s->doc_trained);
+    if (!s->pairs) return;
+    printf("  pairs         %" PRId64 "; the chosen answer is longer in %.1f%%, as long in "
+           "%.1f%%\n", s->pairs, 100 * ratio(s->chosen_longer, s->pairs),
+           100 * ratio(s->equal_length, s->pairs));
+    printf("  tokens/answer %.1f chosen, %.1f rejected; %" PRId64 " identical pair(s)\n",
+           ratio(s->chosen_tokens, s->pairs), ratio(s->rejected_tokens, s->pairs),
+           s->identical);
+}
 
 static void print_stats(const char *split, const cm_corpus_stats *s) {
     printf("%s\n  documents     %" PRId64 "\n  tokens        %" PRId64 "\n"
@@ -189,10 +232,28 @@ static void print_stats(const char *split, const cm_corpus_stats *s) {
            100 * ratio(s->vocab_used, s->vocab));
     printf("  stored        %" PRId64 " bytes, %.2f bits/token, %.2f x smaller than text\n",
            s->stored, 8 * ratio(s->stored, s->tokens), ratio(s->bytes, s->stored));
-    printf("  tokens/doc    min %" PRId64 "  5%% %" PRId64 "  25%% %" PRId64 "  50%% %"
-           PRId64 "  75%% %" PRId64 "  95%% %" PRId64 "  max %" PRId64 "\n",
-           s->doc_tokens[0], s->doc_tokens[1], s->doc_tokens[2], s->doc_tokens[3],
-           s->doc_tokens[4], s->doc_tokens[5], s->doc_tokens[6]);
+    print_quantiles("tokens/doc", s->doc_tokens);
+    if (s->answer) print_trained(s);
+}
+
+static void json_quantiles(cm_buf *b, const char *key, const int64_t q[CM_DOC_QUANTILES]) {
+    cm_json_open(b, key, '[');
+    for (int i = 0; i < CM_DOC_QUANTILES; i++) cm_json_i64(b, NULL, q[i]);
+    cm_json_close(b, '[');
+}
+
+static void json_trained(cm_buf *b, const cm_corpus_stats *s) {
+    cm_json_i64(b, "answer_tokens", s->answer);
+    cm_json_i64(b, "reasoning_tokens", s->reasoning);
+    cm_json_f64(b, "trained_share", ratio(s->answer + s->reasoning, s->tokens));
+    json_quantiles(b, "doc_trained_quantiles", s->doc_trained);
+    if (!s->pairs) return;
+    cm_json_i64(b, "pairs", s->pairs);
+    cm_json_i64(b, "chosen_longer", s->chosen_longer);
+    cm_json_i64(b, "equal_length", s->equal_length);
+    cm_json_i64(b, "identical", s->identical);
+    cm_json_i64(b, "chosen_tokens", s->chosen_tokens);
+    cm_json_i64(b, "rejected_tokens", s->rejected_tokens);
 }
 
 static void json_stats(cm_buf *b, const char *split, const cm_corpus_stats *s) {
@@ -208,9 +269,8 @@ static void json_stats(cm_buf *b, const char *split, const cm_corpus_stats *s) {
     cm_json_i64(b, "vocab", s->vocab);
     cm_json_i64(b, "vocab_used", s->vocab_used);
     cm_json_i64(b, "stored_bytes", s->stored);
-    cm_json_open(b, "doc_tokens_quantiles", '[');
-    for (int q = 0; q < CM_DOC_QUANTILES; q++) cm_json_i64(b, NULL, s->doc_tokens[q]);
-    cm_json_close(b, '[');
+    json_quantiles(b, "doc_tokens_quantiles", s->doc_tokens);
+    if (s->answer) json_trained(b, s);
     cm_json_close(b, '{');
 }
 
@@ -239,13 +299,18 @@ typedef struct peek {
     uint32_t source;
     uint64_t line;
     int32_t *id; /* [take] */
+    uint8_t *mask; /* [take]; NULL: a kind without */
+    const char *side; /* "chosen", "rejected", or NULL */
+    bool colour;
 } peek;
 
 static void show_text(const peek *p, const cm_spm *spm, cm_buf *b) {
     cm_buf_addf(b, "---- %s document %" PRId64 ": %" PRId64 " tokens, %" PRId64
-                " bytes, source %u line %" PRIu64 "\n", cm_split_name(p->split), p->i, p->n,
-                p->bytes, p->source, p->line);
-    for (int64_t k = 0; k < p->take; k++) {
+                " bytes, source %u line %" PRIu64 "%s%s\n", cm_split_name(p->split), p->i,
+                p->n, p->bytes, p->source, p->line, p->side ? ", " : "",
+                p->side ? p->side : "");
+    if (p->mask) cm_masked_show(spm, p->id, p->mask, p->take, p->colour, b);
+    for (int64_t k = 0; !p->mask && k < p->take; k++) {
         if (k && b->s[b->n - 1] != '\n') cm_buf_addf(b, "\xE2\x94\x82"); /* a thin bar */
         cm_token_show(spm, p->id[k], b);
     }
@@ -264,32 +329,48 @@ static void show_json(const peek *p, const cm_spm *spm, cm_buf *b) {
     cm_json_open(b, "ids", '[');
     for (int64_t k = 0; k < p->take; k++) cm_json_i64(b, NULL, p->id[k]);
     cm_json_close(b, '[');
+    if (p->mask) {
+        cm_json_open(b, "mask", '[');
+        for (int64_t k = 0; k < p->take; k++) cm_json_i64(b, NULL, p->mask[k]);
+        cm_json_close(b, '[');
+    }
+    if (p->side) cm_json_str(b, "side", p->side);
     cm_json_str(b, "text", text);
     cm_json_close(b, '{');
     free(text);
 }
 
+/* Colours where a person looks on, unless they said no (no-color.org). */
+static bool wants_colour(void) {
+    const char *no = getenv("NO_COLOR"), *term = getenv("TERM");
+    return isatty(STDOUT_FILENO) && !(no && *no) && term && strcmp(term, "dumb") != 0;
+}
+
 static bool head_doc(const cm_app_ctx *ctx, const cm_dataset *d, const cm_spm *spm,
                      cm_split split, int64_t i, int64_t most, cm_err *err) {
-    peek p = { .split = split, .i = i };
+    peek p = { .split = split, .i = i, .colour = wants_colour() };
+    if (d->kind == CM_SHARD_DPO) p.side = i % 2 ? "rejected" : "chosen";
     int64_t start;
     if (!cm_dataset_doc(d, split, i, &start, &p.n, &p.bytes, err) ||
         !cm_dataset_origin(d, split, i, &p.source, &p.line, err))
         return false;
     p.take = p.n < most ? p.n : most;
     p.id = malloc((size_t)p.take * sizeof *p.id + 1);
-    CM_ASSERT(p.id, "out of memory");
+    if (cm_shard_masked(d->kind)) p.mask = malloc((size_t)p.take + 1);
+    CM_ASSERT(p.id && (p.mask || !cm_shard_masked(d->kind)), "out of memory");
     cm_buf b = { 0 };
-    bool ok = cm_dataset_read(d, split, start, p.take, p.id, NULL, err);
+    bool ok = cm_dataset_read(d, split, start, p.take, p.id, NULL, err) &&
+              (!p.mask || cm_dataset_masks(d, split, start, p.take, p.mask, err));
     if (ok) (ctx->json ? show_json : show_text)(&p, spm, &b);
     if (ok) puts(b.s);
     cm_buf_free(&b);
     free(p.id);
+    free(p.mask);
     return ok;
 }
 
 static bool head(cm_app_ctx *ctx, const cm_dataset *d, const cm_spm *spm, cm_err *err) {
-    int64_t docs = 5, tokens = 200;
+    int64_t docs = 5, tokens = cm_shard_masked(d->kind) ? 4096 : 200;
     if (!cm_app_i64(ctx, "docs", 1, INT64_MAX, &docs, err) ||
         !cm_app_i64(ctx, "tokens", 1, 1 << 24, &tokens, err))
         return false;
@@ -337,18 +418,20 @@ int main(int argc, char **argv) {
     static const cm_app_opt options[] = {
         { "if-done", "WHAT", "where the data set is finished: fail (default), skip, redo" },
         { "docs", "N", "head: documents to show (default 5)" },
-        { "tokens", "N", "head: tokens of each document (default 200)" },
+        { "tokens", "N", "head: tokens of each document (default 200; with masks 4096)" },
         { "split", "NAME", "head: train (default) or val" },
         { 0 }
     };
     return cm_app_main(argc, argv, &(cm_app){
         .name = "tokenize",
-        .summary = "turn raw text into token shards",
+        .summary = "turn text, conversations and preferences into token shards",
         .words = "[verify|stats|head DIR]",
         .examples = "  tokenize --config configs/demo.yaml tokenize.inputs='docs/*.md' "
                     "tokenize.out=shards\n"
                     "  cat docs/*.md | tokenize tokenize.inputs=- tokenize.split=blank "
                     "tokenize.vocab_size=1000 tokenize.out=piped\n"
+                    "  tokenize tokenize.inputs=chat.jsonl tokenize.out=chat "
+                    "tokenize.tokenizer=runs/demo/ckpt/latest\n"
                     "  tokenize verify shards\n"
                     "  tokenize head shards --docs 3\n",
         .sections = "tokenize",

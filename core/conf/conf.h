@@ -34,6 +34,12 @@
     X(CM_SPLIT_BLANK, blank)
 #define CM_FORMAT_CHOICES(X)                                                            \
     X(CM_FORMAT_AUTO, auto) X(CM_FORMAT_TXT, txt) X(CM_FORMAT_JSONL, jsonl)
+#define CM_KIND_CHOICES(X)                                                              \
+    X(CM_KIND_AUTO, auto) X(CM_KIND_LM, lm) X(CM_KIND_CHAT, chat)                       \
+    X(CM_KIND_PREFERENCE, preference)
+#define CM_ON_REJECT_CHOICES(X) X(CM_ON_REJECT_SKIP, skip) X(CM_ON_REJECT_FAIL, fail)
+#define CM_OVERLONG_CHOICES(X)                                                          \
+    X(CM_OVERLONG_DROP, drop) X(CM_OVERLONG_TRUNCATE, truncate)
 
 #define CM_EVAL_CHOICES(X) X(CM_EVAL_DOCUMENTS, documents) X(CM_EVAL_LLAMA, llama)
 #define CM_ROWS_CHOICES(X)                                                              \
@@ -71,6 +77,9 @@ enum { CM_RECOMPUTE_CHOICES(X) };
 enum { CM_SPIKE_CHOICES(X) };
 enum { CM_SPLIT_CHOICES(X) };
 enum { CM_FORMAT_CHOICES(X) };
+enum { CM_KIND_CHOICES(X) };
+enum { CM_ON_REJECT_CHOICES(X) };
+enum { CM_OVERLONG_CHOICES(X) };
 #undef X
 
 /* ---- the structs ------------------------------------------------------------------ */

@@ -140,9 +140,40 @@ void cm_paths_free(char **path, int n);
 bool cm_jsonl_field(const char *line, size_t n, const char *field, cm_buf *out,
                     cm_err *err);
 
+/* A JSON text as a tree, read by the same grammar; node 0 is the whole.  At most a million
+ * values and 1,024 members of an object; a repeated member is refused. */
+typedef enum {
+    CM_JSON_NULL, CM_JSON_BOOL, CM_JSON_NUMBER, CM_JSON_STRING, CM_JSON_ARRAY,
+    CM_JSON_OBJECT
+} cm_json_type;
+typedef struct cm_json_node {
+    cm_json_type type;
+    int first, next, count; /* first child, next sibling (-1 = none), number of children */
+    size_t key, n_key;      /* the member's name, in text */
+    size_t at, n;           /* a string, decoded; a scalar as written; in text */
+} cm_json_node;
+typedef struct cm_json_tree {
+    cm_json_node *node;
+    int n, cap;
+    cm_buf text;
+} cm_json_tree;
+/* May be called again with the same tree, which keeps its memory.  Reason without place
+ * in err. */
+bool cm_json_tree_read(cm_json_tree *t, const char *s, size_t n, cm_err *err);
+void cm_json_tree_free(cm_json_tree *t);
+/* The member of an object, -1 when absent or when `node` is no object (or -1). */
+int cm_json_tree_get(const cm_json_tree *t, int node, const char *name);
+
 /* ---- token shards ---------------------------------------------------------------------- */
 
 typedef enum { CM_SHARD_LM, CM_SHARD_SFT, CM_SHARD_DPO, CM_SHARD_EVAL } cm_shard_kind;
+/* Kinds whose tokens have masks: 0 not trained, 1 answer, 2 reasoning (text.h's cm_mask).
+ * Of DPO the documents 2i and 2i+1 are a pair: the same prompt tokens, then the chosen and
+ * the rejected answer. */
+static inline bool cm_shard_masked(cm_shard_kind k) {
+    return k == CM_SHARD_SFT || k == CM_SHARD_DPO;
+}
+const char *cm_shard_kind_name(cm_shard_kind k); /* "lm", "sft", "dpo", "eval" */
 typedef enum { CM_SPLIT_TRAIN, CM_SPLIT_VAL } cm_split;
 
 enum {
@@ -168,6 +199,7 @@ typedef struct cm_shard_info {
     char docs_id[65]; /* SHA-256 over the documents' 16-byte hashes, in order */
     char sha256[65]; /* of the whole file */
     int64_t size, n_tokens, n_docs, n_bytes;
+    int64_t n_answer, n_reasoning; /* tokens of these masks */
 } cm_shard_info;
 
 /* Where a document came from, and its 128-bit content hash. */
@@ -186,6 +218,9 @@ cm_shard_out *cm_shard_out_open(const cm_shard_conf *c, cm_split split, int inde
  * origin, the others NULL. */
 void cm_shard_out_add(cm_shard_out *o, const int32_t *id, int64_t n,
                       const cm_doc_origin *last);
+/* As above, all n tokens with one mask; kinds SFT and DPO. */
+void cm_shard_out_add_masked(cm_shard_out *o, const int32_t *id, int64_t n, int mask,
+                             const cm_doc_origin *last);
 int64_t cm_shard_out_tokens(const cm_shard_out *o);
 bool cm_shard_out_commit(cm_shard_out *o, const char *dir, cm_shard_info *info,
                          cm_err *err);
@@ -213,6 +248,7 @@ typedef struct cm_dataset {
     unsigned flags;           /* CM_SHARD_BOS | CM_SHARD_EOS */
     int vocab, bos, eos, pad; /* -1 = none */
     int64_t n_tokens[2], n_docs[2], n_bytes[2]; /* by cm_split; bytes of source text */
+    int64_t n_answer[2], n_reasoning[2];        /* tokens of these masks */
     int64_t n_stored[2];                        /* bytes of the shard files */
     struct cm_shard *shard[2];
     int n_shard[2];
@@ -227,6 +263,12 @@ void cm_dataset_close(cm_dataset *d);
  * CM_EXIT_DATA naming shard and frame. */
 bool cm_dataset_read(const cm_dataset *d, cm_split split, int64_t start, int64_t n,
                      int32_t *out, int64_t *doc, cm_err *err);
+/* The masks of tokens [start, start+n): 0, 1 or 2 each; all 0 where the kind has none. */
+bool cm_dataset_masks(const cm_dataset *d, cm_split split, int64_t start, int64_t n,
+                      uint8_t *out, cm_err *err);
+/* Tokens of document i with mask 1 and 2. */
+bool cm_dataset_trained(const cm_dataset *d, cm_split split, int64_t i, int64_t *answer,
+                        int64_t *reasoning, cm_err *err);
 /* Document i of a split: its token range and bytes of source text. */
 bool cm_dataset_doc(const cm_dataset *d, cm_split split, int64_t i, int64_t *start,
                     int64_t *n, int64_t *bytes, cm_err *err);

@@ -1,13 +1,14 @@
-/* jsonl.c -- one string field out of one line of JSON, without building a tree.
+/* jsonl.c -- one string field out of one line of JSON, or the line as a tree.
  *
  * The line is walked once by a strict JSON grammar (RFC 8259): a document that is not
  * JSON is refused rather than guessed at.  Nesting is a counter of open brackets with a
  * bit for each, so hostile input cannot exhaust the stack. */
 #include "io/io.h"
 
+#include <stdlib.h>
 #include <string.h>
 
-enum { MAX_DEPTH = 256 };
+enum { MAX_DEPTH = 256, MAX_NODES = 1 << 20, MAX_MEMBERS = 1024 };
 
 typedef struct scan {
     const char *p, *end, *start;
@@ -208,4 +209,119 @@ bool cm_jsonl_field(const char *line, size_t n, const char *field, cm_buf *out,
     out->n = before;
     return cm_fail(err, CM_EXIT_DATA, "column %zu: %s (field '%s')",
                    (size_t)(s.p - s.start) + 1, s.why, field);
+}
+
+/* ---- the tree ---- */
+
+/* Text decoded so far begins at `from`: note where it lies, and end it with a zero. */
+static void note(cm_json_tree *t, size_t from, size_t *at, size_t *n) {
+    *at = from;
+    *n = t->text.n - from;
+    cm_buf_add(&t->text, "", 1);
+}
+
+/* A node as the last child of `up` (-1: the whole); *last is that parent's last child. */
+static int add_node(cm_json_tree *t, int up, int *last) {
+    if (t->n == t->cap) {
+        t->cap = t->cap ? 2 * t->cap : 64;
+        t->node = realloc(t->node, (size_t)t->cap * sizeof *t->node);
+        CM_ASSERT(t->node, "out of memory: %d JSON values", t->cap);
+    }
+    int k = t->n++;
+    t->node[k] = (cm_json_node){ .first = -1, .next = -1 };
+    if (up >= 0) {
+        *(*last < 0 ? &t->node[up].first : &t->node[*last].next) = k;
+        t->node[up].count++;
+        *last = k;
+    }
+    return k;
+}
+
+/* A member's name, decoded into text; it must be new in its object. */
+static bool member(scan *s, cm_json_tree *t, int up, size_t *at, size_t *n) {
+    size_t from = t->text.n;
+    if (!key(s, &t->text)) return false;
+    note(t, from, at, n);
+    if (t->node[up].count >= MAX_MEMBERS) return bad(s, "too many members in an object");
+    for (int c = t->node[up].first; c >= 0; c = t->node[c].next)
+        if (t->node[c].n_key == *n && !memcmp(t->text.s + t->node[c].key, t->text.s + *at, *n))
+            return bad(s, "a member occurs twice");
+    return true;
+}
+
+static bool leaf(scan *s, cm_json_tree *t, int k) {
+    const char *from = s->p;
+    size_t start = t->text.n;
+    char c = s->p < s->end ? *s->p : 0;
+    cm_json_type type = c == '"' ? CM_JSON_STRING : c == 't' || c == 'f' ? CM_JSON_BOOL
+                        : c == 'n' ? CM_JSON_NULL : CM_JSON_NUMBER;
+    if (!(c == '"' ? string(s, &t->text) : scalar(s))) return false;
+    if (c != '"') cm_buf_add(&t->text, from, (size_t)(s->p - from));
+    t->node[k].type = type;
+    note(t, start, &t->node[k].at, &t->node[k].n);
+    return true;
+}
+
+static bool tree(scan *s, cm_json_tree *t) {
+    int up[MAX_DEPTH], last[MAX_DEPTH], depth = 0;
+    size_t name = 0, n_name = 0;
+    for (;;) {
+        space(s);
+        if (t->n == MAX_NODES) return bad(s, "more than a million values");
+        int k = depth ? add_node(t, up[depth - 1], &last[depth - 1]) : add_node(t, -1, NULL);
+        t->node[k].key = name;
+        t->node[k].n_key = n_name;
+        if (at(s, '{') || at(s, '[')) {
+            if (depth == MAX_DEPTH) return bad(s, "nested too deeply");
+            bool object = *s->p++ == '{';
+            t->node[k].type = object ? CM_JSON_OBJECT : CM_JSON_ARRAY;
+            up[depth] = k;
+            last[depth++] = -1;
+            space(s);
+            if (!at(s, object ? '}' : ']')) {
+                if (object && !member(s, t, k, &name, &n_name)) return false;
+                continue;
+            }
+        } else if (!leaf(s, t, k)) {
+            return false;
+        }
+        bool object = false;
+        for (;; depth--, s->p++) { /* after a value: close what closes here */
+            if (!depth) return true;
+            object = t->node[up[depth - 1]].type == CM_JSON_OBJECT;
+            space(s);
+            if (!at(s, object ? '}' : ']')) break;
+        }
+        if (!at(s, ',')) return bad(s, "want ',' or a closing bracket");
+        s->p++;
+        if (object && !member(s, t, up[depth - 1], &name, &n_name)) return false;
+    }
+}
+
+bool cm_json_tree_read(cm_json_tree *t, const char *text, size_t n, cm_err *err) {
+    scan s = { text, text + n, text, NULL };
+    t->n = 0;
+    t->text.n = 0;
+    cm_buf_add(&t->text, "", 1); /* names of nothing */
+    bool ok = tree(&s, t);
+    if (ok) {
+        space(&s);
+        if (s.p != s.end) ok = bad(&s, "text after the value");
+    }
+    return ok || cm_fail(err, CM_EXIT_DATA, "column %zu: %s",
+                         (size_t)(s.p - s.start) + 1, s.why);
+}
+
+void cm_json_tree_free(cm_json_tree *t) {
+    free(t->node);
+    cm_buf_free(&t->text);
+    *t = (cm_json_tree){ 0 };
+}
+
+int cm_json_tree_get(const cm_json_tree *t, int node, const char *name) {
+    if (node < 0 || t->node[node].type != CM_JSON_OBJECT) return -1;
+    size_t n = strlen(name);
+    for (int c = t->node[node].first; c >= 0; c = t->node[c].next)
+        if (t->node[c].n_key == n && !memcmp(t->text.s + t->node[c].key, name, n)) return c;
+    return -1;
 }

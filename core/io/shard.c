@@ -39,7 +39,7 @@ void cm_frame_hash(const void *p, size_t n, uint8_t out[CM_SH_FRAME_HASH]) {
     X(kind, 16, 1) X(token_bytes, 17, 1) X(split, 18, 1) X(flags, 19, 1)                \
     X(frame_tokens, 20, 4) X(index, 24, 4) X(vocab, 28, 4)                              \
     X(n_tokens, 48, 8) X(n_docs, 56, 8) X(n_bytes, 64, 8) X(n_frames, 72, 8)            \
-    X(data_bytes, 80, 8) X(meta_bytes, 88, 8)
+    X(data_bytes, 80, 8) X(meta_bytes, 88, 8) X(n_answer, 224, 8) X(n_reasoning, 232, 8)
 #define IDS(X) X(bos, 32) X(eos, 36) X(pad, 40)
 #define HASHES(X) X(tokenizer, 96) X(pipeline, 128) X(docs, 160) X(meta, 192)
 enum { VERSION = 1, OWN_HASH = 240 };
@@ -87,6 +87,9 @@ static bool head_sane(const cm_shard_head *h, const char *path, cm_err *err) {
     if (h->n_docs < 1 || h->n_docs > h->n_tokens)
         return cm_fail(err, CM_EXIT_DATA, "%s: header: %" PRIu64 " documents in %" PRIu64
                        " tokens", path, h->n_docs, h->n_tokens);
+    if (h->kind == CM_SHARD_DPO && h->n_docs % 2)
+        return cm_fail(err, CM_EXIT_DATA, "%s: header: %" PRIu64 " documents are not pairs",
+                       path, h->n_docs);
     return true;
 }
 
@@ -138,9 +141,12 @@ static uint64_t get_varint(cursor *c) {
 }
 
 static bool read_docs(cm_shard *s, cursor c, cm_err *err) {
-    uint64_t at = 0, bytes = 0, n = s->h.n_docs;
+    uint64_t at = 0, bytes = 0, answer = 0, reasoning = 0, n = s->h.n_docs;
+    bool masked = cm_shard_masked((cm_shard_kind)s->h.kind);
     s->doc = calloc(n + 1, sizeof *s->doc);
-    if (!s->doc) return cm_fail_errno(err, CM_EXIT_RESOURCE, "%s: index", s->path);
+    if (masked) s->trained = calloc(n, sizeof *s->trained);
+    if (!s->doc || (masked && !s->trained))
+        return cm_fail_errno(err, CM_EXIT_RESOURCE, "%s: index", s->path);
     for (uint64_t i = 0; i < n && !c.bad; i++) {
         uint64_t len = get_varint(&c), size = get_varint(&c), source = get_varint(&c);
         uint64_t line = get_varint(&c);
@@ -149,18 +155,26 @@ static bool read_docs(cm_shard *s, cursor c, cm_err *err) {
         s->doc[i] = (cm_shard_doc){ at, line, (uint32_t)size, (uint32_t)source };
         at += len;
         bytes += size;
+        if (!masked) continue;
+        uint64_t a = get_varint(&c), r = get_varint(&c);
+        c.bad |= a > len || r > len || a + r > len || len > UINT32_MAX;
+        s->trained[i] = (cm_shard_trained){ (uint32_t)a, (uint32_t)r };
+        answer += a;
+        reasoning += r;
     }
     s->doc[n].start = at;
-    if (c.bad || c.p != c.end || at != s->h.n_tokens || bytes != s->h.n_bytes)
+    if (c.bad || c.p != c.end || at != s->h.n_tokens || bytes != s->h.n_bytes ||
+        answer != s->h.n_answer || reasoning != s->h.n_reasoning)
         return cm_fail(err, CM_EXIT_DATA, "%s: document index does not add up to the "
                        "header's counts", s->path);
     return true;
 }
 
-/* The index payload: hashes of the frames, then per document four varints. */
+/* The index payload: hashes of the frames, sizes of the mask frames, then per document its
+ * varints. */
 static bool read_index(cm_shard *s, const uint8_t *p, size_t n, cm_err *err) {
     const cm_shard_head *h = &s->h;
-    size_t hashes = h->n_frames * CM_SH_FRAME_HASH;
+    size_t hashes = h->n_frames * (CM_SH_FRAME_HASH + (s->mask_at ? 4 : 0));
     unsigned long long size = ZSTD_getFrameContentSize(p, n);
     if (size == ZSTD_CONTENTSIZE_ERROR || size == ZSTD_CONTENTSIZE_UNKNOWN ||
         size < hashes + 4 * h->n_docs || size > hashes + CM_SH_DOC_MAX * h->n_docs)
@@ -171,6 +185,12 @@ static bool read_index(cm_shard *s, const uint8_t *p, size_t n, cm_err *err) {
     if (ZSTD_isError(got) || got != size)
         return cm_fail(err, CM_EXIT_DATA, "%s: index frame does not decompress", s->path);
     s->frame_hash = s->index_mem;
+    for (uint64_t i = 0; s->mask_at && i < h->n_frames; i++)
+        s->mask_at[i + 1] = s->mask_at[i] + cm_get_le(
+            s->index_mem + h->n_frames * CM_SH_FRAME_HASH + 4 * i, 4);
+    if (s->mask_at && s->mask_at[h->n_frames] != s->mask_end)
+        return cm_fail(err, CM_EXIT_DATA, "%s: the index does not cover the mask frames",
+                       s->path);
     return read_docs(s, (cursor){ s->index_mem + hashes, s->index_mem + size, false }, err);
 }
 
@@ -221,6 +241,17 @@ static bool open_mapped(cm_shard *s, cm_err *err) {
         return cm_fail(err, CM_EXIT_DATA, "%s: index or seek table: checksum does not "
                        "match; the file is damaged", s->path);
     uint64_t index = h->meta_bytes - seek;
+    if (cm_shard_masked((cm_shard_kind)h->kind)) {
+        uint64_t masks = 8 + cm_get_le(meta + 4, 4);
+        if (cm_get_le(meta, 4) != CM_SH_MAGIC_MASK || masks > index || index - masks < 8)
+            return cm_fail(err, CM_EXIT_DATA, "%s: mask frames are damaged", s->path);
+        s->mask_at = calloc(h->n_frames + 1, sizeof *s->mask_at);
+        if (!s->mask_at) return cm_fail_errno(err, CM_EXIT_RESOURCE, "%s", s->path);
+        s->mask_at[0] = (uint64_t)(meta - f) + 8;
+        s->mask_end = (uint64_t)(meta - f) + masks;
+        meta += masks;
+        index -= masks;
+    }
     if (cm_get_le(meta, 4) != CM_SH_MAGIC_INDEX || cm_get_le(meta + 4, 4) != index - 8)
         return cm_fail(err, CM_EXIT_DATA, "%s: index frame is damaged", s->path);
     return read_seek(s, meta + index, seek, err) &&
@@ -255,6 +286,8 @@ void cm_shard_close(cm_shard *s) {
     free(s->path);
     free(s->frame_at);
     free(s->doc);
+    free(s->trained);
+    free(s->mask_at);
     free(s->index_mem);
     memset(s, 0, sizeof *s);
 }
@@ -283,6 +316,21 @@ bool cm_shard_frame(const cm_shard *s, uint64_t f, void *dctx, void *raw, cm_err
     return true;
 }
 
+bool cm_shard_mask(const cm_shard *s, uint64_t f, void *dctx, uint8_t *packed, cm_err *err) {
+    int64_t len = cm_shard_frame_len(s, f);
+    size_t want = cm_shard_mask_bytes(len);
+    size_t got = ZSTD_decompressDCtx(dctx, packed, want, s->map.data + s->mask_at[f],
+                                     s->mask_at[f + 1] - s->mask_at[f]);
+    if (ZSTD_isError(got) || got != want)
+        return cm_fail(err, CM_EXIT_DATA, "%s: masks of frame %" PRIu64 ": %s", s->path, f,
+                       ZSTD_isError(got) ? ZSTD_getErrorName(got) : "too few");
+    for (int64_t i = 0; i < len; i++)
+        if (cm_shard_mask_at(packed, i) > 2)
+            return cm_fail(err, CM_EXIT_DATA, "%s: masks of frame %" PRIu64 ": class 3",
+                           s->path, f);
+    return true;
+}
+
 /* First and last tokens of the documents that lie in the frame now in raw. */
 static bool edges_ok(const cm_shard *s, uint64_t f, const uint8_t *raw, uint64_t *doc,
                      cm_err *err) {
@@ -300,15 +348,56 @@ static bool edges_ok(const cm_shard *s, uint64_t f, const uint8_t *raw, uint64_t
     return true;
 }
 
+/* The masks of the documents, counted over the frames. */
+typedef struct count {
+    uint64_t doc, n[3], prompt, before; /* hash of its tokens before an answer; the last one's */
+} count;
+
+/* The document now complete in c. */
+static bool counts_ok(const cm_shard *s, count *c, cm_err *err) {
+    const cm_shard_trained *t = &s->trained[c->doc];
+    if (c->n[1] != t->answer || c->n[2] != t->reasoning)
+        return cm_fail(err, CM_EXIT_DATA, "%s: document %" PRIu64 ": %" PRIu64 " answer and %"
+                       PRIu64 " reasoning tokens, its index says %u and %u", s->path, c->doc,
+                       c->n[1], c->n[2], t->answer, t->reasoning);
+    if (!t->answer)
+        return cm_fail(err, CM_EXIT_DATA, "%s: document %" PRIu64 " has no answer to learn",
+                       s->path, c->doc);
+    if (s->h.kind == CM_SHARD_DPO && c->doc % 2 && c->prompt != c->before)
+        return cm_fail(err, CM_EXIT_DATA, "%s: documents %" PRIu64 " and %" PRIu64 " are a "
+                       "pair with different prompts", s->path, c->doc - 1, c->doc);
+    *c = (count){ .doc = c->doc + 1, .before = c->prompt };
+    return true;
+}
+
+static bool masks_ok(const cm_shard *s, uint64_t f, const uint8_t *raw, const uint8_t *mask,
+                     count *c, cm_err *err) {
+    uint64_t at = f * s->h.frame_tokens;
+    for (int64_t i = 0; i < cm_shard_frame_len(s, f); i++) {
+        c->n[cm_shard_mask_at(mask, i)]++;
+        if (!c->n[1] && !c->n[2]) /* FNV-1a over tokens */
+            c->prompt = (c->prompt ^ (uint64_t)cm_shard_token(s, raw, i)) * 0x100000001B3u + 1;
+        if (at + (uint64_t)i + 1 == s->doc[c->doc + 1].start && !counts_ok(s, c, err))
+            return false;
+    }
+    return true;
+}
+
 bool cm_shard_scan(const cm_shard *s, cm_err *err) {
     uint8_t *raw = malloc((size_t)s->h.frame_tokens * s->h.token_bytes);
+    uint8_t *mask = malloc(cm_shard_mask_bytes(s->h.frame_tokens));
     ZSTD_DCtx *dctx = ZSTD_createDCtx();
     uint64_t doc = 0;
-    bool ok = raw && dctx;
+    count c = { 0 };
+    bool ok = raw && mask && dctx;
     if (!ok) cm_fail_errno(err, CM_EXIT_RESOURCE, "%s", s->path);
-    for (uint64_t f = 0; ok && f < s->h.n_frames; f++)
+    for (uint64_t f = 0; ok && f < s->h.n_frames; f++) {
         ok = cm_shard_frame(s, f, dctx, raw, err) && edges_ok(s, f, raw, &doc, err);
+        if (ok && s->mask_at)
+            ok = cm_shard_mask(s, f, dctx, mask, err) && masks_ok(s, f, raw, mask, &c, err);
+    }
     ZSTD_freeDCtx(dctx);
     free(raw);
+    free(mask);
     return ok;
 }

@@ -1,9 +1,10 @@
 /* shard_int.h -- what the shard writer and readers share: the byte layout.
  *
- * A shard is a legal zstd file of four regions, in this order; docs/FORMATS.md draws it:
- *   header frame (skippable, fixed 264 bytes), data frames, index frame (skippable),
- *   seek table (skippable, the standard seekable format).
- * Every byte is pinned: the header hashes itself and the two last regions, the index
+ * A shard is a legal zstd file of these regions, in this order; docs/FORMATS.md draws it:
+ *   header frame (skippable, fixed 264 bytes), data frames, mask frames (in one skippable
+ *   frame; kinds SFT and DPO only), index frame (skippable), seek table (skippable, the
+ *   standard seekable format).
+ * Every byte is pinned: the header hashes itself and all behind the data, the index
  * holds a hash of each data frame, the manifest holds the header's hash. */
 #ifndef CM_SHARD_INT_H
 #define CM_SHARD_INT_H
@@ -15,10 +16,11 @@ enum {
     CM_SH_DATA = CM_SH_HEAD + 8,   /* file offset of the first data frame */
     CM_SH_FRAME_HASH = 8,          /* bytes of hash per data frame in the index */
     CM_SH_MAX_FRAME = 1 << 20,     /* most tokens in a frame that a reader accepts */
-    CM_SH_DOC_MAX = 40             /* most bytes of one document's index entry */
+    CM_SH_DOC_MAX = 60             /* most bytes of one document's index entry */
 };
 #define CM_SH_MAGIC_HEAD 0x184D2A50u
 #define CM_SH_MAGIC_INDEX 0x184D2A51u
+#define CM_SH_MAGIC_MASK 0x184D2A52u
 #define CM_SH_MAGIC_SEEK 0x184D2A5Eu
 #define CM_SH_MAGIC_FOOT 0x8F92EAB1u
 
@@ -27,6 +29,7 @@ typedef struct cm_shard_head {
     uint32_t frame_tokens, index, vocab;
     int32_t bos, eos, pad;
     uint64_t n_tokens, n_docs, n_bytes, n_frames, data_bytes, meta_bytes;
+    uint64_t n_answer, n_reasoning; /* tokens of these masks */
     char tokenizer[65], pipeline[65], docs[65], meta[65]; /* SHA-256, hex */
     char id[33]; /* the header's own hash, hex */
 } cm_shard_head;
@@ -35,6 +38,9 @@ typedef struct cm_shard_doc {
     uint64_t start, line;
     uint32_t bytes, source;
 } cm_shard_doc;
+typedef struct cm_shard_trained {
+    uint32_t answer, reasoning; /* tokens */
+} cm_shard_trained;
 
 /* An open shard. */
 typedef struct cm_shard {
@@ -45,6 +51,9 @@ typedef struct cm_shard {
     uint64_t *frame_at;        /* [n_frames + 1] file offsets */
     const uint8_t *frame_hash; /* [n_frames][CM_SH_FRAME_HASH], in index_mem */
     cm_shard_doc *doc;         /* [n_docs + 1]; the last one's start is n_tokens */
+    cm_shard_trained *trained; /* [n_docs], or NULL: no masks */
+    uint64_t *mask_at; /* [n_frames + 1] file offsets of mask frames, or NULL */
+    uint64_t mask_end; /* where their region ends */
     uint8_t *index_mem;
     int64_t first_token, first_doc, first_frame; /* where it lies in its split */
     char sha256[65]; /* of the file, as the manifest says */
@@ -83,7 +92,14 @@ static inline int32_t cm_shard_token(const cm_shard *s, const uint8_t *raw, int6
     return s->h.token_bytes == 2 ? (int32_t)cm_get_le(raw + 2 * i, 2)
                                  : (int32_t)cm_get_le(raw + 4 * i, 4);
 }
-/* Every frame, every document: frames decode, documents begin and end as the flags say. */
+/* Decode the masks of frame f into packed: four tokens a byte, low bits first. */
+bool cm_shard_mask(const cm_shard *s, uint64_t f, void *dctx, uint8_t *packed, cm_err *err);
+static inline uint8_t cm_shard_mask_at(const uint8_t *packed, int64_t i) {
+    return packed[i >> 2] >> (2 * (i & 3)) & 3;
+}
+static inline size_t cm_shard_mask_bytes(int64_t tokens) { return (size_t)(tokens + 3) / 4; }
+/* Every frame, every document: frames decode, documents begin and end as the flags say,
+ * masks are as many as the index says, both documents of a pair begin with one prompt. */
 bool cm_shard_scan(const cm_shard *s, cm_err *err);
 
 #endif

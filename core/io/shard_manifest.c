@@ -15,28 +15,43 @@ enum { FORMAT_VERSION = 1 };
 #define FORMAT "chimera-token-shards"
 static const char *const kinds[] = { "lm", "sft", "dpo", "eval" };
 
+const char *cm_shard_kind_name(cm_shard_kind k) { return kinds[k]; }
+
 /* ---- writing ---- */
 
-static void put_shards(cm_buf *b, const cm_shard_info *s, int n) {
-    for (int i = 0; i < n; i++)
-        cm_buf_addf(b, "%s\n      {\"file\": \"%s\", \"tokens\": %" PRId64
-                    ", \"docs\": %" PRId64 ", \"bytes\": %" PRId64 ", \"size\": %" PRId64
-                    ",\n       \"id\": \"%s\",\n       \"sha256\": \"%s\"}",
-                    i ? "," : "", s[i].file, s[i].n_tokens, s[i].n_docs, s[i].n_bytes,
-                    s[i].size, s[i].id, s[i].sha256);
+static void put_trained(cm_buf *b, bool masked, int64_t answer, int64_t reasoning) {
+    if (masked)
+        cm_buf_addf(b, ", \"answer_tokens\": %" PRId64 ", \"reasoning_tokens\": %" PRId64,
+                    answer, reasoning);
 }
 
-static void put_split(cm_buf *b, cm_split split, const cm_shard_info *s, int n) {
-    int64_t tokens = 0, docs = 0, bytes = 0;
+static void put_shards(cm_buf *b, const cm_shard_info *s, int n, bool masked) {
+    for (int i = 0; i < n; i++) {
+        cm_buf_addf(b, "%s\n      {\"file\": \"%s\", \"tokens\": %" PRId64
+                    ", \"docs\": %" PRId64 ", \"bytes\": %" PRId64 ", \"size\": %" PRId64,
+                    i ? "," : "", s[i].file, s[i].n_tokens, s[i].n_docs, s[i].n_bytes,
+                    s[i].size);
+        put_trained(b, masked, s[i].n_answer, s[i].n_reasoning);
+        cm_buf_addf(b, ",\n       \"id\": \"%s\",\n       \"sha256\": \"%s\"}", s[i].id,
+                    s[i].sha256);
+    }
+}
+
+static void put_split(cm_buf *b, cm_split split, const cm_shard_info *s, int n, bool masked) {
+    int64_t tokens = 0, docs = 0, bytes = 0, answer = 0, reasoning = 0;
     for (int i = 0; i < n; i++) {
         tokens += s[i].n_tokens;
         docs += s[i].n_docs;
         bytes += s[i].n_bytes;
+        answer += s[i].n_answer;
+        reasoning += s[i].n_reasoning;
     }
     cm_buf_addf(b, "%s\n    \"%s\": {\"tokens\": %" PRId64 ", \"docs\": %" PRId64
-                ", \"bytes\": %" PRId64 ", \"shards\": [",
-                split ? "," : "", cm_split_name(split), tokens, docs, bytes);
-    put_shards(b, s, n);
+                ", \"bytes\": %" PRId64, split ? "," : "", cm_split_name(split), tokens,
+                docs, bytes);
+    put_trained(b, masked, answer, reasoning);
+    cm_buf_addf(b, ", \"shards\": [");
+    put_shards(b, s, n, masked);
     cm_buf_addf(b, "]}");
 }
 
@@ -56,7 +71,8 @@ bool cm_manifest_write(const char *dir, const cm_shard_conf *c,
     cm_buf_addf(&b, "  \"pipeline_sha256\": \"%s\",\n", c->pipeline);
     if (extra_json) cm_buf_addf(&b, "  %s,\n", extra_json);
     cm_buf_addf(&b, "  \"splits\": {");
-    for (int sp = 0; sp < 2; sp++) put_split(&b, (cm_split)sp, shard[sp], n_shard[sp]);
+    for (int sp = 0; sp < 2; sp++)
+        put_split(&b, (cm_split)sp, shard[sp], n_shard[sp], cm_shard_masked(c->kind));
     cm_buf_addf(&b, "\n  }\n}\n");
     char *path = cm_strf("%s/manifest.json", dir);
     bool ok = cm_write_file(path, b.s, b.n, err);
@@ -121,9 +137,18 @@ static bool get_counts(const reader *r, const cJSON *o, int64_t *tokens, int64_t
            get_int(r, o, "bytes", 0, INT64_MAX, bytes);
 }
 
+/* Counts of trained tokens, which only masked kinds have. */
+static bool get_trained(const reader *r, const cJSON *o, cm_shard_kind kind, int64_t *answer,
+                        int64_t *reasoning) {
+    return !cm_shard_masked(kind) ||
+           (get_int(r, o, "answer_tokens", 0, INT64_MAX, answer) &&
+            get_int(r, o, "reasoning_tokens", 0, INT64_MAX, reasoning));
+}
+
 static bool read_split(const reader *r, const cJSON *o, cm_split sp, cm_manifest *m) {
     const cJSON *list = cJSON_GetObjectItemCaseSensitive(o, "shards"), *it;
-    if (!get_counts(r, o, &m->n_tokens[sp], &m->n_docs[sp], &m->n_bytes[sp]))
+    if (!get_counts(r, o, &m->n_tokens[sp], &m->n_docs[sp], &m->n_bytes[sp]) ||
+        !get_trained(r, o, m->c.kind, &m->n_answer[sp], &m->n_reasoning[sp]))
         return false;
     if (!cJSON_IsArray(list))
         return cm_fail(r->err, CM_EXIT_DATA, "%s: split '%s' has no list of shards",
@@ -131,11 +156,12 @@ static bool read_split(const reader *r, const cJSON *o, cm_split sp, cm_manifest
     int n = cJSON_GetArraySize(list);
     m->shard[sp] = calloc((size_t)n + 1, sizeof *m->shard[sp]);
     if (!m->shard[sp]) return cm_fail_errno(r->err, CM_EXIT_RESOURCE, "%s", r->path);
-    int64_t tokens = 0, docs = 0, bytes = 0;
+    int64_t tokens = 0, docs = 0, bytes = 0, answer = 0, reasoning = 0;
     cJSON_ArrayForEach(it, list) {
         cm_shard_info *s = &m->shard[sp][m->n_shard[sp]++];
         if (!get_name(r, it, s->file, sizeof s->file) ||
             !get_counts(r, it, &s->n_tokens, &s->n_docs, &s->n_bytes) ||
+            !get_trained(r, it, m->c.kind, &s->n_answer, &s->n_reasoning) ||
             !get_int(r, it, "size", 0, INT64_MAX, &s->size) ||
             !get_str(r, it, "id", s->id, sizeof s->id) ||
             !get_str(r, it, "sha256", s->sha256, sizeof s->sha256))
@@ -143,8 +169,11 @@ static bool read_split(const reader *r, const cJSON *o, cm_split sp, cm_manifest
         tokens += s->n_tokens;
         docs += s->n_docs;
         bytes += s->n_bytes;
+        answer += s->n_answer;
+        reasoning += s->n_reasoning;
     }
-    if (tokens != m->n_tokens[sp] || docs != m->n_docs[sp] || bytes != m->n_bytes[sp])
+    if (tokens != m->n_tokens[sp] || docs != m->n_docs[sp] || bytes != m->n_bytes[sp] ||
+        answer != m->n_answer[sp] || reasoning != m->n_reasoning[sp])
         return cm_fail(r->err, CM_EXIT_DATA, "%s: the totals of split '%s' are not the "
                        "sums over its shards", r->path, cm_split_name(sp));
     return true;

@@ -8,7 +8,7 @@ typedef struct cm_manifest {
     char id[65]; /* SHA-256 of the file */
     cm_shard_conf c;
     char tokenizer[256]; /* file name */
-    int64_t n_tokens[2], n_docs[2], n_bytes[2];
+    int64_t n_tokens[2], n_docs[2], n_bytes[2], n_answer[2], n_reasoning[2];
     cm_shard_info *shard[2];
     int n_shard[2];
 } cm_manifest;

@@ -14,9 +14,12 @@ struct cm_shard_out {
     cm_shard_head h;
     ZSTD_CCtx *cctx;
     uint8_t *raw;     /* the frame being filled */
+    uint8_t *mask;    /* its masks, packed; NULL: a kind without */
     int64_t fill;     /* tokens in it */
     cm_buf data, seek, hashes, docs; /* frames; table entries; index payload in two parts */
+    cm_buf masks, mask_sizes; /* mask frames; their sizes */
     uint64_t doc_tokens; /* of the document being added */
+    uint64_t doc_mask[3]; /* of these masks */
     void *tmp;           /* a compressed frame */
     size_t tmp_cap;
     cm_sha *doc_sha;
@@ -58,6 +61,10 @@ cm_shard_out *cm_shard_out_open(const cm_shard_conf *c, cm_split split, int inde
     o->cctx = ZSTD_createCCtx();
     o->doc_sha = cm_sha_open();
     CM_ASSERT(o->raw && o->tmp && o->cctx, "out of memory");
+    if (cm_shard_masked(c->kind)) {
+        o->mask = calloc(1, cm_shard_mask_bytes(c->frame_tokens));
+        CM_ASSERT(o->mask, "out of memory");
+    }
     ZSTD_CCtx_setParameter(o->cctx, ZSTD_c_compressionLevel, c->level);
     ZSTD_CCtx_setParameter(o->cctx, ZSTD_c_checksumFlag, 1);
     ZSTD_CCtx_setParameter(o->cctx, ZSTD_c_contentSizeFlag, 1);
@@ -66,7 +73,19 @@ cm_shard_out *cm_shard_out_open(const cm_shard_conf *c, cm_split split, int inde
 
 int64_t cm_shard_out_tokens(const cm_shard_out *o) { return (int64_t)o->h.n_tokens; }
 
+static void put_mask_frame(cm_shard_out *o) {
+    size_t bytes = cm_shard_mask_bytes(o->fill);
+    size_t n = ZSTD_compress2(o->cctx, o->tmp, o->tmp_cap, o->mask, bytes);
+    CM_ASSERT(!ZSTD_isError(n), "zstd: %s", ZSTD_getErrorName(n));
+    uint8_t size[4];
+    cm_put_le(size, n, 4);
+    cm_buf_add(&o->masks, o->tmp, n);
+    cm_buf_add(&o->mask_sizes, size, sizeof size);
+    memset(o->mask, 0, bytes);
+}
+
 static void put_frame(cm_shard_out *o) {
+    if (o->mask) put_mask_frame(o);
     size_t raw = (size_t)o->fill * o->h.token_bytes;
     size_t n = ZSTD_compress2(o->cctx, o->tmp, o->tmp_cap, o->raw, raw);
     CM_ASSERT(!ZSTD_isError(n), "zstd: %s", ZSTD_getErrorName(n));
@@ -91,8 +110,16 @@ static void put_varint(cm_buf *b, uint64_t v) {
 
 void cm_shard_out_add(cm_shard_out *o, const int32_t *id, int64_t n,
                       const cm_doc_origin *last) {
+    cm_shard_out_add_masked(o, id, n, 0, last);
+}
+
+void cm_shard_out_add_masked(cm_shard_out *o, const int32_t *id, int64_t n, int mask,
+                             const cm_doc_origin *last) {
+    CM_ASSERT(mask >= 0 && mask < 3 && (!mask || o->mask), "mask %d", mask);
+    o->doc_mask[mask] += (uint64_t)n;
     for (int64_t i = 0; i < n; i++) {
         CM_ASSERT((uint32_t)id[i] < o->h.vocab, "token %d of %u", id[i], o->h.vocab);
+        if (mask) o->mask[o->fill >> 2] |= (uint8_t)(mask << 2 * (o->fill & 3));
         cm_put_le(o->raw + o->fill++ * o->h.token_bytes, (uint32_t)id[i],
                   o->h.token_bytes);
         if (o->fill == o->c.frame_tokens) put_frame(o);
@@ -105,6 +132,13 @@ void cm_shard_out_add(cm_shard_out *o, const int32_t *id, int64_t n,
     put_varint(&o->docs, last->bytes);
     put_varint(&o->docs, last->source);
     put_varint(&o->docs, last->line);
+    if (o->mask) {
+        put_varint(&o->docs, o->doc_mask[1]);
+        put_varint(&o->docs, o->doc_mask[2]);
+        o->h.n_answer += o->doc_mask[1];
+        o->h.n_reasoning += o->doc_mask[2];
+        memset(o->doc_mask, 0, sizeof o->doc_mask);
+    }
     cm_sha_add(o->doc_sha, last->hash, sizeof last->hash);
     o->h.n_docs++;
     o->h.n_bytes += last->bytes;
@@ -119,8 +153,13 @@ static void put_skippable(cm_buf *b, uint32_t magic, const void *p, size_t n) {
     cm_buf_add(b, p, n);
 }
 
-/* The index frame and the seek table: everything behind the data. */
+/* Masks, index frame and seek table: everything behind the data. */
 static void build_meta(cm_shard_out *o, cm_buf *meta) {
+    if (o->mask) {
+        CM_ASSERT(o->masks.n < UINT32_MAX, "%zu bytes of masks in a shard", o->masks.n);
+        put_skippable(meta, CM_SH_MAGIC_MASK, o->masks.s, o->masks.n);
+        cm_buf_add(&o->hashes, o->mask_sizes.s, o->mask_sizes.n);
+    }
     cm_buf_add(&o->hashes, o->docs.s, o->docs.n);
     size_t cap = ZSTD_compressBound(o->hashes.n);
     void *packed = malloc(cap);
@@ -156,6 +195,8 @@ static void info_of(const cm_shard_head *h, cm_shard_info *info) {
     info->n_tokens = (int64_t)h->n_tokens;
     info->n_docs = (int64_t)h->n_docs;
     info->n_bytes = (int64_t)h->n_bytes;
+    info->n_answer = (int64_t)h->n_answer;
+    info->n_reasoning = (int64_t)h->n_reasoning;
 }
 
 bool cm_shard_out_commit(cm_shard_out *o, const char *dir, cm_shard_info *info,
@@ -194,6 +235,9 @@ void cm_shard_out_abort(cm_shard_out *o) {
     cm_buf_free(&o->seek);
     cm_buf_free(&o->hashes);
     cm_buf_free(&o->docs);
+    cm_buf_free(&o->masks);
+    cm_buf_free(&o->mask_sizes);
+    free(o->mask);
     free(o->raw);
     free(o->tmp);
     free(o);

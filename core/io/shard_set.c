@@ -21,6 +21,7 @@ typedef struct slot {
     uint64_t frame;
     ZSTD_DCtx *dctx;
     uint8_t *raw; /* of the largest frame there is */
+    uint8_t *mask; /* its masks, packed; NULL: a kind without */
 } slot;
 
 typedef struct cm_frame_cache {
@@ -33,6 +34,7 @@ static void cache_close(cm_frame_cache *c) {
         pthread_mutex_destroy(&c->s[i].lock);
         ZSTD_freeDCtx(c->s[i].dctx);
         free(c->s[i].raw);
+        free(c->s[i].mask);
     }
     free(c);
 }
@@ -42,7 +44,7 @@ static void cache_close(cm_frame_cache *c) {
 static bool cache_open(cm_dataset *d, cm_err *err) {
     cm_frame_cache *c = d->cache = calloc(1, sizeof *c);
     if (!c) return cm_fail_errno(err, CM_EXIT_RESOURCE, "%s", d->dir);
-    size_t need = 0;
+    size_t need = 0, tokens = 0;
     uint64_t most = 0;
     for (int sp = 0; sp < 2; sp++)
         for (int i = 0; i < d->n_shard[sp]; i++) {
@@ -50,13 +52,16 @@ static bool cache_open(cm_dataset *d, cm_err *err) {
             size_t bytes = (size_t)s->h.frame_tokens * s->h.token_bytes;
             uint64_t end = (uint64_t)s->first_frame + s->h.n_frames;
             need = bytes > need ? bytes : need;
+            tokens = s->h.frame_tokens > tokens ? s->h.frame_tokens : tokens;
             most = end > most ? end : most;
         }
     for (int i = 0; i < SLOTS; i++) pthread_mutex_init(&c->s[i].lock, NULL);
     for (uint64_t i = 0; i < SLOTS && i < most; i++) {
         c->s[i].dctx = ZSTD_createDCtx();
         c->s[i].raw = malloc(need);
-        if (!c->s[i].dctx || !c->s[i].raw)
+        bool masked = cm_shard_masked(d->kind);
+        if (masked) c->s[i].mask = malloc(cm_shard_mask_bytes((int64_t)tokens));
+        if (!c->s[i].dctx || !c->s[i].raw || (masked && !c->s[i].mask))
             return cm_fail_errno(err, CM_EXIT_RESOURCE, "%s", d->dir);
     }
     return true;
@@ -72,7 +77,9 @@ static bool matches(const cm_shard *s, const cm_shard_info *want, const cm_manif
                        "id is %.8s, the manifest says %.8s)", s->path, h->id, want->id);
     if (h->split != sp || h->index != (uint32_t)index ||
         (int64_t)h->n_tokens != want->n_tokens || (int64_t)h->n_docs != want->n_docs ||
-        (int64_t)h->n_bytes != want->n_bytes)
+        (int64_t)h->n_bytes != want->n_bytes ||
+        (int64_t)h->n_answer != want->n_answer ||
+        (int64_t)h->n_reasoning != want->n_reasoning)
         return cm_fail(err, CM_EXIT_DATA, "%s: split, position or counts differ from the "
                        "manifest's", s->path);
     if (strcmp(h->tokenizer, m->c.tokenizer))
@@ -157,6 +164,8 @@ bool cm_dataset_open(cm_dataset *d, const char *path, cm_err *err) {
     memcpy(d->n_tokens, m.n_tokens, sizeof d->n_tokens);
     memcpy(d->n_docs, m.n_docs, sizeof d->n_docs);
     memcpy(d->n_bytes, m.n_bytes, sizeof d->n_bytes);
+    memcpy(d->n_answer, m.n_answer, sizeof d->n_answer);
+    memcpy(d->n_reasoning, m.n_reasoning, sizeof d->n_reasoning);
     snprintf(d->tokenizer_path, sizeof d->tokenizer_path, "%s/%s", d->dir, m.tokenizer);
     d->kind = m.c.kind;
     d->flags = m.c.flags;
@@ -198,15 +207,17 @@ static const cm_shard *shard_at(const cm_dataset *d, cm_split sp, int64_t at, bo
 static bool load(slot *t, const cm_shard *s, uint64_t frame, cm_err *err) {
     if (t->shard == s && t->frame == frame) return true;
     t->shard = NULL;
-    if (!cm_shard_frame(s, frame, t->dctx, t->raw, err)) return false;
+    if (!cm_shard_frame(s, frame, t->dctx, t->raw, err) ||
+        (s->mask_at && !cm_shard_mask(s, frame, t->dctx, t->mask, err)))
+        return false;
     t->shard = s;
     t->frame = frame;
     return true;
 }
 
-/* Tokens [at, at+n) of one shard. */
+/* Tokens [at, at+n) of one shard, or their masks: one of out and mask is NULL. */
 static bool read_shard(const cm_dataset *d, const cm_shard *s, int64_t at, int64_t n,
-                       int32_t *out, cm_err *err) {
+                       int32_t *out, uint8_t *mask, cm_err *err) {
     while (n > 0) {
         uint64_t f = (uint64_t)at / s->h.frame_tokens;
         int64_t skip = at - (int64_t)(f * s->h.frame_tokens);
@@ -215,12 +226,15 @@ static bool read_shard(const cm_dataset *d, const cm_shard *s, int64_t at, int64
         slot *t = &d->cache->s[(s->first_frame + (int64_t)f) % SLOTS];
         pthread_mutex_lock(&t->lock);
         bool ok = load(t, s, f, err);
-        for (int64_t i = 0; ok && i < take; i++)
+        for (int64_t i = 0; ok && out && i < take; i++)
             out[i] = cm_shard_token(s, t->raw, skip + i);
+        for (int64_t i = 0; ok && mask && i < take; i++)
+            mask[i] = cm_shard_mask_at(t->mask, skip + i);
         pthread_mutex_unlock(&t->lock);
         if (!ok) return false;
         at += take;
-        out += take;
+        if (out) out += take;
+        if (mask) mask += take;
         n -= take;
     }
     return true;
@@ -253,11 +267,28 @@ bool cm_dataset_read(const cm_dataset *d, cm_split split, int64_t start, int64_t
         const cm_shard *s = shard_at(d, split, start, false);
         int64_t at = start - s->first_token, take = (int64_t)s->h.n_tokens - at;
         if (take > n) take = n;
-        if (!read_shard(d, s, at, take, out, err)) return false;
+        if (!read_shard(d, s, at, take, out, NULL, err)) return false;
         if (doc) {
             label_docs(s, at, take, doc);
             doc += take;
         }
+        out += take;
+        start += take;
+        n -= take;
+    }
+    return true;
+}
+
+bool cm_dataset_masks(const cm_dataset *d, cm_split split, int64_t start, int64_t n,
+                      uint8_t *out, cm_err *err) {
+    CM_ASSERT(start >= 0 && n >= 0 && n <= d->n_tokens[split] - start,
+              "masks [%" PRId64 ",+%" PRId64 ") of %" PRId64, start, n, d->n_tokens[split]);
+    if (!cm_shard_masked(d->kind)) memset(out, 0, (size_t)n);
+    while (cm_shard_masked(d->kind) && n > 0) {
+        const cm_shard *s = shard_at(d, split, start, false);
+        int64_t at = start - s->first_token, take = (int64_t)s->h.n_tokens - at;
+        if (take > n) take = n;
+        if (!read_shard(d, s, at, take, NULL, out, err)) return false;
         out += take;
         start += take;
         n -= take;
@@ -284,6 +315,17 @@ bool cm_dataset_doc(const cm_dataset *d, cm_split split, int64_t i, int64_t *sta
     *start = s->first_token + (int64_t)doc[0].start;
     *n = (int64_t)(doc[1].start - doc[0].start);
     *bytes = doc[0].bytes;
+    return true;
+}
+
+bool cm_dataset_trained(const cm_dataset *d, cm_split split, int64_t i, int64_t *answer,
+                        int64_t *reasoning, cm_err *err) {
+    const cm_shard *s;
+    const cm_shard_doc *doc;
+    if (!find_doc(d, split, i, &s, &doc, err)) return false;
+    const cm_shard_trained *t = s->trained ? &s->trained[doc - s->doc] : NULL;
+    *answer = t ? t->answer : 0;
+    *reasoning = t ? t->reasoning : 0;
     return true;
 }
 

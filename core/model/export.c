@@ -30,6 +30,11 @@ static bool fill(void *ctx, int i, void *dst, cm_err *err) {
     return cm_item_write(&((const cm_items *)ctx)->v[i], dst, err);
 }
 
+/* The template to write: the model's own, else ours where the tokenizer has its pieces. */
+static const char *chat_of(const cm_spm *spm, const char *own) {
+    return own ? own : spm ? cm_chat_jinja(spm) : NULL;
+}
+
 /* ---- GGUF ------------------------------------------------------------------------- */
 
 bool cm_export_gguf(const cm_export *x, const char *path, cm_err *err) {
@@ -44,7 +49,8 @@ bool cm_export_gguf(const cm_export *x, const char *path, cm_err *err) {
     if (cm_dtypes[x->type].block > 1)
         cm_gguf_put_u32(g, "general.quantization_version", 2);
     bool ok = cm_gguf_put_tokenizer(g, x->spm, c->vocab_size, err);
-    if (x->chat_template) cm_gguf_put_str(g, "tokenizer.chat_template", x->chat_template);
+    const char *chat = chat_of(x->spm, x->chat_template);
+    if (chat) cm_gguf_put_str(g, "tokenizer.chat_template", chat);
     for (int i = 0; i < items.n; i++)
         cm_gguf_put_tensor(g, items.v[i].name, &items.v[i].t);
     ok = ok && cm_gguf_out_write(g, path, fill, &items, err);
@@ -71,6 +77,23 @@ static void add_token(cm_buf *b, const cm_spm *spm, const char *key, int id) {
     cm_buf_addf(b, "\",\n");
 }
 
+/* transformers finds a control piece in a rendered template only if it is listed here. */
+static void add_controls(cm_buf *b, const cm_spm *spm) {
+    const char *comma = "";
+    cm_buf_addf(b, "  \"added_tokens_decoder\": {");
+    for (int i = 0; i < cm_spm_vocab(spm); i++) {
+        cm_piece_type type;
+        const char *piece = cm_spm_piece(spm, i, NULL, &type);
+        if (type != CM_PIECE_CONTROL && type != CM_PIECE_UNKNOWN) continue;
+        cm_buf_addf(b, "%s\n    \"%d\": {\"content\": \"", comma, i);
+        add_json(b, piece);
+        cm_buf_addf(b, "\", \"lstrip\": false, \"normalized\": false, \"rstrip\": false, "
+                    "\"single_word\": false, \"special\": true}");
+        comma = ",";
+    }
+    cm_buf_addf(b, "\n  },\n");
+}
+
 static bool write_tokenizer_config(const cm_spm *spm, const char *chat_template,
                                    const char *path, cm_err *err) {
     cm_buf b = {0};
@@ -84,6 +107,8 @@ static bool write_tokenizer_config(const cm_spm *spm, const char *chat_template,
     add_token(&b, spm, "eos_token", cm_spm_eos(spm));
     add_token(&b, spm, "unk_token", cm_spm_unk(spm));
     add_token(&b, spm, "pad_token", cm_spm_pad(spm));
+    add_controls(&b, spm);
+    chat_template = chat_of(spm, chat_template);
     if (chat_template) {
         cm_buf_addf(&b, "  \"chat_template\": \"");
         add_json(&b, chat_template);

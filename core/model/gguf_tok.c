@@ -93,6 +93,10 @@ bool cm_gguf_put_tokenizer(cm_gguf_out *g, const cm_spm *spm, int64_t vocab,
     put_id(g, "tokenizer.ggml.eos_token_id", cm_spm_eos(spm));
     put_id(g, "tokenizer.ggml.unknown_token_id", cm_spm_unk(spm));
     put_id(g, "tokenizer.ggml.padding_token_id", cm_spm_pad(spm));
+    cm_chat chat;
+    cm_err none;
+    if (cm_chat_open(&chat, spm, &none)) /* generation ends with a turn, too */
+        put_id(g, "tokenizer.ggml.eot_token_id", chat.end);
     cm_gguf_put_bool(g, "tokenizer.ggml.add_bos_token", cm_spm_bos(spm) >= 0);
     cm_gguf_put_bool(g, "tokenizer.ggml.add_eos_token", false);
     cm_gguf_put_bool(g, "tokenizer.ggml.add_space_prefix", cm_spm_add_dummy_prefix(spm));

@@ -166,11 +166,12 @@ void cm_loaded_close(cm_loaded *l);
 bool cm_hf_write_config(const cm_model_conf *c, const cm_spm *spm, const char *path,
                         cm_err *err);
 bool cm_hf_read_config(cm_model_conf *c, cm_arena *strings, const char *path, cm_err *err);
-/* tokenizer.model and tokenizer_config.json (with the chat template, unless NULL) in dir. */
+/* tokenizer.model and tokenizer_config.json in dir; chat_template as in cm_export. */
 bool cm_hf_write_tokenizer(const cm_spm *spm, const char *chat_template, const char *dir,
                            cm_err *err);
 
-/* What an export needs; spm and chat_template may be NULL. */
+/* What an export needs; spm may be NULL.  chat_template NULL: ours (cm_chat_jinja), if the
+ * tokenizer has its control pieces. */
 typedef struct cm_export {
     const cm_model *model;
     const cm_spm *spm;

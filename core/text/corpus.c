@@ -26,6 +26,7 @@ typedef struct work {
     const cm_corpus_conf *c;
     const cm_tokenize_conf *t;
     inputs in;
+    cm_shard_kind kind;
     int dir; /* locked while the work goes on */
     bool fresh; /* the folder held nothing of ours */
     size_t had; /* length of the part of t->out that was there already */
@@ -99,6 +100,44 @@ static bool copy_stdin(work *w, cm_err *err) {
     return true;
 }
 
+/* ---- kind ---- */
+
+static bool piped(const inputs *in) {
+    for (int i = 0; i < in->n; i++)
+        if (!strcmp(in->name[i], "-")) return true;
+    return false;
+}
+
+/* What the data is: as told, or as its first JSON value says. */
+static bool find_kind(work *w, cm_err *err) {
+    static const cm_shard_kind kind[] = { CM_SHARD_LM, CM_SHARD_LM, CM_SHARD_SFT,
+                                          CM_SHARD_DPO };
+    const cm_tokenize_conf *t = w->t;
+    w->kind = kind[t->kind];
+    if (t->kind == CM_KIND_AUTO && t->format != CM_FORMAT_TXT) {
+        cm_docs d;
+        cm_docs_open(&d, t, w->in.path, w->in.name, w->in.n, w->in.n_val, NULL);
+        bool ok = cm_docs_probe(&d, &w->kind, err);
+        cm_docs_close(&d);
+        if (!ok) return false;
+    }
+    if (!cm_shard_masked(w->kind)) return true;
+    if (t->format == CM_FORMAT_TXT)
+        return cm_fail(err, CM_EXIT_USAGE, "tokenize.format=txt: conversations and "
+                       "preferences are read from JSON");
+    return t->tokenizer[0] ||
+           cm_fail(err, CM_EXIT_USAGE, "tokenize.tokenizer: %s data wants the base model's "
+                   "tokenizer: its tokenizer.model, or the folder of a checkpoint",
+                   w->kind == CM_SHARD_SFT ? "chat" : "preference");
+}
+
+/* tokenize.tokenizer, or the model in it where that is a folder. */
+static char *tokenizer_path(const cm_tokenize_conf *t) {
+    struct stat st;
+    bool folder = !stat(t->tokenizer, &st) && S_ISDIR(st.st_mode);
+    return cm_strf(folder ? "%s/tokenizer.model" : "%s", t->tokenizer);
+}
+
 /* ---- recipe ---- */
 
 static void put_string(cm_buf *b, const char *s) {
@@ -114,7 +153,24 @@ static void put_string(cm_buf *b, const char *s) {
 
 /* Everything that decides which tokens come out of a given document and which documents
  * are kept; its hash is the pipeline's. */
-static void put_recipe(const cm_tokenize_conf *t, cm_buf *b) {
+static void put_talk_recipe(const work *w, cm_buf *b) {
+    const cm_tokenize_conf *t = w->t;
+    cm_buf_addf(b, "\"recipe\": {\"kind\": \"%s\", \"template\": \"%s\",\n    "
+                "\"max_tokens\": %" PRId64 ", \"overlong\": \"%s\", \"dedup\": %s, "
+                "\"val_frac\": %.17g,\n    \"min_bytes\": %" PRId64 ", \"max_doc\": %"
+                PRId64 ", \"shard_tokens\": %" PRId64 ", \"level\": %" PRId64 "}",
+                w->kind == CM_SHARD_SFT ? "chat" : "preference", CM_CHAT_TEMPLATE,
+                t->max_tokens, t->overlong == CM_OVERLONG_DROP ? "drop" : "truncate",
+                t->dedup ? "true" : "false", t->val_frac, t->min_bytes, t->max_doc,
+                t->shard_tokens, t->level);
+}
+
+static void put_recipe(const work *w, cm_buf *b) {
+    const cm_tokenize_conf *t = w->t;
+    if (cm_shard_masked(w->kind)) {
+        put_talk_recipe(w, b);
+        return;
+    }
     static const char *const split[] = { "marker", "file", "line", "blank" };
     static const char *const format[] = { "auto", "txt", "jsonl" };
     cm_buf_addf(b, "\"recipe\": {\"format\": \"%s\", \"field\": ", format[t->format]);
@@ -133,7 +189,7 @@ static void put_recipe(const cm_tokenize_conf *t, cm_buf *b) {
 static void put_job(const work *w, cm_buf *b) {
     const cm_tokenize_conf *t = w->t;
     cm_buf_addf(b, "{\n  ");
-    put_recipe(t, b);
+    put_recipe(w, b);
     cm_buf_addf(b, ",\n  \"tokenizer\": ");
     put_string(b, t->tokenizer);
     if (!t->tokenizer[0])
@@ -186,19 +242,29 @@ static void compare_members(const cJSON *a, const cJSON *b, const char *prefix,
     }
 }
 
+/* The kind that a finished recipe is for: plain text's does not say. */
+static cm_shard_kind recipe_kind(const cJSON *root) {
+    const cJSON *recipe = cJSON_GetObjectItemCaseSensitive(root, "recipe");
+    const cJSON *kind = cJSON_GetObjectItemCaseSensitive(recipe, "kind");
+    if (!cJSON_IsString(kind)) return CM_SHARD_LM;
+    return strcmp(kind->valuestring, "chat") ? CM_SHARD_DPO : CM_SHARD_SFT;
+}
+
 bool cm_corpus_changes(const cm_corpus_conf *c, cm_buf *keys, cm_err *err) {
     work w = { .c = c, .t = c->t, .dir = -1 };
     char *path = cm_strf("%s/recipe.json", c->t->out), *text = NULL;
     size_t n;
     bool ok = cm_read_file(path, (size_t)1 << 30, &text, &n, err) &&
               find_inputs(c->t, &w.in, err);
+    bool from_stdin = ok && piped(&w.in);
+    if (ok && !(from_stdin && c->t->kind == CM_KIND_AUTO)) ok = find_kind(&w, err);
     if (ok) {
         cm_buf b = { 0 };
+        cJSON *old = cJSON_Parse(text);
+        if (from_stdin && c->t->kind == CM_KIND_AUTO) w.kind = recipe_kind(old);
         put_job(&w, &b);
-        cJSON *old = cJSON_Parse(text), *now = cJSON_Parse(b.s);
-        bool piped = false;
-        for (int i = 0; i < w.in.n; i++) piped |= !strcmp(w.in.name[i], "-");
-        for (int i = 0; piped && i < 2; i++)
+        cJSON *now = cJSON_Parse(b.s);
+        for (int i = 0; from_stdin && i < 2; i++)
             cJSON_DeleteItemFromObjectCaseSensitive(i ? old : now, "inputs");
         compare_members(old, now, "tokenize.", keys);
         compare_members(cJSON_GetObjectItemCaseSensitive(old, "recipe"),
@@ -213,108 +279,14 @@ bool cm_corpus_changes(const cm_corpus_conf *c, cm_buf *keys, cm_err *err) {
     return ok;
 }
 
-/* A name that cm_corpus_build gives; `partial`: one that only a killed run leaves. */
-static bool is_ours(const char *name, bool partial) {
-    static const char *const file[] = { "manifest.json", "recipe.json", "rejected.jsonl",
-                                        "tokenizer.model", "sample.tmp", "stdin.tmp" };
-    size_t n = strlen(name);
-    bool temporary = n > 4 && !strcmp(name + n - 4, ".tmp");
-    if (partial && !temporary) return false;
-    for (size_t i = 0; i < sizeof file / sizeof *file; i++)
-        if (!strncmp(name, file[i], strlen(file[i])) &&
-            (temporary || n == strlen(file[i])))
-            return true;
-    int used = 0;
-    if (sscanf(name, "train-%*5[0-9].tok.zst%n", &used) != 0 || !used)
-        if (sscanf(name, "val-%*5[0-9].tok.zst%n", &used) != 0) return false;
-    return used && (temporary || !name[used]);
-}
-
-/* The manifest goes first: without it nothing counts as finished. */
-static bool sweep(const char *dir, bool partial, cm_err *err) {
-    char *manifest = cm_strf("%s/manifest.json", dir);
-    if (!partial) unlink(manifest);
-    free(manifest);
-    DIR *d = opendir(dir);
-    if (!d) return cm_fail_errno(err, CM_EXIT_FAIL, "%s", dir);
-    bool ok = true;
-    for (struct dirent *e; ok && (e = readdir(d));)
-        if (is_ours(e->d_name, partial) && unlinkat(dirfd(d), e->d_name, 0) &&
-            errno != ENOENT)
-            ok = cm_fail_errno(err, CM_EXIT_FAIL, "%s/%s: cannot remove", dir, e->d_name);
-    closedir(d);
-    return ok;
-}
-
-/* The folder's descriptor, locked, or -1. */
-static int lock(const char *dir, cm_err *err) {
-    int fd = open(dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    if (fd < 0) {
-        cm_fail_errno(err, CM_EXIT_USAGE, "%s", dir);
-        return -1;
-    }
-    if (!flock(fd, LOCK_EX | LOCK_NB)) return fd;
-    if (errno == EWOULDBLOCK)
-        cm_fail(err, CM_EXIT_USAGE, "%s: in use by another process", dir);
-    else
-        cm_fail_errno(err, CM_EXIT_FAIL, "%s: lock", dir);
-    close(fd);
-    return -1;
-}
-
-/* Is anything of a data set there? */
-static bool any_of_ours(const char *dir) {
-    DIR *d = opendir(dir);
-    bool any = false;
-    for (struct dirent *e; d && !any && (e = readdir(d));) any = is_ours(e->d_name, false);
-    if (d) closedir(d);
-    return any;
-}
-
-/* Length of the longest part of a path that exists as a folder; 0 for none of it. */
-static size_t existing(const char *path) {
-    size_t n = strlen(path);
-    char *p = cm_strf("%s", path);
-    while (n && !cm_exists(p)) {
-        while (n && p[n - 1] != '/') n--;
-        while (n > 1 && p[n - 1] == '/') n--;
-        p[n] = 0;
-    }
-    free(p);
-    return n;
-}
-
-/* A refusal promises that nothing was written: take back what a fresh start put there. */
-static void take_back(const work *w) {
-    cm_err ignored;
-    char *p = cm_strf("%s", w->t->out);
-    sweep(p, false, &ignored);
-    for (size_t n = strlen(p); n > w->had;) {
-        while (n > w->had && p[n - 1] == '/') n--;
-        p[n] = 0;
-        if (n == w->had || rmdir(p)) break;
-        while (n > w->had && p[n - 1] != '/') n--;
-    }
-    free(p);
-}
-
-bool cm_corpus_clear(const char *dir, cm_err *err) {
-    if (!cm_exists(dir)) return true;
-    int fd = lock(dir, err);
-    if (fd < 0) return false;
-    bool ok = sweep(dir, false, err);
-    close(fd);
-    return ok;
-}
-
 static bool lock_folder(work *w, cm_err *err) {
     if (!w->t->out[0])
         return cm_fail(err, CM_EXIT_USAGE, "tokenize.out: no folder given");
-    w->had = existing(w->t->out);
+    w->had = cm_folder_existing(w->t->out);
     if (!cm_mkdirs(w->t->out, err)) return false;
-    w->dir = lock(w->t->out, err);
-    w->fresh = w->dir >= 0 && !any_of_ours(w->t->out);
-    if (w->dir < 0 || !sweep(w->t->out, true, err)) return false;
+    w->dir = cm_folder_lock(w->t->out, err);
+    w->fresh = w->dir >= 0 && !cm_folder_any(w->t->out);
+    if (w->dir < 0 || !cm_folder_sweep(w->t->out, true, err)) return false;
     char *done = cm_strf("%s/manifest.json", w->t->out);
     bool ok = !cm_exists(done);
     free(done);
@@ -324,9 +296,23 @@ static bool lock_folder(work *w, cm_err *err) {
 
 /* ---- tokenizer ---- */
 
+/* Loads, and has what the kind of data needs. */
+static cm_spm *open_tokenizer(const work *w, cm_err *err) {
+    char *path = tokenizer_path(w->t);
+    cm_spm *spm = cm_need_input(path, err) ? cm_spm_open(path, err) : NULL;
+    cm_chat chat;
+    cm_err why;
+    if (spm && cm_shard_masked(w->kind) && !cm_chat_open(&chat, spm, &why)) {
+        cm_fail(err, CM_EXIT_USAGE, "%s: %s", path, why.msg);
+        cm_spm_close(spm);
+        spm = NULL;
+    }
+    free(path);
+    return spm;
+}
+
 static bool copy_tokenizer(const work *w, cm_err *err) {
-    if (!cm_need_input(w->t->tokenizer, err)) return false;
-    cm_spm *spm = cm_spm_open(w->t->tokenizer, err);
+    cm_spm *spm = open_tokenizer(w, err);
     size_t n;
     if (!spm) return false;
     const void *proto = cm_spm_proto(spm, &n);
@@ -382,6 +368,7 @@ static bool get_tokenizer(work *w, cm_err *err) {
         return false;
     w->spm = cm_spm_open(w->model, err);
     if (!w->spm) return false;
+    if (cm_shard_masked(w->kind)) return true;
     if ((w->t->add_bos && cm_spm_bos(w->spm) < 0) ||
         (w->t->add_eos && cm_spm_eos(w->spm) < 0))
         return cm_fail(err, CM_EXIT_USAGE, "%s: has no begin-of-text or end-of-text token; "
@@ -392,16 +379,19 @@ static bool get_tokenizer(work *w, cm_err *err) {
 /* ---- shards and manifest ---- */
 
 static cm_shard_conf shard_conf(const work *w) {
+    bool talk = cm_shard_masked(w->kind);
     cm_shard_conf c = {
-        .kind = CM_SHARD_LM,
+        .kind = w->kind,
         .vocab = cm_spm_vocab(w->spm),
         .bos = cm_spm_bos(w->spm), .eos = cm_spm_eos(w->spm), .pad = cm_spm_pad(w->spm),
-        .flags = (w->t->add_bos ? CM_SHARD_BOS : 0u) | (w->t->add_eos ? CM_SHARD_EOS : 0u),
+        .flags = talk ? (cm_spm_bos(w->spm) >= 0 ? CM_SHARD_BOS : 0u)
+                      : (w->t->add_bos ? CM_SHARD_BOS : 0u) |
+                        (w->t->add_eos ? CM_SHARD_EOS : 0u),
         .frame_tokens = 65536,
         .level = (int)w->t->level,
     };
     cm_buf b = { 0 };
-    put_recipe(w->t, &b);
+    put_recipe(w, &b);
     cm_sha_bytes(b.s, b.n, c.pipeline);
     cm_buf_free(&b);
     memcpy(c.tokenizer, cm_spm_hash(w->spm), sizeof c.tokenizer);
@@ -431,8 +421,39 @@ static bool find_finished(cm_corpus_job *j, cm_split sp, cm_err *err) {
     }
 }
 
+/* What became of the lines of all inputs. */
+static cm_tally sum(const work *w, const cm_docs *d) {
+    cm_tally all = { 0 };
+    for (int i = 0; i < w->in.n; i++) {
+        const cm_tally *t = &d->tally[i];
+        all.docs[1] += t->docs[1];
+        all.rejected += t->rejected;
+        all.spaced += t->spaced;
+        all.truncated += t->truncated;
+        for (int r = 0; r < CM_N_REJECTS; r++) all.reason[r] += t->reason[r];
+    }
+    return all;
+}
+
+/* "bad-json": 3, "empty-answer": 1 */
+static void put_reasons(const cm_tally *all, const char *quote, cm_buf *b) {
+    const char *comma = "";
+    for (int r = 0; r < CM_N_REJECTS; r++) {
+        if (!all->reason[r]) continue;
+        cm_buf_addf(b, "%s%s%s%s: %" PRIu64, comma, quote, cm_reject_name((cm_reject)r),
+                    quote, all->reason[r]);
+        comma = ", ";
+    }
+}
+
 static void put_sources(const work *w, const cm_docs *d, cm_buf *b) {
-    put_recipe(w->t, b);
+    put_recipe(w, b);
+    if (cm_shard_masked(w->kind)) {
+        cm_tally all = sum(w, d);
+        cm_buf_addf(b, ",\n  \"truncated\": %" PRIu64 ", \"rejected\": {", all.truncated);
+        put_reasons(&all, "\"", b);
+        cm_buf_addf(b, "}");
+    }
     cm_buf_addf(b, ",\n  \"sources\": [");
     for (int i = 0; i < w->in.n; i++) {
         const cm_tally *t = &d->tally[i];
@@ -448,15 +469,16 @@ static void put_sources(const work *w, const cm_docs *d, cm_buf *b) {
 }
 
 static void warn(const work *w, const cm_docs *d) {
-    cm_tally all = { 0 };
-    for (int i = 0; i < w->in.n; i++) {
-        all.docs[1] += d->tally[i].docs[1];
-        all.rejected += d->tally[i].rejected;
-        all.spaced += d->tally[i].spaced;
-    }
+    cm_tally all = sum(w, d);
+    cm_buf why = { 0 };
+    put_reasons(&all, "", &why);
     if (all.rejected)
-        cm_log(CM_LOG_WARN, "%" PRIu64 " document(s) rejected; see %s/rejected.jsonl",
-               all.rejected, w->t->out);
+        cm_log(CM_LOG_WARN, "%" PRIu64 " document(s) rejected; see %s/rejected.jsonl (%s)",
+               all.rejected, w->t->out, why.s);
+    cm_buf_free(&why);
+    if (all.truncated)
+        cm_log(CM_LOG_WARN, "%" PRIu64 " conversation(s) above tokenize.max_tokens lost "
+               "exchanges; see %s/rejected.jsonl", all.truncated, w->t->out);
     if (all.spaced)
         cm_log(CM_LOG_WARN, "%" PRIu64 " document(s) hold U+2581, which SentencePiece uses "
                "for the space: it will decode as one", all.spaced);
@@ -483,7 +505,9 @@ static bool make_shards(work *w, cm_err *err) {
     if (!ok) return false;
     cm_corpus_job j = { .conf = w->c, .spm = w->spm, .shard = shard_conf(w) };
     cm_docs_open(&j.docs, w->t, w->in.path, w->in.name, w->in.n, w->in.n_val, &rejects);
-    ok = find_finished(&j, CM_SPLIT_TRAIN, err) && find_finished(&j, CM_SPLIT_VAL, err) &&
+    j.docs.kind = w->kind;
+    ok = !cm_shard_masked(w->kind) || cm_chat_open(&j.chat, w->spm, err);
+    ok = ok && find_finished(&j, CM_SPLIT_TRAIN, err) && find_finished(&j, CM_SPLIT_VAL, err) &&
          cm_corpus_encode(&j, w->in.bytes, err);
     if (ok && j.n_info[0] + j.n_info[1] == 0) ok = no_text(w, &j.docs, err);
     if (ok) ok = cm_out_commit(&rejects, err) && write_manifest(w, &j, err);
@@ -501,12 +525,12 @@ bool cm_corpus_build(const cm_corpus_conf *c, cm_err *err) {
     w.stdin_copy = cm_strf("%s/stdin.tmp", c->t->out);
     w.sample = cm_strf("%s/sample.tmp", c->t->out);
     bool ok = find_inputs(c->t, &w.in, err) && lock_folder(&w, err) &&
-              copy_stdin(&w, err) && claim_folder(&w, err) && get_tokenizer(&w, err) &&
-              make_shards(&w, err);
+              copy_stdin(&w, err) && find_kind(&w, err) && claim_folder(&w, err) &&
+              get_tokenizer(&w, err) && make_shards(&w, err);
     if (w.dir >= 0) {
         unlink(w.stdin_copy);
         unlink(w.sample);
-        if (!ok && w.fresh && err->code == CM_EXIT_USAGE) take_back(&w);
+        if (!ok && w.fresh && err->code == CM_EXIT_USAGE) cm_folder_take_back(w.t->out, w.had);
         close(w.dir);
     }
     cm_spm_close(w.spm);
@@ -519,22 +543,23 @@ bool cm_corpus_build(const cm_corpus_conf *c, cm_err *err) {
 
 bool cm_corpus_check(const cm_corpus_conf *c, int *n_files, uint64_t *n_bytes,
                      cm_err *err) {
-    inputs in = { 0 };
-    bool ok = find_inputs(c->t, &in, err);
-    *n_files = in.n;
-    *n_bytes = in.bytes;
-    for (int i = 0; ok && i < in.n; i++) {
-        if (!strcmp(in.name[i], "-")) continue;
-        cm_src *s = cm_src_open(in.path[i], err);
+    work w = { .c = c, .t = c->t, .dir = -1 };
+    inputs *in = &w.in;
+    bool ok = find_inputs(c->t, in, err);
+    *n_files = in->n;
+    *n_bytes = in->bytes;
+    for (int i = 0; ok && i < in->n; i++) {
+        if (!strcmp(in->name[i], "-")) continue;
+        cm_src *s = cm_src_open(in->path[i], err);
         ok = s != NULL;
         cm_src_close(s);
     }
-    if (ok && c->t->tokenizer[0]) ok = cm_need_input(c->t->tokenizer, err);
+    if (ok && !(c->t->kind == CM_KIND_AUTO && piped(in))) ok = find_kind(&w, err);
     if (ok && c->t->tokenizer[0]) {
-        cm_spm *s = cm_spm_open(c->t->tokenizer, err);
+        cm_spm *s = open_tokenizer(&w, err);
         ok = s != NULL;
         cm_spm_close(s);
     }
-    free_inputs(&in);
+    free_inputs(in);
     return ok;
 }

@@ -6,10 +6,6 @@
 #include "io/io.h"
 #include "text/text.h"
 
-/* Control pieces that every trained vocabulary reserves, in id order from 3. */
-#define CM_CHAT_MARKERS                                                                 \
-    "<|system|>", "<|user|>", "<|assistant|>", "<|end|>", "<think>", "</think>"
-
 typedef struct cm_corpus_progress {
     const char *stage;                  /* "vocabulary", "encode" */
     uint64_t done, total;               /* bytes of the input files; total 0 = unknown */
@@ -53,6 +49,11 @@ typedef struct cm_corpus_stats {
     int64_t byte_tokens, unk_tokens;     /* pieces the vocabulary had nothing better for */
     int64_t doc_tokens[CM_DOC_QUANTILES];
     int vocab, vocab_used; /* pieces that occur at least once */
+    /* Of kinds with masks: */
+    int64_t answer, reasoning;              /* tokens with these masks */
+    int64_t doc_trained[CM_DOC_QUANTILES];  /* both, by document */
+    int64_t pairs, chosen_longer, equal_length, identical; /* of preferences; by answer */
+    int64_t chosen_tokens, rejected_tokens; /* in answers */
 } cm_corpus_stats;
 /* Over one split; reads all of it. */
 bool cm_corpus_measure(const cm_dataset *d, const cm_spm *spm, cm_split split,
@@ -60,5 +61,10 @@ bool cm_corpus_measure(const cm_dataset *d, const cm_spm *spm, cm_split split,
 /* One token as text for a person: control pieces by name, a newline as "\u23CE" and a line
  * break, bytes that are not printable text as <0xE2>. */
 void cm_token_show(const cm_spm *spm, int id, cm_buf *out);
+/* Tokens with masks as text for a person: runs of one mask are decoded together; a turn to
+ * a line.  Trained runs stand between marks (answer: [[ ]], reasoning: (( ))) or, in colour,
+ * are green and yellow.  A text that spells a control token gets a backslash: <\|end|>. */
+void cm_masked_show(const cm_spm *spm, const int32_t *id, const uint8_t *mask, int64_t n,
+                    bool colour, cm_buf *out);
 
 #endif

@@ -22,6 +22,7 @@ void cm_docs_open(cm_docs *d, const cm_tokenize_conf *c, char *const *path,
 void cm_docs_close(cm_docs *d) {
     cm_src_close(d->src);
     cm_buf_free(&d->body);
+    cm_talk_free(&d->talk);
     free(d->tally);
     free(d->seen);
     memset(d, 0, sizeof *d);
@@ -44,20 +45,41 @@ static void put_json_string(cm_buf *b, const char *s) {
     cm_buf_addf(b, "\"");
 }
 
-static bool reject(cm_docs *d, uint64_t line, const char *why, cm_err *err) {
-    if (d->tally[d->at].rejected++ < 3 && d->rejects)
-        cm_log(CM_LOG_WARN, "%s:%llu: document rejected: %s", d->name[d->at],
-               (unsigned long long)line, why);
+static bool report(cm_docs *d, int source, uint64_t line, const char *code, const char *why,
+                   cm_err *err) {
     if (!d->rejects) return true;
     cm_buf b = { 0 };
     cm_buf_addf(&b, "{\"file\": ");
-    put_json_string(&b, d->name[d->at]);
+    put_json_string(&b, d->name[source]);
     cm_buf_addf(&b, ", \"line\": %llu, \"reason\": ", (unsigned long long)line);
     put_json_string(&b, why);
-    cm_buf_addf(&b, "}\n");
+    cm_buf_addf(&b, ", \"code\": \"%s\"}\n", code);
     bool ok = cm_out_write(d->rejects, b.s, b.n, err);
     cm_buf_free(&b);
     return ok;
+}
+
+bool cm_docs_reject(cm_docs *d, int source, uint64_t line, cm_reject reason,
+                    const char *why, cm_err *err) {
+    if (d->c->on_reject == CM_ON_REJECT_FAIL)
+        return cm_fail(err, CM_EXIT_DATA, "%s:%llu: %s (tokenize.on_reject is fail)",
+                       d->name[source], (unsigned long long)line, why);
+    d->tally[source].reason[reason]++;
+    if (d->tally[source].rejected++ < 3 && d->rejects)
+        cm_log(CM_LOG_WARN, "%s:%llu: document rejected: %s", d->name[source],
+               (unsigned long long)line, why);
+    return report(d, source, line, cm_reject_name(reason), why, err);
+}
+
+bool cm_docs_truncated(cm_docs *d, int source, uint64_t line, const char *what,
+                       cm_err *err) {
+    d->tally[source].truncated++;
+    return report(d, source, line, "truncated", what, err);
+}
+
+static bool reject(cm_docs *d, uint64_t line, cm_reject reason, const char *why,
+                   cm_err *err) {
+    return cm_docs_reject(d, d->at, line, reason, why, err);
 }
 
 /* ---- duplicates ---- */
@@ -75,7 +97,7 @@ static bool insert(uint8_t (*table)[16], size_t cap, const uint8_t h[16]) {
 }
 
 /* True the first time a hash is seen. */
-static bool is_new(cm_docs *d, const uint8_t h[16]) {
+bool cm_docs_new(cm_docs *d, const uint8_t h[16]) {
     if (2 * d->n_seen >= d->cap_seen) {
         uint8_t (*bigger)[16] = calloc(2 * d->cap_seen, sizeof *bigger);
         CM_ASSERT(bigger, "out of memory: %zu document hashes", d->n_seen);
@@ -93,9 +115,7 @@ static bool is_new(cm_docs *d, const uint8_t h[16]) {
 
 /* ---- one document ---- */
 
-static void hash_doc(const char *s, size_t n, uint8_t out[16]) {
-    char hex[65];
-    cm_sha_bytes(s, n, hex);
+void cm_docs_hash16(const char hex[65], uint8_t out[16]) {
     for (int i = 0; i < 16; i++) {
         unsigned v;
         sscanf(hex + 2 * i, "%2x", &v);
@@ -104,7 +124,7 @@ static void hash_doc(const char *s, size_t n, uint8_t out[16]) {
 }
 
 /* The content's hash decides: growing the corpus moves no document to the other side. */
-static cm_split choose_split(const cm_docs *d, const uint8_t hash[16]) {
+cm_split cm_docs_split(const cm_docs *d, const uint8_t hash[16]) {
     if (d->at < d->n_val) return CM_SPLIT_VAL;
     uint64_t u = 0;
     for (int i = 0; i < 8; i++) u = u << 8 | hash[i];
@@ -140,25 +160,27 @@ static bool judge(cm_docs *d, const char *s, size_t n, uint64_t line, cm_doc *do
         for (size_t i = 0; i < bad && !d->jsonl; i++) at += s[i] == '\n';
         snprintf(why, sizeof why, "invalid UTF-8: byte 0x%02X at offset %zu of the document",
                  (unsigned char)s[bad], bad);
-        return reject(d, at, why, err);
+        return reject(d, at, CM_REJECT_BAD_TEXT, why, err);
     }
-    if (memchr(s, 0, n)) return reject(d, line, "zero byte in the text", err);
+    if (memchr(s, 0, n)) return reject(d, line, CM_REJECT_BAD_TEXT, "zero byte in the text", err);
     if (n > MAX_RUN && longest_run(s, n) > MAX_RUN) {
         snprintf(why, sizeof why, "%zu bytes without a space or line break; at most %d "
                  "can be tokenized", longest_run(s, n), MAX_RUN);
-        return reject(d, line, why, err);
+        return reject(d, line, CM_REJECT_BAD_TEXT, why, err);
     }
     if ((int64_t)n < d->c->min_bytes) {
         t->small++;
         return true;
     }
-    *doc = (cm_doc){ s, n, { (uint32_t)d->at, line, n, { 0 } }, CM_SPLIT_TRAIN };
-    hash_doc(s, n, doc->from.hash);
-    if (d->c->dedup && !is_new(d, doc->from.hash)) {
+    *doc = (cm_doc){ s, n, { (uint32_t)d->at, line, n, { 0 } }, CM_SPLIT_TRAIN, NULL };
+    char hex[65];
+    cm_sha_bytes(s, n, hex);
+    cm_docs_hash16(hex, doc->from.hash);
+    if (d->c->dedup && !cm_docs_new(d, doc->from.hash)) {
         t->duplicate++;
         return true;
     }
-    doc->split = choose_split(d, doc->from.hash);
+    doc->split = cm_docs_split(d, doc->from.hash);
     t->docs[doc->split]++;
     t->bytes[doc->split] += n;
     t->spaced += memmem(s, n, "\xE2\x96\x81", 3) != NULL;
@@ -173,18 +195,19 @@ static bool ends_with(const char *s, const char *end) {
     return n >= k && !strcmp(s + n - k, end);
 }
 
-static bool is_jsonl(const cm_docs *d) {
+bool cm_docs_is_json(const cm_docs *d, bool array_too) {
     if (d->c->format != CM_FORMAT_AUTO) return d->c->format == CM_FORMAT_JSONL;
     char *name = cm_strf("%s", d->name[d->at]);
     if (ends_with(name, ".zst")) name[strlen(name) - 4] = 0;
     else if (ends_with(name, ".gz")) name[strlen(name) - 3] = 0;
-    bool yes = ends_with(name, ".jsonl") || ends_with(name, ".ndjson");
+    bool yes = ends_with(name, ".jsonl") || ends_with(name, ".ndjson") ||
+               (array_too && ends_with(name, ".json"));
     free(name);
     return yes;
 }
 
 /* The file's first line without a byte-order mark, which is not text. */
-static bool next_line(cm_docs *d, cm_line *l, bool *end, cm_err *err) {
+bool cm_docs_line(cm_docs *d, cm_line *l, bool *end, cm_err *err) {
     if (!cm_src_line(d->src, (size_t)d->c->max_doc, l, end, err)) return false;
     if (*end) return true;
     if (l->number == 1 && l->n >= 3 && !memcmp(l->s, "\xEF\xBB\xBF", 3)) {
@@ -203,18 +226,19 @@ static const char too_long[] = "longer than tokenize.max_doc";
 
 static bool line_doc(cm_docs *d, cm_doc *doc, bool *keep, cm_err *err) {
     cm_line l;
-    if (!next_line(d, &l, &d->done_file, err)) return false;
+    if (!cm_docs_line(d, &l, &d->done_file, err)) return false;
     if (d->done_file) return true;
-    if (l.too_long) return reject(d, l.number, too_long, err);
+    if (l.too_long) return reject(d, l.number, CM_REJECT_TOO_LONG, too_long, err);
     if (!d->jsonl) return judge(d, l.s, bare(&l), l.number, doc, keep, err);
     size_t bad;
     if (!bare(&l)) return true;
-    if (!cm_utf8_valid(l.s, l.n, &bad)) return reject(d, l.number, "invalid UTF-8", err);
+    if (!cm_utf8_valid(l.s, l.n, &bad))
+        return reject(d, l.number, CM_REJECT_BAD_TEXT, "invalid UTF-8", err);
     d->body.n = 0;
     cm_buf_add(&d->body, "", 0);
     cm_err why;
     if (!cm_jsonl_field(l.s, l.n, d->c->field, &d->body, &why))
-        return reject(d, l.number, why.msg, err);
+        return reject(d, l.number, CM_REJECT_BAD_JSON, why.msg, err);
     return judge(d, d->body.s, d->body.n, l.number, doc, keep, err);
 }
 
@@ -234,7 +258,7 @@ static bool block_doc(cm_docs *d, cm_doc *doc, bool *keep, cm_err *err) {
     b->n = 0;
     for (;;) {
         cm_line l;
-        if (!next_line(d, &l, &d->done_file, err)) return false;
+        if (!cm_docs_line(d, &l, &d->done_file, err)) return false;
         if (d->done_file || is_separator(d, &l)) break;
         last = l.number;
         if (!first && !bare(&l)) continue;
@@ -247,13 +271,13 @@ static bool block_doc(cm_docs *d, cm_doc *doc, bool *keep, cm_err *err) {
         cm_buf_add(b, l.s, d->c->split == CM_SPLIT_FILE ? l.n : bare(&l));
         cm_buf_add(b, "\n", 1);
     }
-    if (over) return reject(d, first, too_long, err);
+    if (over) return reject(d, first, CM_REJECT_TOO_LONG, too_long, err);
     while (b->n && (b->s[b->n - 1] == '\n' || b->s[b->n - 1] == '\r')) b->n--;
     if (!last) return true;
     return judge(d, b->s, b->n, first, doc, keep, err);
 }
 
-static bool next_file(cm_docs *d, bool *end, cm_err *err) {
+bool cm_docs_file(cm_docs *d, bool *end, cm_err *err) {
     if (d->src) {
         d->pos_before += cm_src_pos(d->src);
         cm_src_close(d->src);
@@ -263,7 +287,8 @@ static bool next_file(cm_docs *d, bool *end, cm_err *err) {
     *end = d->at == d->n_path;
     if (*end) return true;
     d->src = cm_src_open(d->path[d->at], err);
-    d->jsonl = is_jsonl(d);
+    d->jsonl = cm_docs_is_json(d, false);
+    d->array.on = d->array.asked = false;
     d->done_file = false;
     return d->src != NULL;
 }
@@ -271,8 +296,12 @@ static bool next_file(cm_docs *d, bool *end, cm_err *err) {
 bool cm_docs_next(cm_docs *d, cm_doc *doc, bool *end, cm_err *err) {
     *end = false;
     for (bool keep = false; !keep;) {
-        if ((!d->src || d->done_file) && !next_file(d, end, err)) return false;
+        if ((!d->src || d->done_file) && !cm_docs_file(d, end, err)) return false;
         if (*end) return true;
+        if (cm_shard_masked(d->kind)) {
+            if (!cm_docs_talk(d, doc, &keep, err)) return false;
+            continue;
+        }
         bool lines = d->jsonl || d->c->split == CM_SPLIT_LINE;
         if (!(lines ? line_doc(d, doc, &keep, err) : block_doc(d, doc, &keep, err)))
             return false;

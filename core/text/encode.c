@@ -16,14 +16,7 @@ enum {
     SPAN_BYTES = 1 << 15
 };
 
-typedef struct span {
-    size_t at, n;     /* in the batch's text */
-    int32_t *id;      /* kept between uses */
-    int64_t n_id, cap;
-    bool last;        /* of its document */
-    cm_split split;
-    cm_doc_origin from;
-} span;
+typedef cm_span span;
 
 typedef struct batch {
     cm_buf text;
@@ -46,13 +39,13 @@ typedef struct encoder {
 /* ---- passing over finished shards ---- */
 
 /* True when the document lies in a shard that an earlier run finished. */
-static bool pass_over(encoder *e, const cm_doc *d, bool *skip, cm_err *err) {
-    cm_split sp = d->split;
+static bool pass_over(encoder *e, cm_split sp, const cm_doc_origin *from, bool *skip,
+                      cm_err *err) {
     *skip = e->passing[sp] < e->j->n_done[sp];
     if (!*skip) return true;
     const cm_shard_info *info = &e->j->info[sp][e->passing[sp]];
     if (!e->sha[sp]) e->sha[sp] = cm_sha_open();
-    cm_sha_add(e->sha[sp], d->from.hash, sizeof d->from.hash);
+    cm_sha_add(e->sha[sp], from->hash, sizeof from->hash);
     if (++e->skipped[sp] < (uint64_t)info->n_docs) return true;
     char hex[65];
     cm_sha_close(e->sha[sp], hex);
@@ -78,10 +71,12 @@ static span *new_span(batch *b) {
     return &b->s[b->n++];
 }
 
-static void add_doc(encoder *e, batch *b, const cm_doc *d) {
+/* A text as spans; those of a conversation know their turn and mask. */
+static void add_text(encoder *e, batch *b, const cm_doc *d, const char *text, size_t left,
+                     int turn, cm_mask mask) {
     size_t at = b->text.n;
-    cm_buf_add(&b->text, d->s, d->n);
-    for (size_t left = d->n; left;) {
+    cm_buf_add(&b->text, text, left);
+    while (left) {
         size_t n = cm_spm_cut(e->j->spm, b->text.s + at, left, SPAN_BYTES);
         span *s = new_span(b);
         s->at = at;
@@ -90,9 +85,44 @@ static void add_doc(encoder *e, batch *b, const cm_doc *d) {
         s->last = n == left;
         s->split = d->split;
         s->from = d->from;
+        s->control = -1;
+        s->turn = turn;
+        s->mask = mask;
         at += n;
         left -= n;
     }
+}
+
+static void add_talk(encoder *e, batch *b, const cm_doc *d) {
+    const cm_talk *t = d->talk;
+    bool pair = e->j->shard.kind == CM_SHARD_DPO;
+    int from = b->n;
+    for (int i = 0; i < t->n; i++) {
+        cm_chat_part part[CM_CHAT_PARTS];
+        int n = cm_chat_parts(&e->j->chat, &t->turn[i], !pair || i >= t->n - 2, part);
+        for (int k = 0; k < n; k++) {
+            if (part[k].control < 0) {
+                add_text(e, b, d, part[k].s, part[k].n, i, part[k].mask);
+                continue;
+            }
+            span *s = new_span(b);
+            s->n = 0;
+            s->split = d->split;
+            s->from = d->from;
+            s->control = part[k].control;
+            s->turn = i;
+            s->mask = part[k].mask;
+        }
+    }
+    for (int i = from; i < b->n; i++) {
+        b->s[i].last = i == b->n - 1;
+        b->s[i].role = t->turn[b->s[i].turn].role;
+    }
+}
+
+static void add_doc(encoder *e, batch *b, const cm_doc *d) {
+    if (d->talk) add_talk(e, b, d);
+    else add_text(e, b, d, d->s, d->n, 0, CM_MASK_NONE);
     b->docs++;
 }
 
@@ -101,17 +131,19 @@ static bool read_batch(encoder *e, batch *b, cm_err *err) {
     b->text.n = 0;
     while (!e->end && b->text.n < BATCH_BYTES && b->docs < BATCH_DOCS) {
         cm_doc d;
-        bool skip;
+        bool skip = false;
         if (!cm_docs_next(&e->j->docs, &d, &e->end, err)) return false;
         if (e->end) break;
-        if (!pass_over(e, &d, &skip, err)) return false;
+        /* Which conversations fit shows only when they are encoded; see write_talks. */
+        if (!d.talk && !pass_over(e, d.split, &d.from, &skip, err)) return false;
         if (!skip) add_doc(e, b, &d);
     }
     return true;
 }
 
 static bool encode_span(const encoder *e, const batch *b, span *s, cm_err *err) {
-    return cm_spm_encode(e->j->spm, b->text.s + s->at, s->n, &s->id, &s->n_id, &s->cap,
+    return s->control >= 0 ||
+           cm_spm_encode(e->j->spm, b->text.s + s->at, s->n, &s->id, &s->n_id, &s->cap,
                          err);
 }
 
@@ -127,7 +159,39 @@ static bool close_shard(encoder *e, cm_split sp, cm_err *err) {
     return true;
 }
 
+static bool full(encoder *e, cm_split sp, cm_err *err) {
+    return cm_shard_out_tokens(e->out[sp]) < e->j->conf->t->shard_tokens ||
+           close_shard(e, sp, err);
+}
+
+/* Conversations and pairs, each either whole in a shard or refused. */
+static bool write_talks(encoder *e, batch *b, cm_err *err) {
+    int docs = e->j->shard.kind == CM_SHARD_DPO ? 2 : 1;
+    for (int i = 0, n; i < b->n; i += n) {
+        const span *s = &b->s[i];
+        cm_split sp = s->split;
+        cm_exchange x;
+        bool skip = false;
+        for (n = 1; !s[n - 1].last;) n++;
+        if (!cm_exchange_fit(&x, e->j, s, n, err)) return false;
+        if (!x.fits) continue;
+        for (int k = 0; k < docs; k++)
+            if (!pass_over(e, sp, &s->from, &skip, err)) return false;
+        if (skip) continue;
+        if (!e->out[sp]) e->out[sp] = cm_shard_out_open(&e->j->shard, sp, e->j->n_info[sp]);
+        int64_t before = cm_shard_out_tokens(e->out[sp]);
+        for (int k = 0; k < docs; k++) cm_exchange_write(&x, e->out[sp], k);
+        e->tokens += cm_shard_out_tokens(e->out[sp]) - before;
+        e->docs++;
+        e->bytes += (int64_t)s->from.bytes;
+        if (!full(e, sp, err)) return false;
+    }
+    b->n = 0;
+    return true;
+}
+
 static bool write_batch(encoder *e, batch *b, cm_err *err) {
+    if (cm_shard_masked(e->j->shard.kind)) return write_talks(e, b, err);
     const cm_shard_conf *c = &e->j->shard;
     bool begin = true;
     for (int i = 0; i < b->n; i++) {
@@ -144,9 +208,7 @@ static bool write_batch(encoder *e, batch *b, cm_err *err) {
         if (!s->last) continue;
         e->docs++;
         e->bytes += (int64_t)s->from.bytes;
-        if (cm_shard_out_tokens(e->out[sp]) >= e->j->conf->t->shard_tokens &&
-            !close_shard(e, sp, err))
-            return false;
+        if (!full(e, sp, err)) return false;
     }
     b->n = 0;
     return true;

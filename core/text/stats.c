@@ -1,4 +1,4 @@
-/* stats.c -- what a tokenizer made of a corpus: compression, fertility, lengths, use. */
+/* stats.c -- what a tokenizer made of a corpus: compression, fertility, lengths, use, masks. */
 #include "text/corpus.h"
 
 #include <ctype.h>
@@ -43,19 +43,64 @@ static int by_length(const void *a, const void *b) {
     return x < y ? -1 : x > y;
 }
 
+static void quantiles(int64_t *len, int64_t n, int64_t out[CM_DOC_QUANTILES]) {
+    static const int percent[CM_DOC_QUANTILES] = { 0, 5, 25, 50, 75, 95, 100 };
+    qsort(len, (size_t)n, sizeof *len, by_length);
+    for (int q = 0; n && q < CM_DOC_QUANTILES; q++) out[q] = len[(n - 1) * percent[q] / 100];
+}
+
 static bool doc_lengths(const cm_dataset *d, cm_split split, cm_corpus_stats *out,
                         cm_err *err) {
-    static const int percent[CM_DOC_QUANTILES] = { 0, 5, 25, 50, 75, 95, 100 };
-    int64_t n = d->n_docs[split], start, bytes;
+    int64_t n = d->n_docs[split], start, bytes, a, r;
     int64_t *len = malloc((size_t)(n + 1) * sizeof *len);
-    CM_ASSERT(len, "out of memory");
+    int64_t *trained = malloc((size_t)(n + 1) * sizeof *trained);
+    CM_ASSERT(len && trained, "out of memory");
     bool ok = true;
-    for (int64_t i = 0; ok && i < n; i++)
-        ok = cm_dataset_doc(d, split, i, &start, &len[i], &bytes, err);
-    qsort(len, (size_t)n, sizeof *len, by_length);
-    for (int q = 0; ok && n && q < CM_DOC_QUANTILES; q++)
-        out->doc_tokens[q] = len[(n - 1) * percent[q] / 100];
+    for (int64_t i = 0; ok && i < n; i++) {
+        ok = cm_dataset_doc(d, split, i, &start, &len[i], &bytes, err) &&
+             cm_dataset_trained(d, split, i, &a, &r, err);
+        trained[i] = ok ? a + r : 0;
+    }
+    quantiles(len, n, out->doc_tokens);
+    quantiles(trained, n, out->doc_trained);
     free(len);
+    free(trained);
+    return ok;
+}
+
+/* Tokens of document i, to be freed. */
+static bool doc_ids(const cm_dataset *d, cm_split split, int64_t i, int32_t **id, int64_t *n,
+                    cm_err *err) {
+    int64_t start, bytes;
+    *id = NULL;
+    if (!cm_dataset_doc(d, split, i, &start, n, &bytes, err)) return false;
+    *id = malloc((size_t)*n * sizeof **id);
+    CM_ASSERT(*id, "out of memory: a document of %lld tokens", (long long)*n);
+    return cm_dataset_read(d, split, start, *n, *id, NULL, err);
+}
+
+static bool measure_pairs(const cm_dataset *d, cm_split split, cm_corpus_stats *out,
+                          cm_err *err) {
+    bool ok = true;
+    out->pairs = d->n_docs[split] / 2;
+    for (int64_t i = 0; ok && i < d->n_docs[split]; i += 2) {
+        int64_t a[2], r[2], n[2];
+        int32_t *id[2] = { NULL, NULL };
+        for (int k = 0; ok && k < 2; k++)
+            ok = cm_dataset_trained(d, split, i + k, &a[k], &r[k], err) &&
+                 doc_ids(d, split, i + k, &id[k], &n[k], err);
+        if (ok) {
+            int64_t won = a[0] + r[0], lost = a[1] + r[1];
+            out->chosen_tokens += won;
+            out->rejected_tokens += lost;
+            out->chosen_longer += won > lost;
+            out->equal_length += won == lost;
+            out->identical += n[0] == n[1] &&
+                              !memcmp(id[0], id[1], (size_t)n[0] * sizeof *id[0]);
+        }
+        free(id[0]);
+        free(id[1]);
+    }
     return ok;
 }
 
@@ -63,7 +108,8 @@ bool cm_corpus_measure(const cm_dataset *d, const cm_spm *spm, cm_split split,
                        cm_corpus_stats *out, cm_err *err) {
     *out = (cm_corpus_stats){ .tokens = d->n_tokens[split], .docs = d->n_docs[split],
                               .bytes = d->n_bytes[split], .stored = d->n_stored[split],
-                              .vocab = d->vocab };
+                              .vocab = d->vocab, .answer = d->n_answer[split],
+                              .reasoning = d->n_reasoning[split] };
     kind *kinds = kinds_of(spm);
     bool *used = calloc((size_t)d->vocab, sizeof *used);
     int32_t *id = malloc(READ * sizeof *id);
@@ -86,7 +132,8 @@ bool cm_corpus_measure(const cm_dataset *d, const cm_spm *spm, cm_split split,
     free(id);
     free(used);
     free(kinds);
-    return ok && doc_lengths(d, split, out, err);
+    return ok && doc_lengths(d, split, out, err) &&
+           (d->kind != CM_SHARD_DPO || measure_pairs(d, split, out, err));
 }
 
 void cm_token_show(const cm_spm *spm, int id, cm_buf *out) {

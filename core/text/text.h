@@ -61,6 +61,69 @@ bool cm_stream_push(cm_stream *s, const char *bytes, size_t n);
 /* No more tokens: release what is held. */
 void cm_stream_finish(cm_stream *s);
 
+/* ---- chat ----------------------------------------------------------------------------- */
+
+/* Control pieces of the chat template, which every trained vocabulary reserves in this
+ * order from id 3. */
+#define CM_CHAT_MARKERS                                                                 \
+    "<|system|>", "<|user|>", "<|assistant|>", "<|end|>", "<think>", "</think>"
+
+/* Name and version of the template, for recipes. */
+#define CM_CHAT_TEMPLATE "chimera-1"
+
+/* THE chat template (docs/CHAT.md).  A conversation is BOS (where the tokenizer has one)
+ * and turns; a turn is <|role|>, the text as it is, <|end|>; an assistant's turn may begin
+ * with <think>, its reasoning, </think>.  Only these places hold control tokens: text is
+ * encoded as text, whatever it spells. */
+typedef enum { CM_ROLE_SYSTEM, CM_ROLE_USER, CM_ROLE_ASSISTANT } cm_role;
+extern const char *const cm_role_names[3]; /* "system", "user", "assistant" */
+
+/* What training does with a token as a target: nothing, learn it as part of the answer
+ * (<|end|> included), or as part of the reasoning block (its two markers included). */
+typedef enum { CM_MASK_NONE, CM_MASK_ANSWER, CM_MASK_REASONING } cm_mask;
+
+typedef struct cm_turn {
+    cm_role role;
+    const char *text, *think; /* the caller's, UTF-8; think: NULL = no reasoning block */
+    size_t n, n_think;
+} cm_turn;
+
+/* Ids of the control tokens of one tokenizer; bos may be -1. */
+typedef struct cm_chat {
+    int32_t role[3], end, think, unthink, bos;
+} cm_chat;
+/* CM_EXIT_USAGE, naming the missing pieces, when the tokenizer lacks some. */
+bool cm_chat_open(cm_chat *c, const cm_spm *spm, cm_err *err);
+
+/* A turn as a sequence of parts: a control token, or a text to be encoded. */
+typedef struct cm_chat_part {
+    int32_t control; /* -1: text */
+    const char *s;
+    size_t n;
+    cm_mask mask;
+} cm_chat_part;
+enum { CM_CHAT_PARTS = 6 };
+/* Returns how many; at most CM_CHAT_PARTS.  trained: an assistant's turn is masked in. */
+int cm_chat_parts(const cm_chat *c, const cm_turn *t, bool trained, cm_chat_part *out);
+
+/* Ids and masks of a conversation, appended as by cm_spm_encode (both arrays have *n
+ * elements, room for *cap).  reply: ends with <|assistant|>, to be answered.  False only on
+ * a library failure. */
+typedef struct cm_chat_ids {
+    int32_t *id;
+    uint8_t *mask;
+    int64_t n, cap;
+} cm_chat_ids;
+bool cm_chat_render(const cm_chat *c, const cm_spm *spm, const cm_turn *turn, int n_turn,
+                    bool reply, cm_chat_ids *out, cm_err *err);
+void cm_chat_ids_free(cm_chat_ids *x);
+
+/* The same template in Jinja, for GGUF's and Hugging Face's files; NULL for a tokenizer
+ * without its control pieces. */
+const char *cm_chat_jinja(const cm_spm *spm);
+
+/* ---- making tokenizers ---------------------------------------------------------------- */
+
 /* Build the bytes of a BPE model proto from pieces, as read from a GGUF file. */
 bool cm_spm_build(const char *const *piece, const size_t *len, const float *score,
                   const int *type, int n, int bos, int eos, int unk, int pad,
@@ -84,6 +147,5 @@ typedef struct cm_spm_train_conf {
     int threads;
 } cm_spm_train_conf;
 bool cm_spm_train(const cm_spm_train_conf *c, cm_buf *proto, cm_err *err);
-
 
 #endif
