@@ -238,14 +238,24 @@ static void print_plan(const job *j, const cm_buf *table) {
     cm_buf_free(&b);
 }
 
-/* f32 must come back as it went, but for ssm_a's trip through exp and log. */
+/* Largest difference of a logit that f32 may bring: none.  But GGUF has RoPE's numbers as
+ * floats; where they were not, angles differ by 6e-8 of themselves, which layers add up. */
+static double f32_bound(const job *j) {
+    const cm_model_conf *a = &j->source.model.conf, *b = &j->back.model.conf;
+    bool same = a->rope_theta == b->rope_theta && a->rope_factor == b->rope_factor;
+    return same || a->rope == CM_ROPE_NONE ? 0 : 1e-4;
+}
+
 static bool verdict(const job *j, cm_err *err) {
-    bool f32 = j->x.type == CM_F32_T;
-    double kl = f32 ? 1e-9 : j->c->max_kl, rel = j->rms > 0 ? j->diff / j->rms : j->diff;
-    bool ok = fabs(j->kl) <= kl && (!f32 || rel <= (j->gguf ? 1e-5 : 0));
-    return ok || cm_fail(err, CM_EXIT_CHECK, "%s: parity: the logits differ from the "
-                         "source's: largest %.2e of the RMS, KL %.2e nats (at most %.0e "
-                         "passes); left in place", j->c->out, rel, j->kl, kl);
+    double rel = j->rms > 0 ? j->diff / j->rms : j->diff;
+    if (j->x.type == CM_F32_T && !(rel <= f32_bound(j)))
+        return cm_fail(err, CM_EXIT_CHECK, "%s: parity: the logits differ from the source's by "
+                       "up to %.2e of their RMS (f32: at most %g); left in place", j->c->out,
+                       rel, f32_bound(j));
+    return fabs(j->kl) <= j->c->max_kl ||
+           cm_fail(err, CM_EXIT_CHECK, "%s: parity: the logits differ from the source's: largest "
+                   "%.2e of the RMS, KL %.2e nats (at most %.0e passes); left in place",
+                   j->c->out, rel, j->kl, j->c->max_kl);
 }
 
 static bool run_job(job *j, cm_err *err) {

@@ -74,6 +74,8 @@ static void put_mamba(writer *w, const cm_model_conf *c) {
     put_u32(w, "ssm.state_size", c->ssm_state);
     put_u32(w, "ssm.time_step_rank", inner / c->ssm_head_dim);
     put_u32(w, "ssm.group_count", c->ssm_groups);
+    /* Not a key of llama.cpp's: the scan's sums keep their order, and so their bits. */
+    cm_gguf_put_u32(w->g, "chimera.ssm_chunk", (uint32_t)c->ssm_chunk);
 }
 
 void cm_gguf_put_conf(cm_gguf_out *g, const cm_model_conf *c) {
@@ -241,6 +243,9 @@ static void read_mamba(reader *r, cm_model_conf *c) {
     if (!r->ok) return;
     c->ssm_expand = inner / c->d_model;
     c->ssm_head_dim = inner / heads;
+    const cm_gguf_kv *kv = cm_gguf_find(r->g, "chimera.ssm_chunk");
+    int64_t chunk;
+    if (kv && cm_gguf_i64(kv, 0, &chunk) && chunk >= 1 && chunk <= 1024) c->ssm_chunk = chunk;
 }
 
 static void read_shape(reader *r, cm_file_conf *f) {

@@ -285,6 +285,8 @@ cm_var *cm_conv_silu(cm_tape *t, cm_var *x, cm_var *w, cm_var *b, const cm_seq *
  * the state; s0 belongs to the first token's document of each row.  Chunks start where
  * documents do, so a document's results do not depend on its place in the row, and one
  * cut at multiples of Q tokens and continued from s1 gives the same bits as uncut.
+ * A = -exp(A_log) is computed in double and rounded once, at every kernel level: a file that
+ * holds A gives the same model back, to the last bit.
  * A single token without gradients (decoding) takes the plain recurrence. */
 typedef struct cm_ssd_conf {
     int H, P, N, G, Q; /* heads, head width, state, groups, chunk */

@@ -1,6 +1,8 @@
 /* ssd_plan.c -- the scan's scratch, its cut into chunks, and its step sizes. */
 #include "op/ssd.h"
 
+#include <math.h>
+
 /* Batch rows are taken together until there are this many (row, head) pairs. */
 enum { ROW_ITEMS = 32 };
 
@@ -73,8 +75,8 @@ size_t cm_ssd_setup(cm_ssd_run *r, const cm_node *n, bool backward, void *scratc
     r->thread_reals = thread_reals(r, backward);
     r->thread = take_reals(&c, r->thread_reals * cm_kern_threads());
     if (scratch) {
-        cm_k.vexp(r->H, cm_rdata(&n->in[2]->v), r->A);
-        cm_k.scale(r->H, -1, r->A);
+        const cm_real *A_log = cm_rdata(&n->in[2]->v);
+        for (int h = 0; h < r->H; h++) r->A[h] = (cm_real)-exp((double)A_log[h]);
     }
     return c.used;
 }

@@ -25,6 +25,14 @@ $Q --model "$M" --out "$tmp/dry.gguf" --dry-run --json >"$tmp/j2.json"
 json "--dry-run --json" "$tmp/j2.json"
 check "has the total" grep -q '"format":"gguf","type":"F32","tensors":[0-9]*,"tensor_bytes":[0-9]' "$tmp/j2.json"
 absent "--dry-run writes nothing" "$tmp/dry.gguf"
+# Deep and untrained, with decays of all sizes and chunks that GGUF's own keys do not tell.
+"$BIN/pretrain" --config "$tmp/tiny.yaml" --runs "$tmp/runs" --quiet name=deep model.pattern=MMMMMAMM \
+    model.ffn=D model.n_layers=48 model.d_model=64 model.ssm_head_dim=16 model.d_ff=128 model.rope=plain \
+    optim.lr=1e-9 sched.tokens=512 ckpt.every=0 val.every=0
+for k in ref ""; do
+    expect_out "48 layers to f32 GGUF and back, ${k:-the best} kernels: the same bits" "difference 0.0e\+00 of the RMS" \
+        env CHIMERA_KERNELS=$k $Q --model "$tmp/runs/deep/ckpt/latest" --out "$tmp/deep.gguf"
+done
 denied "where we may not write" 1 "$tmp/ro/x.gguf" quantize --model "$M" --out "$tmp/ro/x.gguf"
 
 # ---- refusals
