@@ -36,6 +36,15 @@ static void free_paths(paths *p) {
     *p = (paths){ 0 };
 }
 
+/* A folder, or the results.json in one: what a pattern means, among other files that it
+ * matches (a plot beside the runs). */
+static bool meant(const char *path) {
+    struct stat st;
+    size_t n = strlen(path), k = strlen("results.json");
+    return (!stat(path, &st) && S_ISDIR(st.st_mode)) ||
+           (n >= k && !strcmp(path + n - k, "results.json"));
+}
+
 /* A word as it stands where that exists, else what it matches as a pattern, sorted. */
 static bool expand(const char *word, paths *out, cm_err *err) {
     if (cm_exists(word) || !strpbrk(word, "*?[")) {
@@ -45,7 +54,12 @@ static bool expand(const char *word, paths *out, cm_err *err) {
     glob_t g = { 0 };
     bool ok = !glob(word, 0, NULL, &g) ||
               cm_fail(err, CM_EXIT_USAGE, "%s: nothing matches", word);
-    for (size_t i = 0; ok && i < g.gl_pathc; i++) add_path(out, g.gl_pathv[i]);
+    int before = out->n;
+    for (size_t i = 0; ok && i < g.gl_pathc; i++)
+        if (meant(g.gl_pathv[i])) add_path(out, g.gl_pathv[i]);
+    if (ok && out->n == before)
+        ok = cm_fail(err, CM_EXIT_USAGE, "%s: matches files, but no folder of a run or result",
+                     word);
     globfree(&g);
     return ok;
 }

@@ -56,7 +56,7 @@ void cm_comparison_free(cm_comparison *c) {
 typedef struct {
     cm_comparison *out;
     const cm_side *a, *b;
-    const cm_measures *perf_a, *perf_b;
+    const cm_measures *perf_a, *perf_b, *const *perf; /* perf: of all sides, or NULL */
     const cm_regress_conf *rule;
     cm_pairing *p;
     cm_metric_stat *st; /* parallel to p->metric */
@@ -125,19 +125,31 @@ static void compare_perf(job *j) {
                              j->rule);
 }
 
+static bool measured(const cm_measures *m, const char *name) {
+    for (int i = 0; m && i < m->n; i++)
+        if (!strcmp(m->m[i].name, name)) return true;
+    return false;
+}
+
+/* What only the baseline has: said with the first candidate where no candidate has it. */
+static void perf_notes(job *j) {
+    for (int i = 0; j->perf_a && i < j->perf_a->n; i++) {
+        const char *name = j->perf_a->m[i].name;
+        bool any = false;
+        for (int k = 1; k <= j->out->n; k++) any = any || measured(j->perf[k], name);
+        if (any && !measured(j->perf_b, name))
+            add_note(j, "'%s' was not measured for this candidate: not compared", name);
+        else if (!any && j->p == j->out->pair)
+            add_note(j, "'%s' was measured for the baseline only: not compared", name);
+    }
+}
+
 static void notes(job *j) {
     const cm_result *x = j->a->seed[0], *y = j->b->seed[0];
     for (int i = 0; i < y->n_tasks; i++)
         if (!cm_result_task(x, y->task[i].name))
             add_note(j, "task '%s' is only in the candidate: not compared", y->task[i].name);
-    for (int i = 0; j->perf_a && i < j->perf_a->n; i++) {
-        bool found = false;
-        for (int k = 0; k < j->p->n_perf; k++)
-            found = found || j->p->perf[k].name == j->perf_a->m[i].name;
-        if (!found)
-            add_note(j, "'%s' was measured for the baseline only: not compared",
-                     j->perf_a->m[i].name);
-    }
+    perf_notes(j);
     for (int i = 0; i < j->p->n_metrics; i++)
         if (j->p->metric[i].gates && j->p->metric[i].groups < 20 &&
             j->p->metric[i].groups < j->p->metric[i].n)
@@ -312,7 +324,7 @@ bool cm_compare(cm_comparison *out, const cm_side *side, int n, const cm_measure
     bool ok = true;
     for (int k = 1; ok && k < n; k++) {
         job j = {.out = out, .a = &side[0], .b = &side[k], .rule = conf,
-                 .perf_a = perf ? perf[0] : NULL, .perf_b = perf ? perf[k] : NULL,
+                 .perf_a = perf ? perf[0] : NULL, .perf_b = perf ? perf[k] : NULL, .perf = perf,
                  .p = &out->pair[k - 1]};
         ok = compare_side(&j, err);
         st[k - 1] = j.st;

@@ -18,7 +18,7 @@ typedef enum {
     CM_VERDICT_PASS,         /* no loss as large as the margin */
     CM_VERDICT_FAIL,         /* a loss, and it may be as large as the margin */
     CM_VERDICT_INCONCLUSIVE, /* too few items to say either */
-    CM_VERDICT_SKIPPED       /* not compared; `reason` says why; never gates */
+    CM_VERDICT_SKIPPED       /* not compared, or no goal; `reason` says why; never gates */
 } cm_verdict;
 const char *cm_verdict_text(cm_verdict v); /* "PASS", "FAIL", ... */
 cm_exit cm_verdict_exit(cm_verdict v);     /* 0, 3, 5 */
@@ -41,7 +41,7 @@ typedef struct cm_metric_cmp {
     const cm_metric *metric;
     bool gates;             /* its verdict counts for the overall one */
     cm_verdict verdict;
-    char reason[320];       /* one sentence, for people */
+    char reason[480];       /* one sentence, for people */
 
     int64_t n, groups;      /* items; clusters of them (= n where each is its own) */
     double base, cand;      /* the metric's values; means over seeds where there are several */

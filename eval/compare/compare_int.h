@@ -12,6 +12,9 @@ void *cm_keep(cm_compare_mem *m, size_t bytes);
 char *cm_keepf(cm_compare_mem *m, const char *fmt, ...) CM_PRINTF(2, 3);
 void *cm_scratch(int64_t n, size_t each); /* zeroed, free() */
 
+/* A p-value in a sentence: "p = 0.0123", "p < 1e-16". */
+const char *cm_p_text(double p, char buf[40]);
+
 /* ---- margins and gates (margins.c) ------------------------------------------------ */
 
 /* The margin of a metric: conf's most specific line, else the registry's. */
@@ -58,7 +61,7 @@ typedef struct cm_metric_stat {
 } cm_metric_stat;
 
 /* Fills m but for Holm, BH, mde, n_needed, verdict and reason.  False: m->reason says why
- * the metric cannot be compared. */
+ * the metric cannot be compared or is not judged. */
 bool cm_metric_test(cm_metric_cmp *m, cm_metric_stat *st, const cm_task_pair *p,
                     bool same_model, const cm_regress_conf *c);
 /* The rest, once p_holm is known; family: hypotheses that share alpha. */

@@ -6,6 +6,7 @@
 #include "compare/compare_int.h"
 
 #include <math.h>
+#include <string.h>
 
 const char *cm_verdict_text(cm_verdict v) {
     static const char *const text[] = {"PASS", "FAIL", "INCONCLUSIVE", "SKIPPED"};
@@ -142,36 +143,69 @@ static void sizes(cm_metric_cmp *m, const cm_metric_stat *st, const cm_regress_c
 
 /* ---- verdict ---------------------------------------------------------------------- */
 
+const char *cm_p_text(double p, char buf[40]) {
+    char t[32];
+    cm_show_p(p, t);
+    snprintf(buf, 40, *t == '<' ? "p < %.30s" : "p = %.30s", t + (*t == '<'));
+    return buf;
+}
+
+/* A loss with its unit: "2.00 pp", "0.0123 bits". */
+static const char *amount(const cm_metric *m, double v, char buf[80]) {
+    char t[40];
+    bool own = !strcmp(m->unit, "share") || !*m->unit; /* "pp" is said already */
+    snprintf(buf, 80, "%s%s%.30s", cm_show_size(m, v, t), own ? "" : " ", own ? "" : m->unit);
+    return buf;
+}
+
+/* The margin; a relative one with what it is of this baseline. */
+static const char *margin_of(const cm_metric_cmp *m, char buf[128]) {
+    char t[80];
+    size_t n = strlen(m->margin_text);
+    bool relative = n && m->margin_text[n - 1] == '%';
+    amount(m->metric, m->margin, t);
+    if (relative) snprintf(buf, 128, "%s (%s)", m->margin_text, t);
+    else snprintf(buf, 128, "%s", t);
+    return buf;
+}
+
+/* What would turn INCONCLUSIVE into PASS. */
+static void remedy(const cm_metric_cmp *m, char text[96]) {
+    char t[32];
+    if (m->margin <= 0)
+        snprintf(text, 96, "with a margin of 0 only a significant gain passes");
+    else if (!isfinite(m->n_needed) && isfinite(m->seeds_needed))
+        snprintf(text, 96, "%s seeds a side would do", cm_show_count(m->seeds_needed, t));
+    else
+        snprintf(text, 96, isfinite(m->n_needed) ? "%s items would do if nothing was lost"
+                                                 : "%s of items would do",
+                 cm_show_count(m->n_needed, t));
+}
+
 static void explain(cm_metric_cmp *m, const cm_metric_stat *st, const cm_regress_conf *c,
                     bool lost) {
-    char at_most[32], text[96];
-    snprintf(at_most, sizeof at_most, "%.4g", -m->bound);
+    char at_most[80], loss[80], margin[128], p[40], text[96];
+    amount(m->metric, m->bound, at_most);
+    amount(m->metric, st->gain, loss);
+    margin_of(m, margin);
+    cm_p_text(m->p_holm, p);
     double sure = 100 * (1 - c->alpha);
     size_t cap = sizeof m->reason;
     if (st->route == CM_BY_SAME)
         snprintf(m->reason, cap, "the same model with the same scores on all items");
     else if (m->verdict == CM_VERDICT_PASS && lost)
-        snprintf(m->reason, cap, "a real loss (p = %.2g), but tolerable: below the margin of %s "
-                 "with %g%% confidence", m->p_holm, m->margin_text, sure);
+        snprintf(m->reason, cap, "a real loss of %s (%s), but tolerable: below the margin of %s "
+                 "with %g%% confidence", loss, p, margin, sure);
     else if (m->verdict == CM_VERDICT_PASS)
-        snprintf(m->reason, cap, "%s with %g%% confidence; the margin is %s (%.4g)",
-                 m->bound > 0 ? "a gain" : "any loss is below the margin", sure, m->margin_text,
-                 m->margin);
+        snprintf(m->reason, cap, "%s with %g%% confidence; the margin is %s",
+                 m->bound > 0 ? "a gain" : "any loss is below the margin", sure, margin);
     else if (m->verdict == CM_VERDICT_FAIL)
-        snprintf(m->reason, cap, "a loss of %.4g (p = %.2g after Holm), perhaps up to %s; the "
-                 "margin is %s (%.4g)", -st->gain, m->p_holm, at_most, m->margin_text, m->margin);
+        snprintf(m->reason, cap, "a loss of %s (%s after Holm), perhaps up to %s; the margin is %s",
+                 loss, p, at_most, margin);
     else {
-        if (m->margin <= 0)
-            snprintf(text, sizeof text, "with a margin of 0 only a significant gain passes");
-        else if (!isfinite(m->n_needed) && isfinite(m->seeds_needed))
-            snprintf(text, sizeof text, "%.0f seeds a side would do", m->seeds_needed);
-        else if (!isfinite(m->n_needed))
-            snprintf(text, sizeof text, "no number of items would do");
-        else
-            snprintf(text, sizeof text, "%.0f items would do if nothing was lost", m->n_needed);
+        remedy(m, text);
         snprintf(m->reason, cap, "no significant loss, but up to %s is not excluded; the margin "
-                 "is %s (%.4g); %s", isinf(m->bound) ? "any" : at_most, m->margin_text, m->margin,
-                 text);
+                 "is %s; %s", isinf(m->bound) ? "any" : at_most, margin, text);
     }
 }
 

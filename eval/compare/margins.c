@@ -93,6 +93,10 @@ static bool check_entry(const char *key, const char *entry, bool with_value,
     if (with_value && !*l.task && cm_metric_find(l.metric)) add_name(&metric, l.metric);
     bool ok = known(&metric, key, "metric", l.metric, entry, err);
     free(metric.v);
+    const cm_metric *found = cm_metric_find(l.metric);
+    if (ok && found && !found->judged)
+        ok = cm_fail(err, CM_EXIT_USAGE, "%s: '%s': %s is no goal: it is shown, never judged", key,
+                     entry, found->name);
     return ok;
 }
 

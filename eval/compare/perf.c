@@ -137,6 +137,7 @@ void cm_perf_decide(cm_perf_cmp *p, const cm_regress_conf *c) {
                  : lost ? CM_VERDICT_FAIL
                         : CM_VERDICT_INCONCLUSIVE;
     double change = 100 * (p->ratio - 1), m = 100 * p->margin;
+    char sure[40];
     if (few)
         snprintf(p->reason, sizeof p->reason,
                  "%d and %d measurements; at least %d a side are needed", p->n_base, p->n_cand,
@@ -145,8 +146,8 @@ void cm_perf_decide(cm_perf_cmp *p, const cm_regress_conf *c) {
         snprintf(p->reason, sizeof p->reason, "%+.2f%%%s; a loss of %g%% is excluded", change,
                  lost ? ", a real loss but tolerable" : "", m);
     else if (lost)
-        snprintf(p->reason, sizeof p->reason, "%+.2f%% (p = %.2g after Holm); the margin is %g%%",
-                 change, p->p_holm, m);
+        snprintf(p->reason, sizeof p->reason, "%+.2f%% (%s after Holm); the margin is %g%%",
+                 change, cm_p_text(p->p_holm, sure), m);
     else
         snprintf(p->reason, sizeof p->reason, "%+.2f%%, not significant, but a loss of %g%% is not "
                  "excluded; measure more often", change, m);

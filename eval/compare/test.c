@@ -249,6 +249,9 @@ static void by_t(work *k) {
         m->test = "sign-flip permutation";
     }
     sparse_bound(k);
+    if (st->nonzero) return;
+    m->lo = m->hi = NAN; /* nothing changed: no error to make an interval of */
+    m->interval = "none: nothing changed";
 }
 
 /* ---- seeds as replicates ---------------------------------------------------------- */
@@ -440,6 +443,23 @@ static bool ece_values(work *k) {
     return isfinite(m->diff);
 }
 
+/* A metric that is no goal has no margin; 0 stands in for it until not_judged. */
+static void set_margin(work *k) {
+    cm_metric_cmp *m = k->m;
+    m->margin = 0;
+    if (!k->metric->judged) return;
+    cm_margin margin = cm_rule_margin(k->rule, m->task, k->metric->name, k->metric->margin);
+    m->margin = margin.relative ? margin.value * fabs(m->base) : margin.value;
+    snprintf(m->margin_text, sizeof m->margin_text, "%s", margin.text);
+}
+
+/* Neither direction is a loss: what remains is the difference and its interval. */
+static void not_judged(cm_metric_cmp *m) {
+    m->margin = m->bound = m->p = m->p_margin = m->e_loss = m->e_margin = NAN;
+    m->losses = m->gains = 0;
+    snprintf(m->reason, sizeof m->reason, "no goal: shown, not judged");
+}
+
 static bool choose_route(work *k, bool same_model) {
     cm_metric_cmp *m = k->m;
     bool ece = k->metric->kind == CM_METRIC_ECE, seeds = k->s.na + k->s.nb > 2;
@@ -451,9 +471,7 @@ static bool choose_route(work *k, bool same_model) {
     }
     if (!isfinite(m->base) || !isfinite(m->cand))
         return snprintf(m->reason, sizeof m->reason, "the metric's value is not finite"), false;
-    cm_margin margin = cm_rule_margin(k->rule, m->task, k->metric->name, k->metric->margin);
-    m->margin = margin.relative ? margin.value * fabs(m->base) : margin.value;
-    snprintf(m->margin_text, sizeof m->margin_text, "%s", margin.text);
+    set_margin(k);
     bool binary = count_items(k);
     if (same_model && m->losses + m->gains == 0 && m->diff == 0) by_identity(k);
     else if (ece && (seeds || k->rule->sequential))
@@ -483,7 +501,8 @@ bool cm_metric_test(cm_metric_cmp *m, cm_metric_stat *st, const cm_task_pair *p,
     m->n = k.s.n;
     m->groups = k.s.G;
     bool ok = choose_route(&k, same_model);
+    if (ok && !m->metric->judged) not_judged(m);
     free(k.r);
     cm_scores_free(&k.s);
-    return ok;
+    return ok && m->metric->judged;
 }

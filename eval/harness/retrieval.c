@@ -383,27 +383,31 @@ static bool declare(const run *r, cm_results_out *o, cm_err *err) {
 }
 
 /* The file is the pipeline's output, so it stands for the model and is no common data. */
-static void facts(const run *r, const char *sha, cm_buf *model, cm_buf *conf) {
+static void facts(const run *r, const char *sha, cm_buf *model, cm_buf *conf,
+                  cm_buf *settings) {
     cm_json_open(model, NULL, '{');
     cm_json_str(model, "path", r->path);
     cm_json_str(model, "source", "retrieval");
     cm_json_str(model, "sha256", sha);
     cm_json_close(model, '{');
-    cm_json_open(conf, NULL, '{');
-    cm_json_str(conf, "model", sha);
-    cm_json_i64(conf, "eval.retrieval_k", r->conf->retrieval_k);
-    cm_json_f64(conf, "eval.retrieval_support", r->conf->retrieval_support);
-    cm_json_close(conf, '{');
+    for (int i = 0; i < 2; i++) {
+        cm_buf *b = i ? settings : conf;
+        cm_json_open(b, NULL, '{');
+        if (i) cm_json_str(b, "model", sha);
+        cm_json_i64(b, "eval.retrieval_k", r->conf->retrieval_k);
+        cm_json_f64(b, "eval.retrieval_support", r->conf->retrieval_support);
+        cm_json_close(b, '{');
+    }
 }
 
 static bool write_result(const run *r, const char *dir, bool redo, cm_buf *table,
                          cm_err *err) {
-    cm_buf model = { 0 }, conf = { 0 };
+    cm_buf model = { 0 }, conf = { 0 }, settings = { 0 };
     char sha[65];
     more_ctx m = { table, r->conf->retrieval_k };
     bool ok = cm_sha_file(r->path, sha, err);
-    if (ok) facts(r, sha, &model, &conf);
-    cm_results_out *o = ok ? cm_results_open(dir, conf.s, redo, err) : NULL;
+    if (ok) facts(r, sha, &model, &conf, &settings);
+    cm_results_out *o = ok ? cm_results_open(dir, settings.s, redo, err) : NULL;
     int64_t done;
     ok = o && declare(r, o, err) && cm_results_begin(o, &done, err);
     if (ok) cm_results_more(o, more, &m);
@@ -419,6 +423,7 @@ static bool write_result(const run *r, const char *dir, bool redo, cm_buf *table
     cm_buf_free(&build);
     cm_buf_free(&model);
     cm_buf_free(&conf);
+    cm_buf_free(&settings);
     return ok;
 }
 

@@ -151,27 +151,32 @@ static bool usable_folder(const char *dir, bool *finished, cm_err *err) {
 
 /* ---- what results.json says besides -------------------------------------------------- */
 
-/* Everything outside the tasks that can change a number. */
-static void settings_json(const cm_eval_run *r, cm_buf *b) {
+/* Keys that can change a number: results.json's config. */
+static void config_members(const cm_eval_run *r, cm_buf *b) {
     const cm_eval_conf *e = &r->app->conf.eval;
-    cm_json_open(b, NULL, '{');
-    cm_json_str(b, "model", r->model->id);
-    cm_json_str(b, "tokenizer", cm_spm_hash(r->model->spm));
     cm_json_i64(b, "eval.context", r->task[0].context);
     cm_json_i64(b, "eval.stride", e->stride);
     cm_json_i64(b, "eval.limit", e->limit);
     cm_json_i64(b, "eval.shots", e->shots);
     cm_json_bool(b, "eval.chat", e->chat);
     cm_json_bool(b, "eval.tokens", e->tokens);
+    if (!r->n_corpus) return;
+    cm_json_open(b, "contamination", '[');
+    for (int i = 0; i < r->n_corpus; i++) cm_json_str(b, NULL, r->corpus[i]);
+    cm_json_close(b, '[');
+    cm_json_i64(b, "eval.contamination_words", e->contamination_words);
+    cm_json_i64(b, "eval.contamination_least", e->contamination_least);
+}
+
+/* Everything outside the tasks that can change a number; in results.json the other parts,
+ * which this has by themselves, stand under model and build. */
+static void settings_json(const cm_eval_run *r, cm_buf *b) {
+    cm_json_open(b, NULL, '{');
+    cm_json_str(b, "model", r->model->id);
+    cm_json_str(b, "tokenizer", cm_spm_hash(r->model->spm));
     cm_json_str(b, "numerics", cm_conf_word_of(&r->app->conf, "numerics"));
     cm_json_str(b, "kernels", cm_level_name(cm_kern_level()));
-    if (r->n_corpus) {
-        cm_json_open(b, "contamination", '[');
-        for (int i = 0; i < r->n_corpus; i++) cm_json_str(b, NULL, r->corpus[i]);
-        cm_json_close(b, '[');
-        cm_json_i64(b, "eval.contamination_words", e->contamination_words);
-        cm_json_i64(b, "eval.contamination_least", e->contamination_least);
-    }
+    config_members(r, b);
     cm_json_close(b, '{');
 }
 
@@ -192,7 +197,9 @@ static void about_json(const cm_eval_run *r, cm_buf *model, cm_buf *build, cm_bu
     cm_json_str(build, "kernels", cm_level_name(cm_kern_level()));
     cm_json_str(build, "numerics", cm_conf_word_of(&r->app->conf, "numerics"));
     cm_json_close(build, '{');
-    settings_json(r, config);
+    cm_json_open(config, NULL, '{');
+    config_members(r, config);
+    cm_json_close(config, '{');
 }
 
 static bool declare(const cm_eval_run *r, cm_results_out *o, cm_err *err) {

@@ -48,20 +48,10 @@ bool cm_eval_show(cm_eval_run *r, int64_t n, cm_buf *out, cm_err *err) {
 
 /* ---- results ------------------------------------------------------------------------- */
 
-/* Items whose choices tied for the best; a quote inside a text is escaped, so this cannot
- * be found in one. */
-static int64_t count_ties(const cm_task_result *t) {
-    int64_t n = 0;
-    for (int64_t i = 0; i < t->n; i++)
-        n += t->detail[i] && strstr(t->detail[i], ",\"ties\":");
-    return n;
-}
-
 static void show_task(const cm_task_result *t, cm_buf *out) {
-    int64_t ties = count_ties(t);
     for (int i = 0; i < t->n_columns; i++) {
         const cm_column *c = &t->column[i];
-        int64_t n = 0;
+        int64_t n = 0, ties = cm_column_ties(c, t->n);
         for (int64_t k = 0; k < t->n; k++) n += c->v[k].den > 0;
         cm_buf_addf(out, "%-24s %-16s %12.6g", i ? "" : t->name, c->metric->name, c->value);
         if (isnan(c->stderr_)) cm_buf_addf(out, " %14s", "");
@@ -70,15 +60,14 @@ static void show_task(const cm_task_result *t, cm_buf *out) {
         if (!strcmp(c->metric->name, t->primary)) cm_buf_addf(out, "  primary");
         if (t->n_clusters < t->n && !isnan(c->stderr_))
             cm_buf_addf(out, "  %lld groups", (long long)t->n_clusters);
-        if (ties && !strcmp(c->metric->name, "acc"))
-            cm_buf_addf(out, "  %lld tied", (long long)ties);
+        if (ties) cm_buf_addf(out, "  %lld tied", (long long)ties);
         cm_buf_addf(out, "\n");
     }
 }
 
 bool cm_eval_table(const char *dir, cm_buf *out, cm_err *err) {
     cm_result r;
-    if (!cm_result_read(&r, dir, true, err)) return false;
+    if (!cm_result_read(&r, dir, false, err)) return false;
     cm_buf_addf(out, "%-24s %-16s %12s     %-10s%8s\n", "task", "metric", "value", "stderr", "n");
     for (int i = 0; i < r.n_tasks; i++) show_task(&r.task[i], out);
     cm_result_free(&r);

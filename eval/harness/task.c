@@ -199,6 +199,10 @@ static bool pick_metrics(cm_eval_task *t, cm_err *err) {
         if (*w) ok = add_metric(t, w, err);
     free(copy);
     t->primary = *t->c->primary ? t->c->primary : t->kind->primary;
+    const cm_metric *m = cm_metric_find(t->primary);
+    if (ok && m && !m->judged)
+        ok = cm_conf_bad(&t->file, err, "task.primary", "'%s' is no goal: nothing can be judged "
+                         "by it", t->primary);
     if (ok && !cm_task_reports(t, t->primary))
         ok = cm_conf_bad(&t->file, err, *t->c->primary ? "task.primary" : "task.metrics",
                          "the primary metric '%s' is not among those reported", t->primary);

@@ -34,7 +34,7 @@ static void arrow(cm_buf *b, double x, double y, double way, const char *class) 
 }
 
 static void forest_row(const cm_metric_cmp *m, const cm_scale *x, double y, cm_buf *b) {
-    char name[160], diff[40], ci[96], tip[640], class[32];
+    char name[160], diff[40], ci[96], tip[960], class[32];
     double u = unit_of(m), at = cm_gain(m->metric, m->diff) / u;
     double lo = cm_gain(m->metric, m->lo) / u, hi = cm_gain(m->metric, m->hi) / u;
     if (lo > hi) {

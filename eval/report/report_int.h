@@ -21,12 +21,6 @@ int cm_run_config_diff(const cm_run_log *a, const cm_run_log *b, cm_buf *out);
 /* ---- words and numbers (format.c) ---- */
 
 const char *cm_base_name(const char *path);
-/* A metric's value and difference: shares as percentages and points. */
-const char *cm_show_value(const cm_metric *m, double v, char buf[40]);
-const char *cm_show_diff(const cm_metric *m, double v, char buf[40]);
-const char *cm_show_interval(const cm_metric *m, double lo, double hi, char buf[96]);
-const char *cm_show_p(double p, char buf[32]);
-const char *cm_show_count(double n, char buf[32]); /* "3,923"; "-" for NaN, "no number" for inf */
 /* Gains, from a difference in the metric's own direction. */
 double cm_gain(const cm_metric *m, double diff);
 const char *cm_verdict_class(cm_verdict v); /* "pass" "fail" "unsure" "none" */

@@ -6,13 +6,15 @@
 #include <string.h>
 
 static const cm_metric registry[] = {
-#define higher true
-#define lower false
+#define higher true, true
+#define lower false, true
+#define none true, false
 #define METRIC(name, kind, better, margin, unit, help)                                  \
     { #name, margin, unit, help, CM_METRIC_##kind, better },
 #include "results/metrics.def"
 #undef higher
 #undef lower
+#undef none
 };
 _Static_assert(sizeof registry / sizeof registry[0] == CM_N_METRICS, "metrics.def");
 

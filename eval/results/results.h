@@ -17,7 +17,8 @@ typedef enum { CM_METRIC_MEAN, CM_METRIC_RATIO, CM_METRIC_EXP, CM_METRIC_ECE } c
 typedef struct cm_metric {
     const char *name, *margin, *unit, *help;
     cm_metric_kind kind;
-    bool higher; /* is better */
+    bool higher; /* is better; true also where neither is */
+    bool judged; /* false: no goal, shown without a verdict; margin "" */
 } cm_metric;
 
 /* The registry of metrics.def. */
@@ -41,6 +42,16 @@ double cm_metric_value(const cm_metric *m, const cm_score_val *v, const double *
  * over sqrt(n).  NaN for ECE and for fewer than two clusters. */
 double cm_metric_stderr(const cm_metric *m, const cm_score_val *v, const int32_t *cluster,
                         int64_t n);
+
+/* Numbers as people read them, everywhere the same: shares as percentages, their differences
+ * in points ("+1.25 pp"), the rest with five digits.  NaN is "-".  Each returns buf. */
+const char *cm_show_value(const cm_metric *m, double v, char buf[40]);
+const char *cm_show_diff(const cm_metric *m, double v, char buf[40]);
+/* The size of a loss: no sign. */
+const char *cm_show_size(const cm_metric *m, double v, char buf[40]);
+const char *cm_show_interval(const cm_metric *m, double lo, double hi, char buf[96]);
+const char *cm_show_p(double p, char buf[32]);     /* "0.0123", "3e-07", "<1e-16" */
+const char *cm_show_count(double n, char buf[32]); /* "3,923"; infinite: "no number" */
 
 /* ---- one item --------------------------------------------------------------------- */
 
@@ -83,7 +94,7 @@ typedef struct cm_task_info {
 typedef struct cm_results_about {
     const char *model;  /* path, name, sha256, tokenizer_sha256, parameters, ... */
     const char *build;  /* version, kernels, numerics */
-    const char *config; /* settings as asked: {"eval.batch":8,...} */
+    const char *config; /* what else can change a number: {"eval.shots":5,...} */
 } cm_results_about;
 
 typedef struct cm_task_result cm_task_result; /* see reading, below */
@@ -164,6 +175,9 @@ bool cm_result_parse(cm_result *r, const char *name, const char *json, size_t n,
 bool cm_result_items(cm_result *r, const char *name, const char *lines, size_t n,
                      bool details, cm_err *err);
 void cm_result_free(cm_result *r);
+/* Items whose right answer shares the best score with others (acc and its kin, which give
+ * such an item a fraction); 0 for other metrics.  n: the task's items. */
+int64_t cm_column_ties(const cm_column *c, int64_t n);
 /* Column of a metric, or NULL; task by name, or NULL. */
 const cm_column *cm_task_column(const cm_task_result *t, const char *metric);
 const cm_task_result *cm_result_task(const cm_result *r, const char *name);

@@ -365,6 +365,19 @@ static bool gather(const out_task *t, const char *partial, bool details, cm_buf 
     return ok;
 }
 
+/* Metrics that split a point between tied choices. */
+static bool splits_ties(const cm_metric *m) {
+    return !strncmp(m->name, "acc", 3) && strcmp(m->name, "acc_first") != 0;
+}
+
+int64_t cm_column_ties(const cm_column *c, int64_t n) {
+    int64_t ties = 0;
+    if (!splits_ties(c->metric)) return 0;
+    for (int64_t i = 0; i < n; i++)
+        ties += c->v[i].den != 0 && c->v[i].num > 0 && c->v[i].num < 1;
+    return ties;
+}
+
 static void metric_json(cm_buf *b, const cm_task_result *r, const cm_column *c) {
     int64_t n = 0, groups = 0;
     bool *seen = array(r->n, sizeof *seen);
@@ -380,6 +393,7 @@ static void metric_json(cm_buf *b, const cm_task_result *r, const cm_column *c) 
     if (isfinite(c->stderr_)) cm_json_f64(b, "stderr", c->stderr_);
     cm_json_i64(b, "n", n);
     cm_json_i64(b, "groups", groups);
+    if (splits_ties(c->metric)) cm_json_i64(b, "ties", cm_column_ties(c, r->n));
     cm_json_close(b, '{');
 }
 
@@ -422,7 +436,6 @@ static void head_json(const cm_results_out *o, const cm_results_about *about, cm
     if (about->build) cm_json_raw(b, "build", about->build);
     cm_machine_json(b);
     if (about->config) cm_json_raw(b, "config", about->config);
-    cm_json_raw(b, "settings", o->settings);
 }
 
 static void results_json(const cm_results_out *o, const cm_results_about *about,

@@ -171,6 +171,10 @@ s3 3 0.003 1 1.5"
 expect_out "table: evaluations" "s3 \| +\|" $R table "$tmp/runs/s*" --cols eval/choice/acc --md
 $R table "$tmp/runs/s*" --json >"$tmp/t.json"
 json "table as JSON" "$tmp/t.json"
+echo plot >"$tmp/runs/s-all.svg"
+same "table: a plain file among the matches" "$($R table "$tmp/runs/s*" --cols seed | tail -n +2 | wc -l)" 3
+expect "table: nothing but files" 2 "s-all\*: matches files, but no folder" $R table "$tmp/runs/s-all*"
+expect "table: a folder that is no run" 2 "not a run" $R table "$tmp/bas*"
 expect "table: no such column" 2 "optim.zeal.*no run" $R table "$tmp/runs/s*" --cols optim.zeal
 expect "table: no such sort" 2 "zeal" $R table "$tmp/runs/s*" --sort zeal
 expect "table: not a run" 2 "base: not a run" $R table "$tmp/base"

@@ -97,6 +97,77 @@ TEST(zero_one_verdicts) {
 }
 
 /* Lower is better, clusters, one in two items worse by a margin and a half. */
+/* Sums of a cluster's parts leave dust; a model with the same scores shows no difference. */
+TEST(no_change_is_no_difference) {
+    made *a = new_result("x"), *b = new_result("y");
+    for (int k = 0; k < 2; k++) {
+        made *m = k ? b : a;
+        cm_column *c = add_task(m, "docs", 300, 6, "bits_per_byte");
+        cm_column *d = add_task(m, "quiz", 300, 6, "margin");
+        for (int64_t i = 0; i < 300; i++) {
+            c->v[i] = (cm_score_val){100.1 + 0.37 * (double)(i * 7919 % 101), 90.3 + (double)(i % 13)};
+            d->v[i].num = 0.1 * (double)(i * 31 % 17) - 0.7;
+        }
+    }
+    cm_regress_conf conf = defaults();
+    outcome o = compare2(a, b, &conf);
+    for (int i = 0; o.ok && i < 2; i++) {
+        const cm_metric_cmp *m = &o.c.pair[0].metric[i];
+        CHECKF(m->diff == 0 && m->stderr_ == 0 && isnan(m->lo) && isnan(m->hi), "%g +/- %g [%g, %g]",
+               m->diff, m->stderr_, m->lo, m->hi);
+        CHECKF(m->p == 1 && m->losses + m->gains == 0, "p = %g", m->p);
+    }
+    CHECK(o.ok);
+    cm_comparison_free(&o.c);
+    /* One changed item in one cluster: the others still have not changed. */
+    b->col[1][0].v[7].num -= 1;
+    o = compare2(a, b, &conf);
+    CHECK(o.ok && o.c.pair[0].metric[1].diff < 0 && o.c.pair[0].metric[1].losses == 1);
+    CHECK(o.ok && o.c.pair[0].metric[1].p == 0.5); /* one sign to flip */
+    cm_comparison_free(&o.c);
+    free_made(a), free_made(b);
+}
+
+/* Sentences speak the table's units, say a margin once and know no p = 0. */
+TEST(reasons_are_for_people) {
+    made *a = counts("x", 4000, 3000, 0, 0), *b = counts("y", 4000, 3000, 900, 0);
+    cm_column *c = add_task(a, "text", 200, 1, "bits_per_byte");
+    cm_column *d = add_task(b, "text", 200, 1, "bits_per_byte");
+    for (int64_t i = 0; i < 200; i++) {
+        c->v[i] = (cm_score_val){100 + (double)(i % 7), 100};
+        d->v[i] = (cm_score_val){101 + (double)(i % 7) + (double)(i % 3), 100};
+    }
+    cm_regress_conf conf = defaults();
+    outcome o = compare2(a, b, &conf);
+    CHECK(o.ok);
+    const char *r = o.ok ? o.c.pair[0].metric[0].reason : "";
+    CHECKF(strstr(r, "a loss of 22.50 pp (p < 1e-16 after Holm)") &&
+           strstr(r, "the margin is 2.00 pp") && !strstr(r, "0.02"), "%s", r);
+    r = o.ok ? o.c.pair[0].metric[1].reason : "";
+    CHECKF(strstr(r, "the margin is 1% (0.0103 bits)"), "%s", r);
+    cm_comparison_free(&o.c);
+    free_made(a), free_made(b);
+}
+
+/* A metric that is no goal is shown without a verdict, and nobody can make it one. */
+TEST(no_goal_is_not_judged) {
+    made *a = counts("x", 500, 300, 0, 0), *b = counts("y", 500, 300, 5, 5);
+    cm_column *c = add_column(a, 0, "conf"), *d = add_column(b, 0, "conf");
+    for (int64_t i = 0; i < 500; i++) c->v[i].num = 0.5, d->v[i].num = i % 2 ? 0.2 : 0.3;
+    cm_regress_conf conf = defaults();
+    outcome o = compare2(a, b, &conf);
+    CHECK(o.ok);
+    const cm_metric_cmp *m = o.ok ? &o.c.pair[0].metric[1] : NULL;
+    CHECK(m && m->verdict == CM_VERDICT_SKIPPED && !m->gates && fabs(m->diff + 0.25) < 1e-9);
+    CHECK(m && isnan(m->p) && isnan(m->margin) && isnan(m->mde) && isfinite(m->lo));
+    CHECK(o.c.family == 1);
+    cm_comparison_free(&o.c);
+    const char *word[] = {"conf=0.1"};
+    conf.margins = (cm_list){1, word};
+    expect_refusal(a, b, &conf, CM_EXIT_USAGE, "no goal");
+    free_made(a), free_made(b);
+}
+
 TEST(graded_and_clustered) {
     made *a = new_result("a"), *b = new_result("b");
     cm_column *x = add_task(a, "t", 600, 3, "brier"), *y = add_task(b, "t", 600, 3, "brier");
@@ -555,4 +626,31 @@ TEST(measurements) {
                bad[i].text, ok ? "accepted" : err.msg);
         if (ok) cm_measures_free(&m);
     }
+}
+
+static int mentions(const cm_pairing *p, const char *words) {
+    int n = 0;
+    for (int i = 0; i < p->n_notes; i++) n += strstr(p->note[i], words) != NULL;
+    return n;
+}
+
+TEST(what_only_the_baseline_measured_is_said_once) {
+    made *a = counts("x", 100, 60, 0, 0);
+    const cm_result *r = &a->r;
+    cm_side side[3] = {{"a", 1, &r}, {"b", 1, &r}, {"c", 1, &r}};
+    cm_err err = {0};
+    cm_measures m[2];
+    CHECK(read_text(&m[0], "{\"tok_per_s\":[1,2],\"peak_bytes\":[3,4]}", &err));
+    CHECK(read_text(&m[1], "{\"tok_per_s\":[1,2]}", &err));
+    const cm_measures *perf[3] = {&m[0], NULL, &m[1]};
+    cm_regress_conf conf = defaults();
+    cm_comparison c;
+    CHECK(cm_compare(&c, side, 3, perf, &conf, &err));
+    CHECK(mentions(&c.pair[0], "'peak_bytes' was measured for the baseline only") == 1);
+    CHECK(mentions(&c.pair[1], "'peak_bytes'") == 0);
+    CHECK(mentions(&c.pair[0], "'tok_per_s' was not measured for this candidate") == 1);
+    CHECK(mentions(&c.pair[1], "'tok_per_s'") == 0);
+    cm_comparison_free(&c);
+    cm_measures_free(&m[0]), cm_measures_free(&m[1]);
+    free_made(a);
 }

@@ -28,10 +28,30 @@ TEST(registry) {
     CHECK(n > 20 && !cm_metric_find("no_such"));
     for (int i = 0; i < n; i++) {
         CHECK(cm_metric_find(m[i].name) == &m[i]);
-        CHECKF(*m[i].help && *m[i].margin, "%s", m[i].name);
+        CHECKF(*m[i].help && m[i].judged == (*m[i].margin != 0), "%s", m[i].name);
     }
+    CHECK(!cm_metric_find("conf")->judged && cm_metric_find("acc")->judged);
     CHECK(cm_metric_find("acc")->higher && !cm_metric_find("brier")->higher);
     CHECK(cm_metric_find("ppl_word")->kind == CM_METRIC_EXP);
+}
+
+TEST(numbers_for_people) {
+    const cm_metric *acc = cm_metric_find("acc"), *bpb = cm_metric_find("bits_per_byte");
+    char b[96];
+    CHECK(!strcmp(cm_show_value(acc, 0.5, b), "50.00%"));
+    CHECK(!strcmp(cm_show_diff(acc, 0.0125, b), "+1.25 pp"));
+    CHECK(!strcmp(cm_show_size(acc, -0.02, b), "2.00 pp"));
+    CHECK(!strcmp(cm_show_diff(bpb, -0.01234, b), "-0.0123"));
+    CHECK(!strcmp(cm_show_interval(acc, -0.01, 0.02, b), "[-1.00, +2.00]"));
+    CHECK(!strcmp(cm_show_p(0, b), "<1e-16") && !strcmp(cm_show_p(0.25, b), "0.2500"));
+    CHECK(!strcmp(cm_show_count(12345, b), "12,345") && !strcmp(cm_show_value(acc, NAN, b), "-"));
+}
+
+TEST(ties_are_fractions_of_acc) {
+    cm_score_val v[] = { mean_of(1), mean_of(0.5), mean_of(0), mean_of(0.25), { 0, 0 } };
+    CHECK(cm_column_ties(&(cm_column){ .metric = cm_metric_find("acc"), .v = v }, 5) == 2);
+    CHECK(cm_column_ties(&(cm_column){ .metric = cm_metric_find("acc_char"), .v = v }, 5) == 2);
+    CHECK(cm_column_ties(&(cm_column){ .metric = cm_metric_find("brier"), .v = v }, 5) == 0);
 }
 
 TEST(values_of_each_kind) {
