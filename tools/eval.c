@@ -259,6 +259,25 @@ static bool run_llama(job *j, cm_err *err) {
            report_llama(j, &r, ctx, err);
 }
 
+static void print_plan(const job *j, const cm_model_conf *m) {
+    int64_t all = cm_model_count(m, false), used = cm_model_count(m, true);
+    if (!j->app->json) {
+        printf("parameters  %lld, %lld used by a token\nvocabulary  %lld\n"
+               "context     %lld\n", (long long)all, (long long)used, (long long)m->vocab_size,
+               (long long)m->context);
+        return;
+    }
+    cm_buf b = { 0 };
+    cm_json_open(&b, NULL, '{');
+    cm_json_i64(&b, "parameters", all);
+    cm_json_i64(&b, "parameters_active", used);
+    cm_json_i64(&b, "vocab_size", m->vocab_size);
+    cm_json_i64(&b, "context", m->context);
+    cm_json_close(&b, '{');
+    puts(b.s);
+    cm_buf_free(&b);
+}
+
 /* What would be read is there. */
 static bool dry_run(const job *j, cm_err *err) {
     const cm_model_conf *m = &j->l.model.conf;
@@ -274,28 +293,11 @@ static bool dry_run(const job *j, cm_err *err) {
         ok = cm_dataset_open(&d, path, err);
         if (ok) cm_dataset_close(&d);
     }
-    if (ok)
-        printf("parameters  %lld, %lld used by a token\nvocabulary  %lld\n"
-               "context     %lld\n", (long long)cm_model_count(m, false),
-               (long long)cm_model_count(m, true), (long long)m->vocab_size,
-               (long long)m->context);
+    if (ok) print_plan(j, m);
     return ok;
 }
 
 /* ---- tasks ------------------------------------------------------------------------------- */
-
-static bool if_done(const job *j, cm_if_done *out, cm_err *err) {
-    static const char *const word[] = { "fail", "skip", "redo" };
-    static const cm_if_done what[] = { CM_DONE_FAIL, CM_DONE_SKIP, CM_DONE_REDO };
-    const char *s = cm_app_text(j->app, "if-done");
-    *out = CM_DONE_FAIL;
-    for (int i = 0; s && i < 3; i++)
-        if (!strcmp(s, word[i])) {
-            *out = what[i];
-            return true;
-        }
-    return !s || cm_fail(err, CM_EXIT_USAGE, "--if-done %s: want fail, skip or redo", s);
-}
 
 static bool load_model(job *j, cm_err *err) {
     const char *model = cm_app_text(j->app, "model");
@@ -306,12 +308,23 @@ static bool load_model(job *j, cm_err *err) {
 
 /* What would be asked, without asking it. */
 static bool dry_tasks(cm_eval_run *r, cm_err *err) {
-    cm_buf none = { 0 };
+    cm_buf none = { 0 }, json = { 0 };
     bool ok = cm_eval_show(r, 0, &none, err);
     cm_buf_free(&none);
-    for (int i = 0; ok && i < r->n_tasks; i++)
-        printf("%-24s %-9s %8lld items\n", r->task[i].name, r->task[i].kind->name,
-               (long long)r->task[i].n);
+    cm_json_open(&json, NULL, '[');
+    for (int i = 0; ok && i < r->n_tasks; i++) {
+        const cm_eval_task *t = &r->task[i];
+        if (!r->app->json)
+            printf("%-24s %-9s %8lld items\n", t->name, t->kind->name, (long long)t->n);
+        cm_json_open(&json, NULL, '{');
+        cm_json_str(&json, "task", t->name);
+        cm_json_str(&json, "kind", t->kind->name);
+        cm_json_i64(&json, "items", t->n);
+        cm_json_close(&json, '{');
+    }
+    cm_json_close(&json, '[');
+    if (ok && r->app->json) puts(json.s);
+    cm_buf_free(&json);
     return ok;
 }
 
@@ -339,10 +352,9 @@ static bool run_tasks(job *j, cm_err *err) {
     cm_words names = values(j, "tasks"), corpus = values(j, "contamination");
     cm_eval_run r = { .app = j->app, .model = &j->l, .out = cm_app_text(j->app, "out"),
                       .model_path = cm_app_text(j->app, "model"), .corpus = corpus.v,
-                      .n_corpus = corpus.n };
+                      .n_corpus = corpus.n, .if_done = j->app->if_done };
     int64_t show = 0;
-    bool ok = if_done(j, &r.if_done, err) &&
-              cm_app_i64(j->app, "show", 1, 1000000, &show, err) &&
+    bool ok = cm_app_i64(j->app, "show", 1, 1000000, &show, err) &&
               cm_tasks_open(names.v, names.n, &j->app->conf.eval, &r.task, &r.n_tasks, err) &&
               load_model(j, err);
     if (ok) ok = show               ? show_tasks(&r, show, err)
@@ -361,9 +373,9 @@ static bool run_card(job *j, cm_err *err) {
     cm_words text = values(j, "text");
     cm_eval_task t;
     cm_eval_run r = { .app = j->app, .model = &j->l, .out = cm_app_text(j->app, "out"),
-                      .model_path = cm_app_text(j->app, "model"), .task = &t, .n_tasks = 1 };
-    bool ok = if_done(j, &r.if_done, err) &&
-              (r.out || cm_fail(err, CM_EXIT_USAGE, "--reference leaves a result folder: --out "
+                      .model_path = cm_app_text(j->app, "model"), .task = &t, .n_tasks = 1,
+                      .if_done = j->app->if_done };
+    bool ok = (r.out || cm_fail(err, CM_EXIT_USAGE, "--reference leaves a result folder: --out "
                                 "DIR")) &&
               (text.n || cm_fail(err, CM_EXIT_USAGE, "--reference goes with --text or --tasks")) &&
               load_model(j, err) &&
@@ -408,13 +420,11 @@ static bool run_fertility(job *j, cm_err *err) {
 
 static bool run_retrieval(job *j, cm_err *err) {
     const char *out = cm_app_text(j->app, "out");
-    cm_if_done what;
     cm_buf table = { 0 };
     if (!out)
         return cm_fail(err, CM_EXIT_USAGE, "--retrieval leaves a result folder: --out DIR");
-    bool ok = if_done(j, &what, err) &&
-              cm_retrieval_eval(cm_app_text(j->app, "retrieval"), out, &j->app->conf.eval,
-                                what == CM_DONE_REDO, &table, err);
+    bool ok = cm_retrieval_eval(cm_app_text(j->app, "retrieval"), out, &j->app->conf.eval,
+                                j->app->if_done == CM_DONE_REDO, &table, err);
     if (ok && !j->app->json) printf("%s%s\n", table.s, out);
     cm_buf_free(&table);
     return ok;
@@ -479,7 +489,6 @@ int main(int argc, char **argv) {
         { "fertility", "FILE", "tokens a word and more, by script; repeatable" },
         { "tokenizer", "PATH", "for --fertility without a model" },
         { "retrieval", "FILE", "score a retrieval pipeline's questions (JSON lines)" },
-        { "if-done", "WHAT", "for a finished result: fail (default), skip or redo" },
         { 0 },
     };
     return cm_app_main(argc, argv, &(cm_app){
@@ -487,13 +496,14 @@ int main(int argc, char **argv) {
         .summary = "score a model on tasks and text",
         .examples =
             "  eval --list-tasks\n"
-            "  eval --model runs/demo --tasks blimp,arc_easy eval.data=data\n"
+            "  eval --model runs/demo --tasks world_pairs,world_choice eval.data=data\n"
             "  eval --model runs/demo/ckpt/latest --shards runs/demo-data\n"
             "  eval --model demo.gguf --text book.txt eval.context=512\n"
             "  eval --model demo.gguf --text book.txt eval.mode=llama eval.context=256\n"
-            "  eval --model q8.gguf --reference demo.gguf --text book.txt --out card\n",
+            "  eval --model demo.gguf --reference runs/demo --text book.txt --out card\n",
         .sections = "top eval",
         .options = options,
+        .has_done = true,
         .run = run,
     });
 }

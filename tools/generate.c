@@ -127,6 +127,11 @@ static const char *decode(job *j, cm_stream *st, cm_buf *whole, cm_err *err, boo
     cm_buf bytes = { 0 };
     const char *why = "length";
     for (int64_t i = 0; i < g->max_tokens && *ok && !cm_signal_stop(); i++) {
+        if (!cm_logits_finite(j->logits, V)) {
+            *ok = cm_fail(err, CM_EXIT_DATA, "%s: a logit that is no finite number; the model's "
+                          "weights are broken", cm_app_text(j->app, "model"));
+            break;
+        }
         int32_t id = cm_sample_token(&how, j->logits, V, j->text.id, (int)j->text.n,
                                      (uint64_t)i, j->work);
         if (is_end(j, id)) {
@@ -281,7 +286,7 @@ int main(int argc, char **argv) {
         .summary = "continue a text with a model",
         .examples =
             "  generate --model runs/demo/ckpt/latest --prompt 'Once upon a time'\n"
-            "  generate --model runs/demo/model.gguf --prompt 'One day' "
+            "  generate --model demo.gguf --prompt 'One day' "
             "generate.temperature=0\n"
             "  generate --model runs/demo --tokens 1,267 --logits logits.f32\n",
         .sections = "top generate",

@@ -463,7 +463,8 @@ int main(int argc, char **argv) {
         .examples =
             "  regress runs/main runs/new --report report.html --report junit.xml\n"
             "  regress --replicates 'runs/base-s*' 'runs/new-s*'\n"
-            "  regress bless runs/main --as main && regress main runs/new\n"
+            "  regress bless runs/main --as main\n"
+            "  regress main runs/new\n"
             "  regress table 'runs/lr*' --cols optim.lr,seed,val/bpb --sort val/bpb\n"
             "  regress plot 'runs/lr*' --metric train/loss --out loss.svg\n",
         .sections = "regress",

@@ -121,11 +121,8 @@ static void print_result(const cm_app_ctx *ctx, const cm_dataset *d, double seco
 
 /* What --if-done asks of a finished folder. */
 static bool if_done(const cm_app_ctx *ctx, const char *out, bool *skip, cm_err *err) {
-    const char *what = cm_app_text(ctx, "if-done");
-    if (!what || !strcmp(what, "fail")) return true;
-    if (!strcmp(what, "redo")) return cm_corpus_clear(out, err);
-    if (strcmp(what, "skip"))
-        return cm_fail(err, CM_EXIT_USAGE, "--if-done=%s: wants fail, skip or redo", what);
+    if (ctx->if_done == CM_DONE_FAIL) return true;
+    if (ctx->if_done == CM_DONE_REDO) return cm_corpus_clear(out, err);
     char *done = cm_strf("%s/manifest.json", out);
     *skip = cm_exists(done);
     free(done);
@@ -416,7 +413,6 @@ static bool run(cm_app_ctx *ctx, cm_err *err) {
 
 int main(int argc, char **argv) {
     static const cm_app_opt options[] = {
-        { "if-done", "WHAT", "where the data set is finished: fail (default), skip, redo" },
         { "docs", "N", "head: documents to show (default 5)" },
         { "tokens", "N", "head: tokens of each document (default 200; with masks 4096)" },
         { "split", "NAME", "head: train (default) or val" },
@@ -437,6 +433,7 @@ int main(int argc, char **argv) {
         .sections = "tokenize",
         .options = options,
         .no_kernels = true,
+        .has_done = true,
         .run = run,
     });
 }

@@ -32,6 +32,7 @@ typedef struct cm_app {
     const char *sections;       /* configuration sections in use, by name; "": none */
     const cm_app_opt *options;  /* or NULL */
     bool has_run;               /* works in a run folder */
+    bool has_done;              /* without one, leaves something finished: --if-done */
     bool no_kernels;            /* computes nothing: cm_kern_init is skipped */
     /* False with a sentence in err, or true; then ctx->exit is the exit code. */
     bool (*run)(cm_app_ctx *ctx, cm_err *err);

@@ -4,12 +4,17 @@
 
 #include "app/app.h"
 
-/* Options that every tool has; `run_only`: those with a run folder. */
+/* Options that every tool has, or (run_only) those with a run folder, or (done_too) also those
+ * that leave something finished. */
 typedef struct cm_shared_opt {
     cm_app_opt opt;
-    bool run_only;
+    bool run_only, done_too;
     bool value_optional; /* only as --name=value */
 } cm_shared_opt;
+/* Whether this tool has it. */
+static inline bool cm_shared_opt_of(const cm_app *app, const cm_shared_opt *s) {
+    return app->has_run || !s->run_only || (s->done_too && app->has_done);
+}
 extern const cm_shared_opt cm_shared_opts[];
 extern const int cm_n_shared_opts;
 

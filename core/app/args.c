@@ -9,17 +9,17 @@
 #include <string.h>
 
 const cm_shared_opt cm_shared_opts[] = {
-    {{"config", "FILE", "read keys from FILE (may be repeated; later files win)"}, 0, 0},
-    {{"dry-run", NULL, "check everything, print the plan, write nothing"}, 0, 0},
-    {{"runs", "DIR", "folder of runs (default: runs)"}, 1, 0},
-    {{"resume", "WHEN", "unfinished runs: auto (go on, default), must, never"}, 1, 0},
-    {{"if-done", "WHAT", "for a finished run: fail (default), skip or redo"}, 1, 0},
-    {{"threads", "N", "threads to compute with (default: all cores)"}, 0, 0},
-    {{"json", NULL, "results as JSON"}, 0, 0},
-    {{"quiet", NULL, "no progress; warnings and errors only"}, 0, 0},
-    {{"print-config", NULL, "print every key, its value and where it was set"}, 0, 0},
-    {{"help", "TOPIC", "this text; config, config:SECTION, exit, man"}, 0, 1},
-    {{"version", NULL, "version, compiler, libraries"}, 0, 0},
+    {{"config", "FILE", "read keys from FILE (may be repeated; later files win)"}, 0, 0, 0},
+    {{"dry-run", NULL, "check everything, print the plan, write nothing"}, 0, 0, 0},
+    {{"runs", "DIR", "folder of runs (default: runs)"}, 1, 0, 0},
+    {{"resume", "WHEN", "unfinished runs: auto (go on, default), must, never"}, 1, 0, 0},
+    {{"if-done", "WHAT", "what is finished already: fail (default), skip or redo"}, 1, 1, 0},
+    {{"threads", "N", "threads to compute with (default: all cores)"}, 0, 0, 0},
+    {{"json", NULL, "results as JSON"}, 0, 0, 0},
+    {{"quiet", NULL, "no progress; warnings and errors only"}, 0, 0, 0},
+    {{"print-config", NULL, "print every key, its value and where it was set"}, 0, 0, 0},
+    {{"help", "TOPIC", "this text; config, config:SECTION, exit, man"}, 0, 0, 1},
+    {{"version", NULL, "version, compiler, libraries"}, 0, 0, 0},
 };
 const int cm_n_shared_opts = sizeof cm_shared_opts / sizeof *cm_shared_opts;
 
@@ -82,7 +82,7 @@ static bool set_shared(cm_app_ctx *c, const char *name, const char *value, cm_er
 static bool unknown_option(const cm_app *app, const char *name, cm_err *err) {
     cm_words all = {0};
     for (int i = 0; i < cm_n_shared_opts; i++)
-        if (app->has_run || !cm_shared_opts[i].run_only)
+        if (cm_shared_opt_of(app, &cm_shared_opts[i]))
             cm_words_add(&all, cm_shared_opts[i].opt.name);
     for (const cm_app_opt *o = app->options; o && o->name; o++)
         cm_words_add(&all, o->name);
@@ -96,7 +96,7 @@ static bool unknown_option(const cm_app *app, const char *name, cm_err *err) {
 static const cm_shared_opt *find_shared(const cm_app *app, const char *name) {
     for (int i = 0; i < cm_n_shared_opts; i++)
         if (!strcmp(cm_shared_opts[i].opt.name, name) &&
-            (app->has_run || !cm_shared_opts[i].run_only))
+            cm_shared_opt_of(app, &cm_shared_opts[i]))
             return &cm_shared_opts[i];
     return NULL;
 }

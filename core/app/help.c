@@ -59,7 +59,7 @@ void cm_app_help(const cm_app_ctx *c, cm_buf *out) {
     for (const cm_app_opt *o = app->options; o && o->name; o++)
         option_line(o, false, out);
     for (int i = 0; i < cm_n_shared_opts; i++)
-        if (app->has_run || !cm_shared_opts[i].run_only)
+        if (cm_shared_opt_of(app, &cm_shared_opts[i]))
             option_line(&cm_shared_opts[i].opt, cm_shared_opts[i].value_optional, out);
     cm_buf_addf(out, "\nexit codes:\n");
     exit_lines(out);

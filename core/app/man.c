@@ -36,7 +36,7 @@ static void options(const cm_app *app, cm_buf *out) {
     }
     for (int i = 0; i < cm_n_shared_opts; i++) {
         const cm_shared_opt *s = &cm_shared_opts[i];
-        if (s->run_only && !app->has_run) continue;
+        if (!cm_shared_opt_of(app, s)) continue;
         term(out, s->opt.name, s->opt.value, s->value_optional);
         roff(out, s->opt.help, true);
         cm_buf_addf(out, "\n");

@@ -135,6 +135,8 @@ int cm_sample_token(const cm_sampling *s, cm_real *logits, int V, const int32_t 
                     int n_recent, uint64_t draw, void *work);
 size_t cm_sample_work_bytes(int V);
 int cm_argmax(const cm_real *x, int n); /* lowest index of the largest */
+/* False: NaN or infinite; nothing can be chosen from them, the weights are broken. */
+bool cm_logits_finite(const cm_real *logits, int64_t V);
 
 /* ---- models as files ------------------------------------------------------------------ */
 

@@ -99,3 +99,9 @@ int cm_sample_token(const cm_sampling *s, cm_real *logits, int V, const int32_t 
 }
 
 size_t cm_sample_work_bytes(int V) { return (size_t)V * sizeof(cand); }
+
+bool cm_logits_finite(const cm_real *logits, int64_t V) {
+    for (int64_t i = 0; i < V; i++)
+        if (!isfinite(logits[i])) return false;
+    return true;
+}

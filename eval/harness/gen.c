@@ -19,6 +19,7 @@ typedef struct gen {
     void *ctx;
     cm_engine_count count;
     bool stopped;
+    int64_t broken; /* prompt without usable logits, or -1 */
     int batch, cap, piece, live;
     int shared;             /* tokens all prompts begin with, a multiple of Q */
     cm_arena arena, meta, keep;
@@ -189,6 +190,11 @@ static const cm_real *read_text(gen *g, cm_state *st, const int32_t *token, int 
 /* Choose slot s's next token from its logits; true when its text is finished. */
 static bool choose(gen *g, int s) {
     int64_t i = g->prompt[s], V = g->m->conf.vocab_size;
+    if (!cm_logits_finite(g->logits + s * V, V)) {
+        g->broken = i;
+        g->stopped = true;
+        return true;
+    }
     cm_prompt *p = &g->p[i];
     int32_t *text = g->text + (size_t)s * (size_t)g->cap;
     cm_sampling how = g->how;
@@ -265,12 +271,17 @@ bool cm_generate(const cm_model *m, const cm_sampling *how, int batch, cm_prompt
                  int64_t n, cm_stop_fn stop, cm_done_fn done, void *ctx,
                  cm_engine_count *count, cm_err *err) {
     if (n < 1) return true;
-    gen g = { .m = m, .how = *how, .p = p, .stop = stop, .done = done, .ctx = ctx };
+    gen g = { .m = m, .how = *how, .p = p, .stop = stop, .done = done, .ctx = ctx,
+              .broken = -1 };
     g.batch = batch > 0 ? batch : BATCH;
     if (g.batch > n) g.batch = (int)n;
     survey(&g, n);
     bool ok = open_memory(&g, err);
     if (ok) run_all(&g, n);
+    if (ok && g.broken >= 0)
+        ok = cm_fail(err, CM_EXIT_DATA, "prompt %lld: a logit that is no finite number after %d "
+                     "tokens; the model's weights are broken", (long long)g.broken + 1,
+                     p[g.broken].n_out);
     if (ok && count) {
         count->requested += g.count.requested;
         count->computed += g.count.computed;

@@ -96,7 +96,8 @@ typedef bool (*cm_stop_fn)(void *ctx, int64_t prompt, const cm_prompt *p);
  * room for the next.  A text's tokens depend on nothing but its prompt, seed and `how`
  * (whose own seed is not used): not on batch, order, threads.  What all prompts begin with
  * is read once.  stop and done may be NULL; done false: stop, leaving the rest.  Memory is
- * the decoding state of `batch` texts as long as the longest. */
+ * the decoding state of `batch` texts as long as the longest.  False: out of memory, or
+ * (CM_EXIT_DATA) logits that are no finite numbers. */
 bool cm_generate(const cm_model *m, const cm_sampling *how, int batch, cm_prompt *p,
                  int64_t n, cm_stop_fn stop, cm_done_fn done, void *ctx,
                  cm_engine_count *count, cm_err *err);

@@ -98,19 +98,56 @@ static char *suite_name(const cm_eval_run *r) {
     return b.s;
 }
 
+/* Keys that can change a number: results.json's config.  context: the tasks', or as asked. */
+static void config_members(const cm_eval_run *r, const cm_eval_conf *e, int64_t context,
+                           cm_buf *b) {
+    cm_json_i64(b, "eval.context", context);
+    cm_json_i64(b, "eval.stride", e->stride);
+    cm_json_i64(b, "eval.limit", e->limit);
+    cm_json_i64(b, "eval.shots", e->shots);
+    cm_json_bool(b, "eval.chat", e->chat);
+    cm_json_bool(b, "eval.tokens", e->tokens);
+    if (!r->n_corpus) return;
+    cm_json_open(b, "contamination", '[');
+    for (int i = 0; i < r->n_corpus; i++) cm_json_str(b, NULL, r->corpus[i]);
+    cm_json_close(b, '[');
+    cm_json_i64(b, "eval.contamination_words", e->contamination_words);
+    cm_json_i64(b, "eval.contamination_least", e->contamination_least);
+}
+
+/* "" where all of these keys have their defaults, else "-" and digits of their hash, so that
+ * evaluations with other settings lie beside each other; free(). */
+static char *settings_mark(const cm_eval_run *r) {
+    const cm_eval_conf *e = &r->app->conf.eval;
+    cm_conf d;
+    cm_buf now = { 0 }, usual = { 0 };
+    cm_conf_open(&d, NULL);
+    config_members(r, e, e->context, &now);
+    config_members(&(cm_eval_run){ 0 }, &d.eval, d.eval.context, &usual);
+    cm_conf_close(&d);
+    char hex[65];
+    cm_sha_bytes(now.s, now.n, hex);
+    char *mark = strcmp(now.s, usual.s) ? cm_strf("-%.6s", hex) : cm_strf("%s", "");
+    cm_buf_free(&now);
+    cm_buf_free(&usual);
+    return mark;
+}
+
 static char *default_folder(const cm_eval_run *r) {
-    char *run = run_folder(r->model_path), *suite = suite_name(r), *dir;
+    char *run = run_folder(r->model_path), *suite = suite_name(r), *mark = settings_mark(r);
+    char *dir;
     if (run) {
-        dir = cm_strf("%s/eval/%s@%.12s", run, suite, r->model->id);
+        dir = cm_strf("%s/eval/%s@%.12s%s", run, suite, r->model->id, mark);
     } else {
         char *real = realpath(r->model_path, NULL);
         const char *slash = real ? strrchr(real, '/') : NULL;
         const char *base = slash ? slash + 1 : r->model_path, *dot = strstr(base, ".gguf");
-        dir = cm_strf("eval-%.*s/%s@%.12s", dot ? (int)(dot - base) : (int)strlen(base), base,
-                      suite, r->model->id);
+        dir = cm_strf("eval-%.*s/%s@%.12s%s", dot ? (int)(dot - base) : (int)strlen(base), base,
+                      suite, r->model->id, mark);
         free(real);
     }
     free(run);
+    free(mark);
     free(suite);
     return dir;
 }
@@ -151,23 +188,6 @@ static bool usable_folder(const char *dir, bool *finished, cm_err *err) {
 
 /* ---- what results.json says besides -------------------------------------------------- */
 
-/* Keys that can change a number: results.json's config. */
-static void config_members(const cm_eval_run *r, cm_buf *b) {
-    const cm_eval_conf *e = &r->app->conf.eval;
-    cm_json_i64(b, "eval.context", r->task[0].context);
-    cm_json_i64(b, "eval.stride", e->stride);
-    cm_json_i64(b, "eval.limit", e->limit);
-    cm_json_i64(b, "eval.shots", e->shots);
-    cm_json_bool(b, "eval.chat", e->chat);
-    cm_json_bool(b, "eval.tokens", e->tokens);
-    if (!r->n_corpus) return;
-    cm_json_open(b, "contamination", '[');
-    for (int i = 0; i < r->n_corpus; i++) cm_json_str(b, NULL, r->corpus[i]);
-    cm_json_close(b, '[');
-    cm_json_i64(b, "eval.contamination_words", e->contamination_words);
-    cm_json_i64(b, "eval.contamination_least", e->contamination_least);
-}
-
 /* Everything outside the tasks that can change a number; in results.json the other parts,
  * which this has by themselves, stand under model and build. */
 static void settings_json(const cm_eval_run *r, cm_buf *b) {
@@ -176,7 +196,7 @@ static void settings_json(const cm_eval_run *r, cm_buf *b) {
     cm_json_str(b, "tokenizer", cm_spm_hash(r->model->spm));
     cm_json_str(b, "numerics", cm_conf_word_of(&r->app->conf, "numerics"));
     cm_json_str(b, "kernels", cm_level_name(cm_kern_level()));
-    config_members(r, b);
+    config_members(r, &r->app->conf.eval, r->task[0].context, b);
     cm_json_close(b, '{');
 }
 
@@ -198,7 +218,7 @@ static void about_json(const cm_eval_run *r, cm_buf *model, cm_buf *build, cm_bu
     cm_json_str(build, "numerics", cm_conf_word_of(&r->app->conf, "numerics"));
     cm_json_close(build, '{');
     cm_json_open(config, NULL, '{');
-    config_members(r, config);
+    config_members(r, &r->app->conf.eval, r->task[0].context, config);
     cm_json_close(config, '{');
 }
 
@@ -244,7 +264,20 @@ static bool finish(cm_eval_run *r, cm_results_out *o, const cm_engine_count *cou
 
 /* ---- the evaluation ------------------------------------------------------------------ */
 
-/* A finished result is the one asked for: same tasks, items and model. */
+/* Whether these settings were an evaluation's. */
+static bool same_config(const cm_eval_run *r, const cJSON *old) {
+    cm_buf b = { 0 };
+    cm_json_open(&b, NULL, '{');
+    config_members(r, &r->app->conf.eval, r->task[0].context, &b);
+    cm_json_close(&b, '{');
+    cJSON *now = cJSON_Parse(b.s);
+    bool same = cJSON_Compare(now, old, true);
+    cJSON_Delete(now);
+    cm_buf_free(&b);
+    return same;
+}
+
+/* A finished result is the one asked for: same tasks, items, settings and model. */
 static bool same_result(const cm_eval_run *r, const char *dir, cm_err *err) {
     cm_result old;
     if (!cm_result_read(&old, dir, false, err)) return false;
@@ -256,7 +289,11 @@ static bool same_result(const cm_eval_run *r, const char *dir, cm_err *err) {
     const cJSON *model = cJSON_GetObjectItemCaseSensitive(old.root, "model");
     const char *sha = cJSON_GetStringValue(cJSON_GetObjectItemCaseSensitive(model, "sha256"));
     ok = ok && sha && !strcmp(sha, r->model->id);
+    bool config = same_config(r, cJSON_GetObjectItemCaseSensitive(old.root, "config"));
     cm_result_free(&old);
+    if (ok && !config)
+        return cm_fail(err, CM_EXIT_USAGE, "%s: holds a finished evaluation with other settings; "
+                       "name another folder with --out, or say --if-done=redo", dir);
     return ok || cm_fail(err, CM_EXIT_USAGE, "%s: holds a finished evaluation of another model, "
                          "other tasks or other items", dir);
 }

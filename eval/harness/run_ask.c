@@ -195,8 +195,11 @@ static bool generate_all(asker *a, int64_t n, cm_engine_count *count) {
                                     .out = out };
     }
     cm_sampling how = { .top_p = 1, .repeat_penalty = 1 };
+    cm_err why = { 0 };
     bool ok = cm_generate(&a->run->model->model, &how, (int)e->batch, a->prompt, n, ends_here,
-                          generated, a, count, a->err) || cm_signal_stop();
+                          generated, a, count, &why) ||
+              cm_signal_stop() ||
+              cm_fail(a->err, why.code, "%s: task %s: %s", a->run->model_path, a->t->name, why.msg);
     for (int64_t i = 0; i < n; i++) hush(&a->voice[i]);
     return ok;
 }

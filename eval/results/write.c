@@ -28,7 +28,8 @@ struct cm_results_out {
     char *dir, *settings, *partial;
     char fingerprint[65];
     int fd;
-    int64_t pos; /* end of the partial file */
+    int64_t pos;   /* end of the partial file */
+    double synced; /* when it was last known to be on the disk */
     int n_tasks;
     out_task *task;
     cm_buf row;
@@ -38,6 +39,15 @@ struct cm_results_out {
 
 static char *in_dir(const cm_results_out *o, const char *name) {
     return cm_strf("%s/%s", o->dir, name);
+}
+
+enum { SYNC_SECONDS = 3 };
+
+/* What was added is on the disk, so that a machine that stops loses seconds of work. */
+static bool sync_partial(cm_results_out *o, cm_err *err) {
+    o->synced = cm_now();
+    return !fsync(o->fd) ||
+           cm_fail_errno(err, CM_EXIT_FAIL, "%s: cannot write to the disk", o->partial);
 }
 
 /* ---- open ---------------------------------------------------------------------------------- */
@@ -93,6 +103,8 @@ cm_results_out *cm_results_open(const char *dir, const char *settings, bool redo
 
 void cm_results_close(cm_results_out *o) {
     if (!o) return;
+    cm_err ignored;
+    if (o->fd >= 0 && o->pos) sync_partial(o, &ignored); /* nobody is left to tell */
     if (o->fd >= 0) close(o->fd);
     for (int i = 0; i < o->n_tasks; i++) {
         out_task *t = &o->task[i];
@@ -208,10 +220,12 @@ static bool refuse_other(const cm_results_out *o, const char *was, size_t n, con
         cm_fail(err, CM_EXIT_USAGE, "%s:1: not the head of an evaluation", o->partial);
     else if (key)
         cm_fail(err, CM_EXIT_USAGE, "%s: an evaluation with another %s was interrupted here; "
-                "finish it, name another folder, or ask for it to be redone", o->dir, key);
+                "finish it, name another folder (--out DIR) or drop it (--if-done=redo)", o->dir,
+                key);
     else
         cm_fail(err, CM_EXIT_USAGE, "%s: an evaluation of other tasks or items was interrupted "
-                "here; finish it, name another folder, or ask for it to be redone", o->dir);
+                "here; finish it, name another folder (--out DIR) or drop it (--if-done=redo)",
+                o->dir);
     cJSON_Delete(a);
     cJSON_Delete(b);
     return false;
@@ -228,7 +242,7 @@ static bool append(cm_results_out *o, cm_err *err) {
         done += w > 0 ? (size_t)w : 0;
     }
     o->pos += (int64_t)o->row.n;
-    return true;
+    return cm_now() - o->synced < SYNC_SECONDS || sync_partial(o, err);
 }
 
 /* Recognise a finished item of ours. */

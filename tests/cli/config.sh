@@ -123,6 +123,27 @@ for t in tokenize pretrain; do
         expect "example: $line" 0 "" sh -c "cd '$tmp/clone' && PATH='$bin:$PATH' && $line"
     done <"$tmp/examples"
 done
+# The others need models and results: small ones, under the examples' names; and the tools by
+# their installed names, for `eval` alone is a word of the shell.
+mkdir -p "$tmp/clone/runs" "$tmp/clone/data" "$tmp/bin"
+for t in $tools; do ln -s "$bin/$t" "$tmp/bin/chimera-$t"; done
+in_clone() { sh -c "cd '$tmp/clone' && PATH='$tmp/bin:$PATH' && $1"; }
+model >/dev/null 2>&1
+for r in demo main new base-s1 base-s2 new-s1 new-s2 lr1 lr2; do
+    cp -r "$tmp/runs/tiny" "$tmp/clone/runs/$r"
+done
+cp -r "$tmp/data" "$tmp/clone/runs/demo-data"
+"$BIN/world" --seed 4 --count 40 --format txt >"$tmp/clone/book.txt"
+"$BIN/world" --kind eval --seed 1 --split test --count 80 --out "$tmp/clone/data/world_eval.jsonl"
+for r in main new base-s1 base-s2 new-s1 new-s2; do
+    in_clone "chimera-eval --quiet --model runs/$r --tasks world_pairs eval.data=data" >/dev/null
+done
+for t in quantize generate eval regress; do
+    "$tmp/bin/chimera-$t" --help | sed -n '/^examples:/,/^$/p' | grep '^  ' >"$tmp/examples"
+    while read -r line; do
+        expect "example: $line" 0 "" in_clone "$line"
+    done <"$tmp/examples"
+done
 expect_out "--print-config says where a value is from" "lr: 0.5 +# .*" \
     "$BIN/pretrain" --print-config optim.lr=0.5
 expect "words where none are wanted" 2 "'shards' is neither an option" "$BIN/eval" shards

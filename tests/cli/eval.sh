@@ -24,12 +24,12 @@ same "the same from .gz" "$($E --model "$M" --text "$tmp/text.jsonl.gz")" "$($E 
 
 # ---- refusals
 expect "no model" 2 "--model" $E --text "$tmp/text.txt"
-expect "missing model" "[124]" "none" $E --model "$tmp/none" --text "$tmp/text.txt"
+expect "missing model" 2 "none" $E --model "$tmp/none" --text "$tmp/text.txt"
 expect "no text" 2 "--text" $E --model "$M"
-expect "missing text" "[12]" "none.txt" $E --model "$M" --text "$tmp/none.txt"
+expect "missing text" 2 "none.txt" $E --model "$M" --text "$tmp/none.txt"
 : >"$tmp/empty.txt"
 expect "empty text" 2 "no document" $E --model "$M" --text "$tmp/empty.txt"
-expect "empty text, llama's way" "[24]" "." $E --model "$M" --text "$tmp/empty.txt" eval.mode=llama
+expect "empty text, llama's way" 2 "no text|chunk|token" $E --model "$M" --text "$tmp/empty.txt" eval.mode=llama
 printf 'ok\n\377\376\n' >"$tmp/bad.txt"
 expect "text that is no UTF-8" 4 "bad.txt.*UTF-8 at byte 3" $E --model "$M" --text "$tmp/bad.txt"
 expect "the same, llama's way" 4 "bad.txt.*UTF-8" $E --model "$M" --text "$tmp/bad.txt" eval.mode=llama
@@ -42,12 +42,18 @@ expect "another tokenizer's shards" 4 "tokenizer" $E --model "$M" --shards "$tmp
 cp -r "$tmp/data" "$tmp/hurt"
 flip "$tmp/hurt/val-00000.tok.zst" "$(($(wc -c <"$tmp/data/val-00000.tok.zst") / 2))"
 expect "a shard with one flipped bit" 4 "val-00000.tok.zst" $E --model "$M" --shards "$tmp/hurt"
-expect "results where we cannot write" "[12]" "empty.txt" $E --model "$M" --text "$tmp/text.txt" --out "$tmp/empty.txt/r.json"
+expect "results where we cannot write" 1 "empty.txt" $E --model "$M" --text "$tmp/text.txt" --out "$tmp/empty.txt/r.json"
 printf old >"$tmp/old.json"
 DISK_FULL_BYTES=10 disk_full "results" "$tmp" $E --model "$M" --text "$tmp/text.txt" --out "$tmp/old.json"
 same "results that were there stay" "$(cat "$tmp/old.json")" old
 expect "results to a full stdout" 7 "standard output" sh -c "$E --model $M --text $tmp/text.txt >/dev/full"
 expect_out "--dry-run looks, and scores nothing" "parameters +49670" $E --model "$M" --text "$tmp/text.txt" --dry-run
+$E --model "$M" --text "$tmp/text.txt" --dry-run --json >"$tmp/plan.json"
+json "--dry-run --json" "$tmp/plan.json"
+check "has the numbers" grep -q '"parameters":49670,' "$tmp/plan.json"
+expect_out "--dry-run again" "parameters" $E --model "$M" --text "$tmp/text.txt" --dry-run
 same "--dry-run: no result" "$(grep -c bits "$tmp/.out")" 0
-expect "--dry-run: missing text" "[12]" "none.txt" $E --model "$M" --text "$tmp/none.txt" --dry-run
+expect "--dry-run: missing text" 2 "none.txt" $E --model "$M" --text "$tmp/none.txt" --dry-run
+denied "text we may not read" 2 "secret" eval --quiet --model "$M" --text "$tmp/secret"
+denied "results where we may not write" 1 "ro/r.json" eval --quiet --model "$M" --text "$tmp/text.txt" --out "$tmp/ro/r.json"
 finish

@@ -84,7 +84,7 @@ expect_out "--if-done=skip shows it" "many +acc" $L --out "$tmp/cut" --if-done=s
 expect "--if-done=skip, but it is another's" 2 "finished evaluation of another model, other tasks" \
     $E --tasks "$T/choice.yaml" --out "$tmp/cut" --if-done=skip
 expect_out "--if-done=redo" "many +acc" $L --out "$tmp/cut" --if-done=redo eval.limit=5
-expect "--if-done=maybe" 2 "want fail, skip or redo" $L --if-done=maybe
+expect "--if-done=maybe" 2 "wants fail, skip or redo" $L --if-done=maybe
 
 # ---- refusals
 expect "no such task" 2 "no task 'blinp'; did you mean 'blimp'" $E --tasks blinp
@@ -116,7 +116,7 @@ expect "a folder of other things" 2 "mine: holds something that is no evaluation
 echo '{"kind":"other"}' >"$tmp/mine/results.json"
 expect "even with redo" 2 "mine: holds something that is no" $E --tasks "$tmp/x.yaml" --out "$tmp/mine" --if-done=redo
 same "it is untouched" "$(cat "$tmp/mine/notes")" precious
-expect "out that cannot be made" "[12]" "x.jsonl" $E --tasks "$tmp/x.yaml" --out "$tmp/x.jsonl/below"
+expect "out that cannot be made" 1 "x.jsonl" $E --tasks "$tmp/x.yaml" --out "$tmp/x.jsonl/below"
 long=$(printf 'word %.0s' $(seq 400))
 task '' '{"q":"'"$long"'","c":["a","b"],"g":0}\n'
 expect "longer than the context: cut and told" 0 "x: 1 of 1 items are longer than the context of 128 tokens and were cut from the left" \
@@ -133,5 +133,24 @@ yes "$(printf '\377\377\177\177')" | tr -d '\n' | head -c 51200 |
 expect "weights that are not numbers" 4 "log-probability that is no finite number" \
     "$BIN/eval" --quiet --model "$tmp/nan" --tasks "$tmp/x.yaml" --out "$tmp/nan.out"
 absent "and no result" "$tmp/nan.out/results.json"
+printf 'task:\n  kind: generate\n  data: [x.jsonl]\n  prompt: "{q}"\n  answer: "{q}"\n  max_new_tokens: 4\n' >"$tmp/g.yaml"
+expect "weights that are not numbers, generating" 4 "task g: .*logit that is no finite number" \
+    "$BIN/eval" --quiet --model "$tmp/nan" --tasks "$tmp/g.yaml" --out "$tmp/nang.out"
+absent "and no result either" "$tmp/nang.out/results.json"
+expect "generate refuses them too" 4 "nan: a logit that is no finite number" \
+    "$BIN/generate" --quiet --model "$tmp/nan" --prompt x generate.max_tokens=2
+task '' "$good"
+W="$BIN/eval --threads 1 --quiet --model $M --tasks $tmp/x.yaml"
+expect_out "the run's own folder" "tiny/eval/x@[0-9a-f]{12} *\$" $W
+expect_out "other settings lie beside it" "tiny/eval/x@[0-9a-f]{12}-[0-9a-f]{6} *\$" $W eval.limit=1
+same "both" "$(ls -d "$tmp"/runs/tiny/eval/x@* | wc -l)" 2
+expect "the same again" 2 "holds a finished evaluation; name another folder with --out, or say --if-done" $W
+$W --out "$tmp/set" >/dev/null
+expect "--if-done=skip, but other settings" 2 "set: holds a finished evaluation with other settings" \
+    $W --out "$tmp/set" --if-done=skip eval.stride=3
+$W --dry-run --json >"$tmp/plan.json"
+json "--dry-run --json" "$tmp/plan.json"
+same "says what would be asked" "$(cat "$tmp/plan.json")" '[{"task":"x","kind":"choice","items":1}]'
+denied "results where we may not write" 1 "ro/r" eval --quiet --model "$M" --tasks "$tmp/x.yaml" --out "$tmp/ro/r"
 DISK_FULL_BYTES="50 600" disk_full "results" "$tmp/full.out" $E --tasks "$tmp/x.yaml" --out "$tmp/full.out"
 finish

@@ -24,7 +24,8 @@ static void metrics(void) {
     printf("| name | over items | better | margin | unit | meaning |\n|---|---|---|---|---|---|\n");
     for (int i = 0; i < n; i++)
         printf("| `%s` | %s | %s | %s | %s | %s |\n", m[i].name, kind[m[i].kind],
-               !m[i].judged ? "" : m[i].higher ? "higher" : "lower", m[i].margin, m[i].unit, m[i].help);
+               !m[i].judged ? "" : m[i].higher ? "higher" : "lower", m[i].margin, m[i].unit,
+               m[i].help);
 }
 
 int main(int argc, char **argv) {

@@ -105,7 +105,8 @@ TEST(no_change_is_no_difference) {
         cm_column *c = add_task(m, "docs", 300, 6, "bits_per_byte");
         cm_column *d = add_task(m, "quiz", 300, 6, "margin");
         for (int64_t i = 0; i < 300; i++) {
-            c->v[i] = (cm_score_val){100.1 + 0.37 * (double)(i * 7919 % 101), 90.3 + (double)(i % 13)};
+            c->v[i].num = 100.1 + 0.37 * (double)(i * 7919 % 101);
+            c->v[i].den = 90.3 + (double)(i % 13);
             d->v[i].num = 0.1 * (double)(i * 31 % 17) - 0.7;
         }
     }

@@ -5,6 +5,7 @@
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -317,6 +318,29 @@ static void killed_writer(const fixture *f, const char *dir) {
     int st;
     waitpid(pid, &st, 0);
     CHECK(WIFEXITED(st) && WEXITSTATUS(st) == 0);
+}
+
+/* In place of libc's: counts, and does it. */
+static int synced;
+int fsync(int fd) {
+    synced++;
+    return (int)syscall(SYS_fsync, fd);
+}
+
+TEST(unfinished_work_is_on_the_disk) {
+    fixture f;
+    keys(&f);
+    char *dir = cm_strf("%s/synced", t_tmpdir());
+    int64_t done;
+    cm_err e = { 0 };
+    cm_results_out *o = start(&f, dir, "{\"model\":\"m1\"}", 1, false, &done, &e);
+    CHECKF(o && !done, "%s", e.msg);
+    int before = synced;
+    add_some(o, &f, 0, 3);
+    CHECK(synced == before); /* not with every line */
+    cm_results_close(o);
+    CHECK(synced == before + 1);
+    free(dir);
 }
 
 TEST(a_dead_writer_frees_its_folder) {
