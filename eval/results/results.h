@@ -102,8 +102,9 @@ typedef struct cm_task_result cm_task_result; /* see reading, below */
 /* A result being written.  From one thread:
  *   open, task for each task, begin, then has / add for each item, finish; close always.
  * add writes one line to DIR/items.partial.jsonl at once, so a killed evaluation goes on
- * where it was (after a power cut: where it was seconds ago); finish sorts the lines into item order, computes the metrics from them, and
- * writes items.jsonl.zst and then results.json, each whole or not at all. */
+ * where it was (after a power cut: where it was seconds ago); finish sorts the lines into
+ * item order, computes the metrics from them, and writes items.jsonl.zst and then
+ * results.json, each whole or not at all. */
 typedef struct cm_results_out cm_results_out;
 /* Makes the folder.  settings: a flat JSON object of everything outside the tasks that can
  * change a number (model hash, context, ...).  A finished result there: CM_EXIT_USAGE unless

@@ -77,4 +77,19 @@ static void free_made(made *m) {
     free(m);
 }
 
+/* One task: the first `right` of n items right, but `lost` of them wrong in the candidate and
+ * `gained` of the wrong ones right. */
+static made *counts(const char *path, int64_t n, int64_t right, int64_t lost, int64_t gained) {
+    made *m = new_result(path);
+    cm_column *c = add_task(m, "quiz", n, 1, "acc");
+    for (int64_t i = 0; i < n; i++)
+        c->v[i].num = i < right ? i >= lost : i < right + gained;
+    return m;
+}
+
+static cm_regress_conf defaults(void) {
+    return (cm_regress_conf){.alpha = 0.05, .power = 0.8, .resamples = 500, .seed = 1,
+                             .cluster = true};
+}
+
 #endif
