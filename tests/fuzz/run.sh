@@ -26,16 +26,23 @@ make_seeds() {
     . tests/cli/lib.sh
     corpus "$tmp/corpus.jsonl" 60
     rm -rf "$seeds"
-    for t in yaml shard jsonl safetensors gguf spm results; do mkdir -p "$seeds/$t"; done
+    for t in yaml shard jsonl talk safetensors gguf spm results; do mkdir -p "$seeds/$t"; done
     cp configs/*.yaml "$seeds/yaml/"
     "$BIN/pretrain" --print-config >"$seeds/yaml/all"
     printf 'optim.lr=3e-4' >"$seeds/yaml/word"
     printf 'tokenize.inputs=[a, "b c"]' >"$seeds/yaml/list"
     head -n 3 "$tmp/corpus.jsonl" | split -l 1 - "$seeds/jsonl/"
     printf '{"a":[1,-2.5e3,true,null,{"b":"\\ud83d\\ude00"}],"text":"\\u0041\\n"}' >"$seeds/jsonl/kinds"
+    cat tests/cli/chat/*.jsonl | split -l 1 - "$seeds/talk/"
+    cp tests/cli/chat/* "$seeds/talk/"
     "$BIN/tokenize" --quiet tokenize.out="$tmp/d" "tokenize.inputs=$tmp/corpus.jsonl" \
         tokenize.vocab_size=340 tokenize.val_frac=0.2 >/dev/null
     cp "$tmp"/d/*.tok.zst "$seeds/shard/"
+    for k in chat preference; do
+        "$BIN/tokenize" --quiet tokenize.out="$tmp/$k" tokenize.inputs=tests/cli/chat/$k.jsonl \
+            tokenize.tokenizer=tests/golden/chat >/dev/null
+        for f in "$tmp/$k"/*.tok.zst; do cp "$f" "$seeds/shard/$k-$(basename "$f")"; done
+    done
     cp "$tmp/d/tokenizer.model" "$seeds/spm/"
     tiny "$tmp/tiny.yaml"
     "$BIN/pretrain" --quiet --config "$tmp/tiny.yaml" --runs "$tmp/runs" data.shards="$tmp/d" \

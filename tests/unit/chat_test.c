@@ -140,7 +140,8 @@ static void reads(bool pair, const char *json, const char *want) {
             if (u->think) cm_buf_addf(&b, "(%.*s)", (int)u->n_think, u->think);
             cm_buf_add(&b, u->text, u->n);
         }
-    CHECKF(ok ? !strcmp(b.s, want) : !strncmp(b.s, want, strlen(want)), "%s\n  gave %s\n  want %s", json, b.s, want);
+    CHECKF(ok ? !strcmp(b.s, want) : !strncmp(b.s, want, strlen(want)),
+           "%s\n  gave %s\n  want %s", json, b.s, want);
     cm_buf_free(&b);
 }
 #define CHAT(json, want) reads(false, json, want)
@@ -272,7 +273,8 @@ TEST(the_kind_of_a_value_is_told_by_its_fields) {
 TEST(hashes_tell_conversations_and_openings_apart) {
     static const char *const json[] = {
         MESSAGES(U("a") "," S("b")), MESSAGES(U("a") "," S("c")), MESSAGES(U("ab") "," S("b")),
-        MESSAGES(U("a") "," S("b") "," U("c") "," S("d")), MESSAGES(U("a") "," S("<think></think>b")),
+        MESSAGES(U("a") "," S("b") "," U("c") "," S("d")),
+        MESSAGES(U("a") "," S("<think></think>b")),
     };
     enum { N = sizeof json / sizeof *json };
     char whole[N][65], opening[N][65];

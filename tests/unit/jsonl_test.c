@@ -59,6 +59,65 @@ TEST(nesting_is_bounded) {
     cm_buf_free(&out);
 }
 
+/* ---- trees ---- */
+
+/* The tree written out again: members in order, strings in quotes. */
+static void put_tree(const cm_json_tree *t, int k, cm_buf *b) {
+    const cm_json_node *v = &t->node[k];
+    bool list = v->type == CM_JSON_ARRAY, object = v->type == CM_JSON_OBJECT;
+    if (!list && !object) {
+        cm_buf_addf(b, v->type == CM_JSON_STRING ? "'%.*s'" : "%.*s", (int)v->n,
+                    t->text.s + v->at);
+        return;
+    }
+    int n = 0;
+    cm_buf_addf(b, list ? "[" : "{");
+    for (int c = v->first; c >= 0; c = t->node[c].next, n++) {
+        if (n) cm_buf_addf(b, ",");
+        if (object) cm_buf_addf(b, "%s=", t->text.s + t->node[c].key);
+        put_tree(t, c, b);
+    }
+    CHECK(n == v->count);
+    cm_buf_addf(b, list ? "]" : "}");
+}
+
+TEST(a_tree_holds_what_the_text_says) {
+    static const struct { const char *json, *want; } cases[] = {
+        { " 7 ", "7" }, { "[]", "[]" }, { "{}", "{}" }, { "\"\\u0905\"", "'\u0905'" },
+        { "[1, [2,[]], {\"a\":{\"b\":[true,null]},\"c\":-1.5e3}, \"x\"]",
+          "[1,[2,[]],{a={b=[true,null]},c=-1.5e3},'x']" },
+        { "{\"a\":{\"a\":1},\"b\":[{\"a\":2}]}", "{a={a=1},b=[{a=2}]}" },
+        { "", NULL }, { "[", NULL }, { "[1", NULL }, { "[1,]", NULL }, { "{\"a\"}", NULL },
+        { "{\"a\":1,}", NULL }, { "{\"a\":1,\"a\":2}", NULL }, { "[1]2", NULL }, { "[1}", NULL },
+        { "{\"a\":1,\"\\u0061\":2}", NULL }, { "\"\\ud800\"", NULL }, { "nul", NULL },
+    };
+    cm_json_tree t = { 0 };
+    cm_err err;
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        cm_buf b = { 0 };
+        bool ok = cm_json_tree_read(&t, cases[i].json, strlen(cases[i].json), &err);
+        if (ok) put_tree(&t, 0, &b);
+        CHECKF(ok == (cases[i].want != NULL) && (!ok || !strcmp(b.s, cases[i].want)), "%s: %s",
+               cases[i].json, ok ? b.s : err.msg);
+        cm_buf_free(&b);
+    }
+    CHECK(cm_json_tree_read(&t, "{\"a\":1,\"bc\":[2]}", 16, &err));
+    CHECK(cm_json_tree_get(&t, 0, "bc") == 2 && cm_json_tree_get(&t, 0, "b") == -1 &&
+          cm_json_tree_get(&t, 2, "bc") == -1 && cm_json_tree_get(&t, -1, "a") == -1);
+    cm_buf b = { 0 };
+    for (int n = 1000; n <= 2000; n += 1000) { /* members are bounded */
+        b.n = 0;
+        for (int i = 0; i < n; i++) cm_buf_addf(&b, "%c\"%d\":0", i ? ',' : '{', i);
+        cm_buf_addf(&b, "}");
+        CHECK(cm_json_tree_read(&t, b.s, b.n, &err) == (n == 1000));
+    }
+    b.n = 0;
+    for (int i = 0; i < 300; i++) cm_buf_addf(&b, "[");
+    CHECK(!cm_json_tree_read(&t, b.s, b.n, &err) && strstr(err.msg, "deeply"));
+    cm_buf_free(&b);
+    cm_json_tree_free(&t);
+}
+
 /* ---- streams ---- */
 
 static char *write_tmp(const char *name, const void *p, size_t n) {

@@ -332,3 +332,107 @@ TEST(a_finished_shard_is_recognised_or_refused) {
           err.code == CM_EXIT_DATA);
     free(dir);
 }
+
+/* ---- masks ---- */
+
+/* Document i of a masked set: the first third prompt, then reasoning, then answer. */
+static int mask_of(int n, int j) { return j < n / 3 || j == 0 ? 0 : j < n / 2 ? 2 : 1; }
+
+/* What a set may be made with that a reader must refuse. */
+typedef enum { FINE, OTHER_PROMPT, NO_ANSWER } trouble;
+
+/* One training shard of pairs: documents 2i and 2i+1 share the tokens of mask 0. */
+static char *make_masked(const char *name, cm_shard_kind kind, trouble what) {
+    char *dir = cm_strf("%s/%s", t_tmpdir(), name), *model = cm_strf("%s/tokenizer.model", dir);
+    cm_err err;
+    cm_shard_conf c = conf(VOCAB);
+    c.kind = kind;
+    c.flags = CM_SHARD_BOS;
+    cm_shard_info info;
+    cm_shard_out *o = cm_shard_out_open(&c, CM_SPLIT_TRAIN, 0);
+    for (int i = 0; i < 2 * DOCS; i++) {
+        int32_t id[64];
+        int n = make_doc(VOCAB, 0, i / 2, id);
+        cm_doc_origin from = origin(0, i);
+        if (i % 2) id[n - 1] = 9; /* another answer */
+        if (what == OTHER_PROMPT && i == 2 * DOCS - 1) id[1] ^= 1;
+        for (int j = 0; j < n; j++)
+            cm_shard_out_add_masked(o, id + j, 1, what == NO_ANSWER && i == 7 ? 0 : mask_of(n, j),
+                                    j == n - 1 ? &from : NULL);
+    }
+    bool ok = cm_mkdirs(dir, &err) && cm_write_file(model, "model", 5, &err) &&
+              cm_shard_out_commit(o, dir, &info, &err);
+    const cm_shard_info *list[2] = { &info, NULL };
+    ok = ok && cm_manifest_write(dir, &c, "tokenizer.model", list, (int[]){ 1, 0 }, NULL, &err);
+    CHECKF(ok, "%s", err.msg);
+    free(model);
+    return dir;
+}
+
+TEST(masks_are_read_from_anywhere) {
+    char *dir = make_masked("masks", CM_SHARD_SFT, FINE);
+    cm_dataset d;
+    cm_err err;
+    static uint8_t want[8192], got[8192];
+    int64_t n = 0, sum[3] = { 0 };
+    for (int i = 0; i < 2 * DOCS; i++) {
+        int32_t id[64];
+        int len = make_doc(VOCAB, 0, i / 2, id);
+        for (int j = 0; j < len; j++) sum[want[n++] = (uint8_t)mask_of(len, j)]++;
+    }
+    CHECK(cm_dataset_open(&d, dir, &err) && cm_dataset_verify(&d, &err));
+    CHECK(d.n_tokens[0] == n && n > 10 * FRAME && d.kind == CM_SHARD_SFT);
+    CHECK(d.n_answer[0] == sum[1] && d.n_reasoning[0] == sum[2] && sum[2] > 0);
+    int bad = 0;
+#pragma omp parallel for num_threads(3) reduction(+ : bad)
+    for (int t = 0; t < 2000; t++) {
+        cm_rng r = cm_rng_make(2, CM_RNG_TEST, (uint64_t)t);
+        int64_t at = (int64_t)cm_rng_below(r, 0, (uint64_t)n), len = 300;
+        uint8_t mask[300];
+        cm_err e;
+        if (len > n - at) len = n - at;
+        bad += !cm_dataset_masks(&d, CM_SPLIT_TRAIN, at, len, mask, &e) ||
+               memcmp(mask, want + at, (size_t)len);
+    }
+    CHECKF(!bad, "%d wrong windows", bad);
+    cm_dataset_close(&d);
+    char *lm = make_set("unmasked", VOCAB);
+    CHECK(cm_dataset_open(&d, lm, &err) && d.n_answer[0] == 0);
+    memset(got, 7, sizeof got);
+    CHECK(cm_dataset_masks(&d, CM_SPLIT_TRAIN, 3, 50, got, &err) && got[0] == 0 && got[49] == 0);
+    cm_dataset_close(&d);
+    free(lm);
+    free(dir);
+}
+
+TEST(one_flipped_bit_in_a_masked_shard_is_noticed) {
+    char *dir = make_masked("mflip", CM_SHARD_DPO, FINE), *file;
+    char *path = cm_strf("%s/train-00000.tok.zst", dir);
+    size_t n;
+    cm_err err;
+    CHECK(cm_read_file(path, 1 << 20, &file, &n, &err));
+    CHECK(!notices(dir, "", &err) && !finds(true, dir, "", &err));
+    for (size_t i = 0; i < n; i++) {
+        file[i] ^= (char)(1 << i % 8);
+        put_back(path, file, n);
+        CHECKF(notices(dir, "train-00000.tok.zst", &err), "byte %zu of %zu: %s", i, n, err.msg);
+        file[i] ^= (char)(1 << i % 8);
+    }
+    free(file);
+    free(path);
+    free(dir);
+}
+
+TEST(what_no_writer_should_write_is_refused) {
+    char *dir = make_masked("prompts", CM_SHARD_DPO, OTHER_PROMPT);
+    cm_err err;
+    CHECKF(finds(true, dir, "documents 78 and 79 are a pair with different prompts", &err), "%s",
+           err.msg);
+    free(dir);
+    dir = make_masked("sftprompts", CM_SHARD_SFT, OTHER_PROMPT); /* these are no pairs */
+    CHECK(!finds(true, dir, "", &err));
+    free(dir);
+    dir = make_masked("noanswer", CM_SHARD_SFT, NO_ANSWER);
+    CHECKF(finds(true, dir, "document 7 has no answer", &err), "%s", err.msg);
+    free(dir);
+}
