@@ -1,41 +1,37 @@
 /* mkbroken.c -- spoils one tensor of a model, for tests that must notice.
  *
- *   mkbroken IN.gguf OUT.gguf TENSOR negate|invert [FIRST ROWS]
- * Copies a GGUF file and changes one F32 tensor in it, or ROWS of its rows: negate takes x to
- * -x; invert takes -exp(A_log) of ssm_a to -exp(-A_log), so that the sign of A_log is flipped
- * while the file stays a valid model. */
+ *   mkbroken IN.gguf OUT.gguf TENSOR negate|invert
+ * Copies a GGUF file and changes one F32 tensor in it: negate takes x to -x; invert takes
+ * -exp(A_log) of ssm_a to -exp(-A_log), so that the sign of A_log is flipped while the file
+ * stays a valid model. */
 #include "io/io.h"
 
 #include <stdlib.h>
 #include <string.h>
 
-static bool change(const cm_gguf *g, char *copy, char **word, int n, cm_err *err) {
-    const cm_tensor *t = cm_gguf_tensor(g, word[0]);
-    if (!t) return cm_fail(err, CM_EXIT_USAGE, "no tensor '%s'", word[0]);
-    if (t->dtype != CM_F32_T) return cm_fail(err, CM_EXIT_USAGE, "'%s' is not F32", word[0]);
-    bool invert = !strcmp(word[1], "invert");
-    if (!invert && strcmp(word[1], "negate"))
-        return cm_fail(err, CM_EXIT_USAGE, "negate or invert, not '%s'", word[1]);
-    int64_t first = n > 2 ? atoll(word[2]) : 0, rows = n > 3 ? atoll(word[3]) : t->dim[0] - first;
-    int64_t width = cm_tensor_count(t) / t->dim[0];
-    if (first < 0 || rows < 1 || first + rows > t->dim[0])
-        return cm_fail(err, CM_EXIT_USAGE, "'%s' has %lld rows", word[0], (long long)t->dim[0]);
+static bool change(const cm_gguf *g, char *copy, const char *name, const char *how,
+                   cm_err *err) {
+    const cm_tensor *t = cm_gguf_tensor(g, name);
+    if (!t) return cm_fail(err, CM_EXIT_USAGE, "no tensor '%s'", name);
+    if (t->dtype != CM_F32_T) return cm_fail(err, CM_EXIT_USAGE, "'%s' is not F32", name);
+    bool invert = !strcmp(how, "invert");
+    if (!invert && strcmp(how, "negate"))
+        return cm_fail(err, CM_EXIT_USAGE, "negate or invert, not '%s'", how);
     char *at = copy + ((const char *)t->data - (const char *)g->map.data);
-    for (int64_t i = first * width; i < (first + rows) * width; i++) {
+    for (int64_t i = 0; i < cm_tensor_count(t); i++) {
         float x;
         memcpy(&x, at + 4 * i, 4);
         x = invert ? 1 / x : -x;
         memcpy(at + 4 * i, &x, 4);
     }
-    printf("%s: %lld of %lld rows changed\n", word[0], (long long)rows, (long long)t->dim[0]);
     return true;
 }
 
 int main(int argc, char **argv) {
     cm_err err = { 0 };
     cm_gguf g = { 0 };
-    if (argc < 5) {
-        fprintf(stderr, "usage: mkbroken IN OUT TENSOR negate|invert [FIRST ROWS]\n");
+    if (argc != 5) {
+        fprintf(stderr, "usage: mkbroken IN OUT TENSOR negate|invert\n");
         return 2;
     }
     bool ok = cm_gguf_open(&g, argv[1], &err);
@@ -43,7 +39,7 @@ int main(int argc, char **argv) {
     if (ok) {
         CM_ASSERT(copy, "out of memory: %zu bytes", g.map.size);
         memcpy(copy, g.map.data, g.map.size);
-        ok = change(&g, copy, argv + 3, argc - 3, &err) &&
+        ok = change(&g, copy, argv[3], argv[4], &err) &&
              cm_write_file(argv[2], copy, g.map.size, &err);
         cm_gguf_close(&g);
     }
