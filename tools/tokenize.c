@@ -427,7 +427,7 @@ int main(int argc, char **argv) {
                     "  cat docs/*.md | tokenize tokenize.inputs=- tokenize.split=blank "
                     "tokenize.vocab_size=1000 tokenize.out=piped\n"
                     "  tokenize tokenize.inputs=chat.jsonl tokenize.out=chat "
-                    "tokenize.tokenizer=runs/demo/ckpt/latest\n"
+                    "tokenize.tokenizer=shards\n"
                     "  tokenize verify shards\n"
                     "  tokenize head shards --docs 3\n",
         .sections = "tokenize",

@@ -114,6 +114,7 @@ same "a missing input: nothing written" "$(ls "$tmp/out")" ""
 # Examples of --help run as they stand, in a clone; training only as far as its plan.
 mkdir "$tmp/clone"
 ln -s "$PWD/docs" "$PWD/configs" "$tmp/clone/"
+"$BIN/world" --kind instructions --count 20 --out "$tmp/clone/chat.jsonl"
 bin=$(cd "$BIN" && pwd)
 examples() { "$BIN/$1" --help | sed -n '/^examples:/,/^$/p' | grep '^  '; }
 for t in tokenize pretrain; do
