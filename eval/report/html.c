@@ -18,14 +18,64 @@ static void banner(cm_buf *b, const char *class, const char *word, const char *r
     cm_buf_addf(b, "</div>\n");
 }
 
+/* ---- for newcomers ------------------------------------------------------------- */
+
+static const char *in_words(cm_verdict v) {
+    static const char *const words[] = {
+        "B is not worse than A by more than the margins allow.",
+        "B is worse than A in something that decides: beyond chance, and perhaps by more than its "
+        "margin.",
+        "Too little evidence: a loss beyond a margin is neither shown nor excluded.", "",
+    };
+    return words[v];
+}
+
+/* What a column means, as its tooltip. */
+static const char *const column_help[CM_N_CELLS] = {
+    "task and metric; bold ones decide, grey ones are shown beside them",
+    "the baseline's value", "the candidate's value",
+    "candidate less baseline, in the metric's own direction",
+    "where the true difference lies, with the stated confidence",
+    "chance of a loss at least as large as this one if nothing was lost",
+    "the same, made stricter for looking at several metrics (Holm)",
+    "the loss that is tolerated",
+    "minimum detectable effect: the smallest loss that a comparison of this size would find with "
+    "the stated power",
+    "PASS: a loss as large as the margin is excluded. FAIL: a loss is shown, and it may be that "
+    "large. INCONCLUSIVE: neither",
+};
+
+static void how_to_read(const cm_comparison *c, cm_buf *b) {
+    cm_buf_addf(b, "<details><summary>How to read this</summary>\n<ul>\n"
+        "<li><b>A</b> is the baseline, what we had; <b>B</b> is the candidate, what we would "
+        "take instead. Both answered the same questions.</li>\n"
+        "<li>The <b>margin</b> is the loss we would shrug off. <b>PASS</b>: with %g%% confidence "
+        "less than the margin was lost. <b>FAIL</b>: something was lost, beyond chance, and it may "
+        "be more than the margin. <b>INCONCLUSIVE</b>: too few questions to say either.</li>\n"
+        "<li>Bold rows decide; grey rows never do, whatever they say.</li>\n"
+        "<li>In the chart zero is no change and the red line the margin: an interval right of "
+        "the line passes, one that reaches beyond it does not.</li>\n"
+        "<li><b>MDE</b> (minimum detectable effect) says how good the comparison is, not the "
+        "model: a loss of this size would have been found %g times in 100. Where it is far above "
+        "the margin, ask more questions.</li>\n"
+        "<li>Before arguing about p, read ten of the items that changed.</li>\n</ul></details>\n",
+        100 * (1 - c->alpha), 100 * c->power);
+}
+
 /* ---- the table of metrics ------------------------------------------------------ */
+
+/* The verdict stands beside the metric: a narrow screen cuts the rest off. */
+static int column_at(int k) {
+    return k == 0 ? CM_CELL_METRIC : k == 1 ? CM_CELL_VERDICT : k - 1;
+}
 
 static void metric_row(const cm_metric_cmp *m, cm_buf *b) {
     char cell[160];
     cm_buf_addf(b, "<tr%s title=\"", m->gates ? "" : " class=\"side\"");
     cm_xml_text(b, m->reason);
     cm_buf_addf(b, "\">");
-    for (int c = 0; c < CM_N_CELLS; c++) {
+    for (int k = 0; k < CM_N_CELLS; k++) {
+        int c = column_at(k);
         cm_cell(m, c, cell);
         char class[32];
         snprintf(class, sizeof class, "v %s", cm_verdict_class(m->verdict));
@@ -42,16 +92,18 @@ static void metric_row(const cm_metric_cmp *m, cm_buf *b) {
 
 static void metric_table(const cm_comparison *c, const cm_pairing *p, cm_buf *b) {
     cm_buf_addf(b, "<div class=\"wide\"><table><thead><tr>");
-    for (int k = 0; k < CM_N_CELLS; k++)
-        cm_buf_addf(b, k && k != CM_CELL_VERDICT ? "<th class=\"n\">%s</th>" : "<th>%s</th>",
-                    cm_cell_title[k]);
+    for (int k = 0; k < CM_N_CELLS; k++) {
+        int at = column_at(k);
+        cm_buf_addf(b, "<th%s title=\"%s\">%s</th>", k > 1 ? " class=\"n\"" : "",
+                    column_help[at], cm_cell_title[at]);
+    }
     cm_buf_addf(b, "</tr></thead><tbody>\n");
     for (int i = 0; i < p->n_metrics; i++) metric_row(&p->metric[i], b);
-    cm_buf_addf(b, "</tbody></table></div>\n<p class=\"soft small\">A is the baseline. Intervals "
+    cm_buf_addf(b, "</tbody></table></div>\n<p class=\"soft small\">Intervals "
                    "are two-sided at %g%%; p is one-sided, of \"no loss\"; Holm p is adjusted over "
-                   "%d gating metric%s. MDE: the smallest loss that would FAIL with power %g%% at "
-                   "this size. Grey rows do not gate. Hover over a row for its reason.</p>\n",
-                100 * (1 - c->alpha), c->family, c->family == 1 ? "" : "s", 100 * c->power);
+                   "%d deciding metric%s. Hover over a row for its reason, over a title for "
+                   "what it means.</p>\n",
+                100 * (1 - c->alpha), c->family, c->family == 1 ? "" : "s");
 }
 
 static void reasons(const cm_pairing *p, cm_buf *b) {
@@ -337,7 +389,14 @@ static void section(const cm_report *r, int i, cm_buf *b) {
     cm_buf_addf(b, " <span class=\"soft\">against</span> ");
     cm_xml_text(b, p->base);
     cm_buf_addf(b, "</h2>\n");
+    cm_buf_addf(b, "<p>A, the baseline: <b>");
+    cm_xml_text(b, p->base);
+    cm_buf_addf(b, "</b>. B, the candidate: <b>");
+    cm_xml_text(b, p->cand);
+    cm_buf_addf(b, "</b>.</p>\n");
     banner(b, cm_verdict_class(p->verdict), cm_verdict_text(p->verdict), p->reason);
+    el(b, "p", NULL, in_words(p->verdict));
+    how_to_read(r->cmp, b);
     if (p->same_model) el(b, "p", "soft", "Both sides are the same model and tokenizer.");
     metric_table(r->cmp, p, b);
     cm_buf_addf(b, "<div class=\"chart\">\n");

@@ -139,6 +139,18 @@ TEST(html_keeps_foreign_text_text) {
     cm_buf_free(&b);
 }
 
+TEST(html_explains_itself) {
+    fixture f;
+    make(&f);
+    cm_buf b = { 0 };
+    cm_report_html(&f.report, &b);
+    CHECK(strstr(b.s, "A, the baseline: <b>") && strstr(b.s, "How to read this"));
+    CHECK(strstr(b.s, "title=\"minimum detectable effect: "));
+    CHECK(strstr(b.s, ">metric</th><th title=\"PASS: "));
+    CHECK(strstr(b.s, "B is worse than A in something that decides"));
+    cm_buf_free(&b);
+}
+
 TEST(markdown_keeps_foreign_text_text) {
     fixture f;
     cm_buf b = { 0 };
