@@ -32,7 +32,7 @@ static const char *in_words(cm_verdict v) {
 
 /* What a column means, as its tooltip. */
 static const char *const column_help[CM_N_CELLS] = {
-    "task and metric; bold ones decide, grey ones are shown beside them",
+    "task and metric; grey ones are shown beside those that decide",
     "the baseline's value", "the candidate's value",
     "candidate less baseline, in the metric's own direction",
     "where the true difference lies, with the stated confidence",
@@ -52,7 +52,7 @@ static void how_to_read(const cm_comparison *c, cm_buf *b) {
         "<li>The <b>margin</b> is the loss we would shrug off. <b>PASS</b>: with %g%% confidence "
         "less than the margin was lost. <b>FAIL</b>: something was lost, beyond chance, and it may "
         "be more than the margin. <b>INCONCLUSIVE</b>: too few questions to say either.</li>\n"
-        "<li>Bold rows decide; grey rows never do, whatever they say.</li>\n"
+        "<li>Verdicts in capitals decide; grey rows never do, whatever they say.</li>\n"
         "<li>In the chart zero is no change and the red line the margin: an interval right of "
         "the line passes, one that reaches beyond it does not.</li>\n"
         "<li><b>MDE</b> (minimum detectable effect) says how good the comparison is, not the "
