@@ -5,6 +5,7 @@
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 
 typedef struct {
     cm_app_ctx *app;
@@ -278,6 +279,25 @@ static void print_plan(const job *j, const cm_model_conf *m) {
     cm_buf_free(&b);
 }
 
+/* A file of ours may be written again; any other stays. */
+static bool usable_file(const char *path, cm_err *err) {
+    struct stat st;
+    if (!path || stat(path, &st)) return true;
+    if (!S_ISREG(st.st_mode))
+        return cm_fail(err, CM_EXIT_USAGE, "%s: is no file that results could take the place of",
+                       path);
+    static const char ours[] = "{\"model\":\"";
+    char head[4096] = "";
+    FILE *f = st.st_size ? fopen(path, "re") : NULL;
+    size_t n = f ? fread(head, 1, sizeof head - 1, f) : 0;
+    if (f) fclose(f);
+    head[n] = 0;
+    return !st.st_size ||
+           (!strncmp(head, ours, sizeof ours - 1) && strstr(head, "\"model_sha256\":\"")) ||
+           cm_fail(err, CM_EXIT_USAGE, "%s: is not the result of an evaluation; it stays, name "
+                   "another file with --out", path);
+}
+
 /* What would be read is there. */
 static bool dry_run(const job *j, cm_err *err) {
     const cm_model_conf *m = &j->l.model.conf;
@@ -382,10 +402,11 @@ static bool run_card(job *j, cm_err *err) {
               cm_card_task(&t, text.v, text.n, &j->l, &j->app->conf.eval, err);
     free(text.v);
     if (!ok) return false;
-    ok = cm_eval_tasks(&r, err);
+    ok = j->app->dry_run ? dry_tasks(&r, err) : cm_eval_tasks(&r, err);
     cm_task_close(&t);
     cm_buf card = { 0 };
-    if (ok && !j->app->json && !cm_signal_stop()) ok = cm_card_table(r.out, &card, err);
+    if (ok && !j->app->json && !j->app->dry_run && !cm_signal_stop())
+        ok = cm_card_table(r.out, &card, err);
     if (ok && card.n) fputs(card.s, stdout);
     cm_buf_free(&card);
     return ok;
@@ -418,14 +439,27 @@ static bool run_fertility(job *j, cm_err *err) {
     return ok;
 }
 
+static bool print_file(const char *dir, const char *name, cm_err *err) {
+    char *path = cm_strf("%s/%s", dir, name), *text = NULL;
+    size_t n;
+    bool ok = cm_read_file(path, (size_t)1 << 30, &text, &n, err);
+    if (ok) fwrite(text, 1, n, stdout);
+    free(text);
+    free(path);
+    return ok;
+}
+
 static bool run_retrieval(job *j, cm_err *err) {
     const char *out = cm_app_text(j->app, "out");
     cm_buf table = { 0 };
     if (!out)
         return cm_fail(err, CM_EXIT_USAGE, "--retrieval leaves a result folder: --out DIR");
-    bool ok = cm_retrieval_eval(cm_app_text(j->app, "retrieval"), out, &j->app->conf.eval,
-                                j->app->if_done == CM_DONE_REDO, &table, err);
-    if (ok && !j->app->json) printf("%s%s\n", table.s, out);
+    bool dry = j->app->dry_run;
+    bool ok = cm_retrieval_eval(cm_app_text(j->app, "retrieval"), dry ? NULL : out,
+                                &j->app->conf.eval, j->app->if_done, &table, err);
+    if (ok && dry) fputs(table.s, stdout);
+    else if (ok && j->app->json) ok = print_file(out, "results.json", err);
+    else if (ok) printf("%s%s\n", table.s, out);
     cm_buf_free(&table);
     return ok;
 }
@@ -458,7 +492,7 @@ static bool run_job(job *j, cm_err *err) {
     if (!text)
         return cm_fail(err, CM_EXIT_USAGE,
                        "give tasks with --tasks NAME, or text with --text FILE or --shards DIR");
-    if (!load_model(j, err)) return false;
+    if (!usable_file(cm_app_text(j->app, "out"), err) || !load_model(j, err)) return false;
     if (j->app->dry_run) return dry_run(j, err);
     return j->app->conf.eval.mode == CM_EVAL_LLAMA ? run_llama(j, err)
                                                    : run_documents(j, err);

@@ -446,9 +446,10 @@ bool cm_fertility_report(const cm_spm *spm, const char *const *path, int n, bool
 /* ---- retrieval ------------------------------------------------------------------------- */
 
 /* A retrieval pipeline's questions, passages and answers (JSON lines, docs/PROBES.md) as a
- * result folder; *table gets what a person reads.  CM_EXIT_DATA with file and line. */
-bool cm_retrieval_eval(const char *path, const char *dir, const cm_eval_conf *conf, bool redo,
-                       cm_buf *table, cm_err *err);
+ * result folder; *table gets what a person reads.  CM_EXIT_DATA with file and line.  dir
+ * NULL: read and check only. */
+bool cm_retrieval_eval(const char *path, const char *dir, const cm_eval_conf *conf,
+                       cm_if_done done, cm_buf *table, cm_err *err);
 
 /* ---- the quantization card: one model against another --------------------------------- */
 

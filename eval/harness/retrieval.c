@@ -4,7 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "harness/harness.h"
+#include "harness/run_int.h"
 #include "stats/stats.h"
 
 enum { DRAWS = 2000 };
@@ -427,10 +427,40 @@ static bool write_result(const run *r, const char *dir, bool redo, cm_buf *table
     return ok;
 }
 
-bool cm_retrieval_eval(const char *path, const char *dir, const cm_eval_conf *conf, bool redo,
-                       cm_buf *table, cm_err *err) {
+/* Print a finished result of the same file and settings. */
+static bool show_result(const run *r, const char *dir, cm_buf *table, cm_err *err) {
+    cm_result old;
+    char sha[65];
+    if (!cm_sha_file(r->path, sha, err) || !cm_result_read(&old, dir, true, err)) return false;
+    cm_buf part[3] = { { 0 } }, members = { 0 };
+    facts(r, sha, &part[0], &part[1], &part[2]);
+    cJSON *now = cJSON_Parse(part[1].s), *settings = cJSON_Parse(part[2].s);
+    const cJSON *was = cJSON_GetObjectItemCaseSensitive(old.root, "model");
+    const cm_task_result *t = cm_result_task(&old, "retrieval");
+    bool same = t && cJSON_Compare(cJSON_GetObjectItemCaseSensitive(was, "sha256"),
+                                   cJSON_GetObjectItemCaseSensitive(settings, "model"), true) &&
+                cJSON_Compare(now, cJSON_GetObjectItemCaseSensitive(old.root, "config"), true);
+    if (same) more(&(more_ctx){ table, r->conf->retrieval_k }, t, &members);
+    for (int i = 0; i < 3; i++) cm_buf_free(&part[i]);
+    cm_buf_free(&members);
+    cJSON_Delete(now);
+    cJSON_Delete(settings);
+    cm_result_free(&old);
+    return same || cm_fail(err, CM_EXIT_USAGE, "%s: holds a finished evaluation of another file "
+                           "or with other settings; name another folder with --out, or say "
+                           "--if-done=redo", dir);
+}
+
+bool cm_retrieval_eval(const char *path, const char *dir, const cm_eval_conf *conf,
+                       cm_if_done done, cm_buf *table, cm_err *err) {
     run r = { .path = path, .conf = conf };
-    bool ok = read_all(&r, err) && write_result(&r, dir, redo, table, err);
+    bool finished = false, ok = (!dir || cm_run_folder(dir, &finished, err)) && read_all(&r, err);
+    if (ok && !dir)
+        cm_buf_addf(table, "%-24s %-9s %8lld items\n", "retrieval", "retrieval", (long long)r.n);
+    else if (ok && finished && done == CM_DONE_SKIP)
+        ok = show_result(&r, dir, table, err);
+    else if (ok)
+        ok = write_result(&r, dir, done == CM_DONE_REDO, table, err);
     for (int64_t i = 0; i < r.n; i++) question_free(&r.q[i]);
     free(r.q);
     return ok;

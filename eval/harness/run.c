@@ -161,8 +161,7 @@ static bool says_eval(const char *path) {
     return strstr(head, "\"kind\":\"eval\"") != NULL;
 }
 
-/* Ours, empty or not there: anything else stays untouched. */
-static bool usable_folder(const char *dir, bool *finished, cm_err *err) {
+bool cm_run_folder(const char *dir, bool *finished, cm_err *err) {
     struct stat st;
     *finished = false;
     if (stat(dir, &st) != 0) return true;
@@ -264,38 +263,80 @@ static bool finish(cm_eval_run *r, cm_results_out *o, const cm_engine_count *cou
 
 /* ---- the evaluation ------------------------------------------------------------------ */
 
-/* Whether these settings were an evaluation's. */
-static bool same_config(const cm_eval_run *r, const cJSON *old) {
-    cm_buf b = { 0 };
-    cm_json_open(&b, NULL, '{');
-    config_members(r, &r->app->conf.eval, r->task[0].context, &b);
-    cm_json_close(&b, '{');
-    cJSON *now = cJSON_Parse(b.s);
-    bool same = cJSON_Compare(now, old, true);
-    cJSON_Delete(now);
-    cm_buf_free(&b);
-    return same;
+/* The first member in which two objects differ, or NULL. */
+static const char *differing(const cJSON *a, const cJSON *b) {
+    const cJSON *v;
+    cJSON_ArrayForEach(v, a)
+        if (!cJSON_Compare(v, cJSON_GetObjectItemCaseSensitive(b, v->string), true))
+            return v->string;
+    cJSON_ArrayForEach(v, b)
+        if (!cJSON_GetObjectItemCaseSensitive(a, v->string)) return v->string;
+    return NULL;
 }
 
-/* A finished result is the one asked for: same tasks, items, settings and model. */
+/* Copy to `what`, where a setting is another now than when `old` was made, its name. */
+static bool other_settings(const cm_eval_run *r, const cm_result *old, char what[64]) {
+    static const char *const part[] = { "model", "build", "config" };
+    static const char *const key[] = { "sha256", "tokenizer_sha256", "kernels", "numerics" };
+    cm_buf b[3] = { { 0 } };
+    about_json(r, &b[0], &b[1], &b[2]);
+    bool same = true;
+    for (int i = 0; i < 3; i++) {
+        cJSON *now = cJSON_Parse(b[i].s);
+        const cJSON *was = cJSON_GetObjectItemCaseSensitive(old->root, part[i]);
+        const char *name = i == 2 ? differing(now, was) : NULL;
+        for (int k = 0; same && i < 2 && k < 4; k++) {
+            const cJSON *v = cJSON_GetObjectItemCaseSensitive(now, key[k]);
+            if (v && !cJSON_Compare(v, cJSON_GetObjectItemCaseSensitive(was, key[k]), true))
+                name = k == 0 ? "model" : k == 1 ? "tokenizer" : key[k];
+        }
+        if (same && name) {
+            snprintf(what, 64, "%s", name);
+            same = false;
+        }
+        cJSON_Delete(now);
+        cm_buf_free(&b[i]);
+    }
+    return !same;
+}
+
+/* A task's items or their data are others now; `i` is its place in old. */
+static bool other_items(const cm_eval_task *t, const cm_result *old, int i) {
+    const cm_task_result *was = &old->task[i];
+    bool same = was->n == t->n;
+    for (int64_t k = 0; same && k < t->n; k++)
+        same = !strcmp(was->id[k], t->q[k].id) && !strcmp(was->hash[k], t->q[k].hash);
+    const cJSON *tasks = cJSON_GetObjectItemCaseSensitive(old->root, "tasks");
+    const cJSON *data = cJSON_GetObjectItemCaseSensitive(cJSON_GetArrayItem(tasks, i), "data");
+    cJSON *now = t->data_json.s ? cJSON_Parse(t->data_json.s) : NULL;
+    same = same && (now ? data && cJSON_Compare(now, data, true) : !data);
+    cJSON_Delete(now);
+    return !same;
+}
+
+/* A finished result is the one asked for: same model, settings, tasks, items and data. */
 static bool same_result(const cm_eval_run *r, const char *dir, cm_err *err) {
     cm_result old;
     if (!cm_result_read(&old, dir, false, err)) return false;
-    bool ok = old.n_tasks == r->n_tasks;
-    for (int i = 0; ok && i < r->n_tasks; i++) {
-        const cm_task_result *t = cm_result_task(&old, r->task[i].name);
-        ok = t && !strcmp(t->definition, r->task[i].definition) && t->n == r->task[i].n;
+    char what[64];
+    cm_buf why = { 0 };
+    if (other_settings(r, &old, what)) cm_buf_addf(&why, "with another %s", what);
+    if (!why.n && old.n_tasks != r->n_tasks) cm_buf_addf(&why, "of other tasks");
+    for (int i = 0; !why.n && i < r->n_tasks; i++) {
+        const cm_eval_task *t = &r->task[i];
+        const cm_task_result *was = cm_result_task(&old, t->name);
+        if (!was)
+            cm_buf_addf(&why, "of other tasks (no %s)", t->name);
+        else if (strcmp(was->definition, t->definition) || was->version != t->c->version)
+            cm_buf_addf(&why, "of another definition of task %s", t->name);
+        else if (other_items(t, &old, (int)(was - old.task)))
+            cm_buf_addf(&why, "of other items or data of task %s", t->name);
     }
-    const cJSON *model = cJSON_GetObjectItemCaseSensitive(old.root, "model");
-    const char *sha = cJSON_GetStringValue(cJSON_GetObjectItemCaseSensitive(model, "sha256"));
-    ok = ok && sha && !strcmp(sha, r->model->id);
-    bool config = same_config(r, cJSON_GetObjectItemCaseSensitive(old.root, "config"));
     cm_result_free(&old);
-    if (ok && !config)
-        return cm_fail(err, CM_EXIT_USAGE, "%s: holds a finished evaluation with other settings; "
-                       "name another folder with --out, or say --if-done=redo", dir);
-    return ok || cm_fail(err, CM_EXIT_USAGE, "%s: holds a finished evaluation of another model, "
-                         "other tasks or other items", dir);
+    bool ok = !why.n || cm_fail(err, CM_EXIT_USAGE, "%s: holds a finished evaluation %s; name "
+                                "another folder with --out, or say --if-done=redo", dir, why.s);
+    cm_buf_free(&why);
+    return ok;
 }
 
 static bool evaluate(cm_eval_run *r, const char *dir, cm_err *err) {
@@ -341,7 +382,7 @@ static bool print_result(const cm_eval_run *r, const char *dir, cm_err *err) {
 bool cm_eval_tasks(cm_eval_run *r, cm_err *err) {
     char *dir = r->out ? cm_strf("%s", r->out) : NULL;
     if (!dir) dir = default_folder(r);
-    bool finished, ok = usable_folder(dir, &finished, err) && cm_run_build(r, err);
+    bool finished, ok = cm_run_folder(dir, &finished, err) && cm_run_build(r, err);
     if (ok && r->n_corpus && !(finished && r->if_done != CM_DONE_REDO))
         ok = cm_tasks_contaminate(r->task, r->n_tasks, r->model, r->corpus, r->n_corpus, err);
     if (ok && finished && r->if_done == CM_DONE_FAIL)

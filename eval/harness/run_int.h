@@ -9,4 +9,8 @@ bool cm_run_build(cm_eval_run *r, cm_err *err);
 /* Ask what is not yet in `o`, score and add it.  True also after a stop signal. */
 bool cm_run_ask(cm_eval_run *r, cm_results_out *o, cm_engine_count *count, cm_err *err);
 
+/* Whether an evaluation may be left in dir: it is ours, empty or not there.  *finished: a
+ * whole one lies there.  CM_EXIT_USAGE for anything else, which stays untouched. */
+bool cm_run_folder(const char *dir, bool *finished, cm_err *err);
+
 #endif

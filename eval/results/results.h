@@ -108,7 +108,8 @@ typedef struct cm_task_result cm_task_result; /* see reading, below */
 typedef struct cm_results_out cm_results_out;
 /* Makes the folder.  settings: a flat JSON object of everything outside the tasks that can
  * change a number (model hash, context, ...).  A finished result there: CM_EXIT_USAGE unless
- * redo.  CM_EXIT_USAGE also when another process writes there. */
+ * redo; then it stays until finish takes its place.  CM_EXIT_USAGE also when another process
+ * writes there. */
 cm_results_out *cm_results_open(const char *dir, const char *settings, bool redo,
                                 cm_err *err);
 /* Declare a task and its n items in item order; keys are copied.  CM_EXIT_DATA for no

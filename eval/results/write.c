@@ -30,6 +30,7 @@ struct cm_results_out {
     int fd;
     int64_t pos;   /* end of the partial file */
     double synced; /* when it was last known to be on the disk */
+    bool redo;     /* going on with a redo of a finished result: lines of others may go */
     int n_tasks;
     out_task *task;
     cm_buf row;
@@ -62,19 +63,20 @@ static bool lock(cm_results_out *o, cm_err *err) {
     return cm_fail(err, CM_EXIT_USAGE, "%s: another evaluation is writing here", o->dir);
 }
 
-/* What an earlier evaluation left goes: results.json first, so that a crash between leaves
- * nothing that looks finished. */
+static bool newer(const struct stat *a, const struct stat *b) {
+    return a->st_mtim.tv_sec != b->st_mtim.tv_sec ? a->st_mtim.tv_sec > b->st_mtim.tv_sec
+                                                  : a->st_mtim.tv_nsec > b->st_mtim.tv_nsec;
+}
+
+/* To be done again: items of before are forgotten.  A finished result stays until the new
+ * one takes its place; lines written after it are those of a redo that was interrupted. */
 static bool forget(cm_results_out *o, cm_err *err) {
-    const char *const name[] = { "results.json", CM_ITEMS_FILE };
-    for (int i = 0; i < 2; i++) {
-        char *path = in_dir(o, name[i]);
-        int rc = unlink(path);
-        bool ok = !rc || errno == ENOENT ||
-                  cm_fail_errno(err, CM_EXIT_FAIL, "%s: cannot remove", path);
-        free(path);
-        if (!ok) return false;
-    }
-    return !ftruncate(o->fd, 0) ||
+    char *head = in_dir(o, "results.json");
+    struct stat done, partial;
+    bool going_on = !stat(head, &done) && !fstat(o->fd, &partial) && newer(&partial, &done);
+    free(head);
+    o->redo = going_on;
+    return going_on || !ftruncate(o->fd, 0) ||
            cm_fail_errno(err, CM_EXIT_FAIL, "%s: cannot empty", o->partial);
 }
 
@@ -84,7 +86,7 @@ static bool open_folder(cm_results_out *o, bool redo, cm_err *err) {
     free(head);
     if (done && !redo)
         return cm_fail(err, CM_EXIT_USAGE, "%s: holds a finished evaluation; name another "
-                       "folder or ask for it to be redone", o->dir);
+                       "folder (--out DIR) or say --if-done=redo", o->dir);
     return cm_mkdirs(o->dir, err) && lock(o, err) && (!redo || forget(o, err));
 }
 
@@ -190,6 +192,7 @@ static void header(cm_results_out *o, cm_buf *b) {
         cm_json_i64(b, "version", t->version);
         cm_json_str(b, "definition", t->definition);
         cm_json_str(b, "items_hash", t->items_hash);
+        if (t->data) cm_json_raw(b, "data", t->data);
         cm_json_close(b, '{');
     }
     cm_json_close(b, '[');
@@ -217,15 +220,16 @@ static bool refuse_other(const cm_results_out *o, const char *was, size_t n, con
     const cJSON *sb = cJSON_GetObjectItemCaseSensitive(b, "settings");
     const char *key = a ? differing(sa, sb) : NULL;
     if (!a)
-        cm_fail(err, CM_EXIT_USAGE, "%s:1: not the head of an evaluation", o->partial);
+        cm_fail(err, CM_EXIT_USAGE, "%s:1: not the head of an evaluation; name another folder "
+                "(--out DIR) or begin anew with --if-done=redo", o->partial);
     else if (key)
         cm_fail(err, CM_EXIT_USAGE, "%s: an evaluation with another %s was interrupted here; "
                 "finish it, name another folder (--out DIR) or drop it (--if-done=redo)", o->dir,
                 key);
     else
-        cm_fail(err, CM_EXIT_USAGE, "%s: an evaluation of other tasks or items was interrupted "
-                "here; finish it, name another folder (--out DIR) or drop it (--if-done=redo)",
-                o->dir);
+        cm_fail(err, CM_EXIT_USAGE, "%s: an evaluation of other tasks, items or data was "
+                "interrupted here; finish it, name another folder (--out DIR) or drop it "
+                "(--if-done=redo)", o->dir);
     cJSON_Delete(a);
     cJSON_Delete(b);
     return false;
@@ -243,6 +247,18 @@ static bool append(cm_results_out *o, cm_err *err) {
     }
     o->pos += (int64_t)o->row.n;
     return cm_now() - o->synced < SYNC_SECONDS || sync_partial(o, err);
+}
+
+/* What stands behind an item's line, a tab between: 16 hex digits of SHA-256 over what the
+ * file belongs to and the line, so that a line changed by hand or by a bad disk is seen. */
+enum { SEAL = 17 };
+static void seal(const cm_results_out *o, const char *line, size_t n, char out[SEAL + 1]) {
+    char hex[65];
+    cm_sha *h = cm_sha_open();
+    cm_sha_add(h, o->fingerprint, 64);
+    cm_sha_add(h, line, n);
+    cm_sha_close(h, hex);
+    snprintf(out, SEAL + 1, "\t%.16s", hex);
 }
 
 /* Recognise a finished item of ours. */
@@ -268,15 +284,30 @@ static bool scan(cm_results_out *o, const char *s, size_t n, cm_err *err) {
         nl = memchr(s + at, '\n', n - at);
         size_t len = (size_t)(nl - s) - at;
         cm_err why = { 0 };
-        cJSON *line = cm_json_parse(s + at, len, &why);
-        bool ok = line && known_line(o, line, (span){ (int64_t)at, (int64_t)len }, &why);
+        char want[SEAL + 1];
+        size_t n_line = len > SEAL ? len - SEAL : 0;
+        seal(o, s + at, n_line, want);
+        cJSON *line = NULL;
+        bool ok = (n_line && !memcmp(s + at + n_line, want, SEAL)) ||
+                  cm_fail(&why, CM_EXIT_DATA, "not as it was written");
+        ok = ok && (line = cm_json_parse(s + at, n_line, &why)) &&
+             known_line(o, line, (span){ (int64_t)at, (int64_t)n_line }, &why);
         cJSON_Delete(line);
         number++;
         if (!ok)
-            return cm_fail(err, CM_EXIT_DATA, "%s:%lld: %s", o->partial, (long long)number,
-                           why.msg);
+            return cm_fail(err, CM_EXIT_DATA, "%s:%lld: %s; delete that line and its item is "
+                           "asked again, or begin anew with --if-done=redo", o->partial,
+                           (long long)number, why.msg);
     }
     return true;
+}
+
+/* As if none had been found. */
+static void drop_lines(cm_results_out *o) {
+    for (int i = 0; i < o->n_tasks; i++) {
+        memset(o->task[i].line, 0, (size_t)o->task[i].n * sizeof *o->task[i].line);
+        o->task[i].n_done = 0;
+    }
 }
 
 bool cm_results_begin(cm_results_out *o, int64_t *done, cm_err *err) {
@@ -290,14 +321,18 @@ bool cm_results_begin(cm_results_out *o, int64_t *done, cm_err *err) {
     o->pos = (int64_t)m.size;
     const char *s = (const char *)m.data;
     size_t head = m.size ? (size_t)((const char *)memchr(s, '\n', m.size) - s) : 0;
-    bool ok;
-    if (!m.size)
-        ok = append(o, err);
-    else if (head != o->row.n || memcmp(s, o->row.s, head))
-        ok = refuse_other(o, s, head, o->row.s, err);
-    else
-        ok = scan(o, s, m.size, err);
+    bool empty = !m.size, ours = !empty && head == o->row.n && !memcmp(s, o->row.s, head);
+    bool ok = empty || (ours ? scan(o, s, m.size, err) : refuse_other(o, s, head, o->row.s, err));
     cm_map_close(&m);
+    if (!ok && o->redo) {
+        drop_lines(o);
+        empty = !ftruncate(o->fd, 0);
+        ok = empty || cm_fail_errno(err, CM_EXIT_FAIL, "%s: cannot empty", o->partial);
+    }
+    if (ok && empty) {
+        o->pos = 0;
+        ok = append(o, err);
+    }
     for (int i = 0; i < o->n_tasks; i++) *done += o->task[i].n_done;
     return ok;
 }
@@ -337,6 +372,9 @@ bool cm_results_add(cm_results_out *o, int task, int64_t i, const cm_item *it, c
     o->row.n = 0;
     cm_item_json(it, &o->row);
     span where = { o->pos, (int64_t)o->row.n };
+    char end[SEAL + 1];
+    seal(o, o->row.s, o->row.n, end);
+    cm_buf_add(&o->row, end, SEAL);
     if (!append(o, err)) return false;
     t->line[i] = where;
     t->n_done++;
@@ -368,7 +406,8 @@ static bool gather(const out_task *t, const char *partial, bool details, cm_buf 
         cJSON *line = cm_json_parse(s, (size_t)t->line[i].n, err);
         ok = line && cm_intake_item(&in, line, details, err);
         cJSON_Delete(line);
-        cm_buf_add(lines, s, (size_t)t->line[i].n + 1);
+        cm_buf_add(lines, s, (size_t)t->line[i].n);
+        cm_buf_add(lines, "\n", 1);
     }
     char hash[17];
     ok = ok && cm_intake_finish(&in, hash, err);

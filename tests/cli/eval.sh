@@ -43,9 +43,17 @@ cp -r "$tmp/data" "$tmp/hurt"
 flip "$tmp/hurt/val-00000.tok.zst" "$(($(wc -c <"$tmp/data/val-00000.tok.zst") / 2))"
 expect "a shard with one flipped bit" 4 "val-00000.tok.zst" $E --model "$M" --shards "$tmp/hurt"
 expect "results where we cannot write" 1 "empty.txt" $E --model "$M" --text "$tmp/text.txt" --out "$tmp/empty.txt/r.json"
-printf old >"$tmp/old.json"
+echo precious >"$tmp/README.md"
+expect "--out on a file of another kind" 2 "README.md: is not the result of an evaluation; it stays" \
+    $E --model "$M" --text "$tmp/text.txt" --out "$tmp/README.md"
+expect "llama's way too" 2 "README.md: is not the result" \
+    $E --model "$M" --text "$tmp/text.txt" --out "$tmp/README.md" eval.mode=llama eval.context=64
+same "it is untouched" "$(cat "$tmp/README.md")" precious
+expect "--out on a folder" 2 "data: is no file" $E --model "$M" --text "$tmp/text.txt" --out "$tmp/data"
+check "--out on a result" $E --model "$M" --shards "$tmp/data" --out "$tmp/r.json"
+cp "$tmp/r.json" "$tmp/old.json"
 DISK_FULL_BYTES=10 disk_full "results" "$tmp" $E --model "$M" --text "$tmp/text.txt" --out "$tmp/old.json"
-same "results that were there stay" "$(cat "$tmp/old.json")" old
+same "results that were there stay" "$(cat "$tmp/old.json")" "$(cat "$tmp/r.json")"
 expect "results to a full stdout" 7 "standard output" sh -c "$E --model $M --text $tmp/text.txt >/dev/full"
 expect_out "--dry-run looks, and scores nothing" "parameters +49670" $E --model "$M" --text "$tmp/text.txt" --dry-run
 $E --model "$M" --text "$tmp/text.txt" --dry-run --json >"$tmp/plan.json"

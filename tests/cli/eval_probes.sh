@@ -128,6 +128,17 @@ expect "and passes the better one" 0 "" $BIN/regress --quiet "$tmp/worse" "$tmp/
 expect "retrieval without a folder" 2 "--out" $E --retrieval "$tmp/rag.jsonl"
 expect "a result that is there" 2 "finished" $E --retrieval "$tmp/rag.jsonl" --out "$tmp/rag"
 check "--if-done=redo" $E --retrieval "$tmp/rag.jsonl" --out "$tmp/rag" --if-done redo
+expect_out "--if-done=skip shows it" "mrr +0.7500 .*rag" $E --retrieval "$tmp/rag.jsonl" --out "$tmp/rag" --if-done skip
+expect "but not with another k" 2 "or with other settings" $E --retrieval "$tmp/rag.jsonl" --out "$tmp/rag" --if-done skip eval.retrieval_k=3
+expect "or of another file" 2 "of another file" $E --retrieval "$tmp/good.jsonl" --out "$tmp/rag" --if-done skip
+$E --retrieval "$tmp/rag.jsonl" --out "$tmp/rag" --if-done skip --json >"$tmp/rag.json"
+check "--json is results.json" cmp "$tmp/rag.json" "$tmp/rag/results.json"
+expect_out "--dry-run of a retrieval" "retrieval +2 items" $E --retrieval "$tmp/rag.jsonl" --out "$tmp/dry" --dry-run
+expect_out "--dry-run of a card" "^card +kl +[0-9]+ items" \
+    $E --model "$M" --reference "$M" --text "$tmp/text.txt" --out "$tmp/dry" --dry-run
+absent "neither writes" "$tmp/dry"
+mkdir "$tmp/notes"; echo '{"kind":"other"}' >"$tmp/notes/results.json"
+expect "a folder of other things" 2 "notes: holds something that is no evaluation" $E --retrieval "$tmp/rag.jsonl" --out "$tmp/notes" --if-done redo
 expect "a line cut in the middle" 4 "cut.jsonl:2" \
     sh -c "head -c 180 $tmp/rag.jsonl >$tmp/cut.jsonl; $E --retrieval $tmp/cut.jsonl --out $tmp/rag2"
 finish

@@ -73,16 +73,52 @@ same "interrupted: dies of the signal" $? 143
 kept=$(($(wc -l <"$tmp/cut/items.partial.jsonl") - 1))
 same "what was done is kept, and not all" "$([ $kept -ge 30 ] && [ $kept -lt "$(zstd -dcq "$tmp/whole/items.jsonl.zst" | wc -l)" ] && echo yes)" yes
 expect "another setting does not go on" 2 "another eval.shots was interrupted here" $L --out "$tmp/cut" eval.shots=1
-expect "other tasks do not go on" 2 "other tasks or items was interrupted here" $E --tasks "$T/choice.yaml" --out "$tmp/cut"
+expect "other tasks do not go on" 2 "other tasks, items or data was interrupted here" $E --tasks "$T/choice.yaml" --out "$tmp/cut"
 same "and nothing of it is lost" "$(($(wc -l <"$tmp/cut/items.partial.jsonl") - 1))" $kept
+cp -r "$tmp/cut" "$tmp/hurt"
+sed -i '5s/"acc":[01]/"acc":0.5/' "$tmp/hurt/items.partial.jsonl"
+expect "an edited line does not get in" 4 "items.partial.jsonl:5: not as it was written; delete that line" $L --out "$tmp/hurt"
+sed -i 5d "$tmp/hurt/items.partial.jsonl"
+check "without it, on it goes" $L --out "$tmp/hurt"
+check "to the same items too" cmp "$tmp/hurt/items.jsonl.zst" "$tmp/whole/items.jsonl.zst"
+cp -r "$tmp/cut" "$tmp/head"
+sed -i '1s/.*/oops/' "$tmp/head/items.partial.jsonl"
+expect "a head that is none" 2 "partial.jsonl:1: not the head of an evaluation; .*--if-done=redo" $L --out "$tmp/head"
+check "anew with --if-done=redo" $L --out "$tmp/head" --if-done=redo
 printf '{"task":"many","id":"torn' >>"$tmp/cut/items.partial.jsonl"
 check "the same command goes on" $L --out "$tmp/cut"
 check "to the same items" cmp "$tmp/cut/items.jsonl.zst" "$tmp/whole/items.jsonl.zst"
 same "and the same results" "$(digits "$tmp/cut")" "$(digits "$tmp/whole")"
 expect "a finished result is not redone" 2 "holds a finished evaluation.*--if-done" $L --out "$tmp/cut"
 expect_out "--if-done=skip shows it" "many +acc" $L --out "$tmp/cut" --if-done=skip
-expect "--if-done=skip, but it is another's" 2 "finished evaluation of another model, other tasks" \
+expect "--if-done=skip, but it is another's" 2 "finished evaluation of other tasks \(no choice\)" \
     $E --tasks "$T/choice.yaml" --out "$tmp/cut" --if-done=skip
+expect "--if-done=skip, other numerics" 2 "with another numerics" $L --out "$tmp/cut" --if-done=skip numerics=fast
+expect "--if-done=skip, other kernels" 2 "with another kernels" env CHIMERA_KERNELS=ref $L --out "$tmp/cut" --if-done=skip
+for how in eval.context=64 eval.shots=1 eval.chat=true; do
+    expect "--if-done=skip, other $how" 2 "with another ${how%=*}; name" $L --out "$tmp/cut" --if-done=skip $how
+done
+cp "$tmp/many.jsonl" "$tmp/many.kept"
+sed 's/?"/??"/' "$tmp/many.kept" >"$tmp/many.jsonl"
+expect "--if-done=skip, edited data" 2 "other items or data of task many" $L --out "$tmp/cut" --if-done=skip
+cp "$tmp/many.kept" "$tmp/many.jsonl"
+expect_out "--if-done=skip, as it was" "many +acc" $L --out "$tmp/cut" --if-done=skip
+cp -r "$tmp/cut" "$tmp/redo"
+$L --out "$tmp/redo" --if-done=redo >"$tmp/.out" 2>"$tmp/.err" &
+pid=$!
+i=0
+while [ "$(wc -l 2>/dev/null <"$tmp/redo/items.partial.jsonl" || echo 0)" -lt 40 ] && [ $i -lt 400 ]; do
+    i=$((i + 1)); sleep 0.02
+done
+kill -KILL $pid
+wait $pid 2>/dev/null
+same "a redo that is killed leaves the finished result" "$(cat "$tmp/cut/results.json" "$tmp/cut/items.jsonl.zst" | cksum)" \
+    "$(cat "$tmp/redo/results.json" "$tmp/redo/items.jsonl.zst" | cksum)"
+expect_out "which can be shown" "many +acc" $L --out "$tmp/redo" --if-done=skip
+expect "and is not redone unasked" 2 "holds a finished evaluation" $L --out "$tmp/redo"
+expect "the redo goes on" 0 "redo: [1-9][0-9]* of [0-9]* items are there already" \
+    "$BIN/eval" --threads 1 --model "$M" --tasks "$tmp/many.yaml" eval.data="$tmp" --out "$tmp/redo" --if-done=redo
+same "to the same results, and nothing else" "$(digits "$tmp/redo") $(ls "$tmp/redo" | tr '\n' ' ')" "$(digits "$tmp/whole") items.jsonl.zst results.json "
 expect_out "--if-done=redo" "many +acc" $L --out "$tmp/cut" --if-done=redo eval.limit=5
 expect "--if-done=maybe" 2 "wants fail, skip or redo" $L --if-done=maybe
 
@@ -146,7 +182,7 @@ expect_out "other settings lie beside it" "tiny/eval/x@[0-9a-f]{12}-[0-9a-f]{6} 
 same "both" "$(ls -d "$tmp"/runs/tiny/eval/x@* | wc -l)" 2
 expect "the same again" 2 "holds a finished evaluation; name another folder with --out, or say --if-done" $W
 $W --out "$tmp/set" >/dev/null
-expect "--if-done=skip, but other settings" 2 "set: holds a finished evaluation with other settings" \
+expect "--if-done=skip, but other settings" 2 "set: holds a finished evaluation with another eval.stride; name" \
     $W --out "$tmp/set" --if-done=skip eval.stride=3
 $W --dry-run --json >"$tmp/plan.json"
 json "--dry-run --json" "$tmp/plan.json"

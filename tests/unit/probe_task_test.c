@@ -520,7 +520,7 @@ TEST(retrieval_by_hand) {
         "\"answer\":\"It is paris.\",\"reference\":\"Paris\",\"n_relevant\":1,\"group\":\"g\"}\n"
         "{\"id\":\"c\",\"retrieved\":[{\"text\":\"no\"}]}\n"
         "{\"id\":\"d\",\"retrieved\":[{\"relevant\":1}],\"n_relevant\":3}\n");
-    bool ok = cm_retrieval_eval(path, dir, &conf, false, &table, &err);
+    bool ok = cm_retrieval_eval(path, dir, &conf, CM_DONE_FAIL, &table, &err);
     CHECKF(ok, "%s", err.msg);
     cm_result r;
     if (!ok || !cm_result_read(&r, dir, true, &err)) {
@@ -555,7 +555,7 @@ static void rag_refused(const char *text, const char *why) {
     conf.retrieval_k = 10;
     char *dir = cm_strf("%s/rag-refused", t_tmpdir());
     cm_err err = { 0 };
-    bool ok = cm_retrieval_eval(rag(text), dir, &conf, true, &table, &err);
+    bool ok = cm_retrieval_eval(rag(text), dir, &conf, CM_DONE_REDO, &table, &err);
     CHECKF(!ok && err.code == CM_EXIT_DATA && strstr(err.msg, why), "%d '%s', wanted '%s'",
            err.code, err.msg, why);
     cm_buf_free(&table);

@@ -268,7 +268,7 @@ TEST(a_resume_with_other_numbers_is_refused) {
     CHECK(!start(&f, dir, "{\"model\":\"m2\"}", 1, false, &done, &e));
     CHECKF(e.code == CM_EXIT_USAGE && strstr(e.msg, "another model"), "%s", e.msg);
     CHECK(!start(&f, dir, "{\"model\":\"m1\"}", 2, false, &done, &e));
-    CHECKF(e.code == CM_EXIT_USAGE && strstr(e.msg, "other tasks or items"), "%s", e.msg);
+    CHECKF(e.code == CM_EXIT_USAGE && strstr(e.msg, "other tasks, items or data"), "%s", e.msg);
     o = start(&f, dir, "{\"model\":\"m2\"}", 1, true, &done, &e); /* redo empties it */
     CHECKF(o && done == 0, "%s", e.msg);
     cm_results_close(o);
