@@ -20,14 +20,14 @@ expect_out "about that many" '^100[0-9]{3} ' sh -c "wc -c <$tmp/c.jsonl"
 
 expect_out "--version" "^chimera-world [0-9]+\.[0-9]+" $w --version
 check "CRLF is no part of a text" sh -c "sed 's/\$/\r/' '$tmp/t.txt' | $w check - --least 100"
-if command -v script >/dev/null 2>&1; then
+if script -qec true /dev/null >/dev/null 2>&1 </dev/null; then
     script -qec "$w; echo code \$?" /dev/null >"$tmp/tty" 2>&1 </dev/null
     check "a terminal is not flooded" grep -q "would write 1000000 bytes to the terminal" "$tmp/tty"
     check "but told how" grep -q "code 2" "$tmp/tty"
     script -qec "$w --count 2" /dev/null >"$tmp/tty" 2>&1 </dev/null
     same "what is asked for comes, on a terminal too" "$(grep -c '"text"' "$tmp/tty")" 2
 else
-    skip "world on a terminal" "no script program"
+    skip "world on a terminal" "no script program, or no terminal for it"
 fi
 expect "an unknown kind" 2 "kind poems: want stories" $w --kind poems
 expect "an unknown split" 2 "split dev: want train" $w --split dev
