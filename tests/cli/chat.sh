@@ -86,6 +86,7 @@ printf '{"prompt":"a","chosen":"b","rejected":"b"}\n{"prompt":"a","chosen":"b","
 expect "chosen equal to rejected" 0 "missing-field: 1, equal-answers: 1" "$BIN/tokenize" tokenize.inputs="$tmp/eq.jsonl" tokenize.out="$tmp/eq" $K $N
 expect "on plain text, too" 4 "on_reject" $T tokenize.inputs=$here/bad.jsonl tokenize.out="$tmp/lmfail" $K $N tokenize.kind=lm tokenize.on_reject=fail
 expect "too long: dropped" 0 "1 document.s. rejected.*too-long: 1" "$BIN/tokenize" tokenize.inputs=$here/chat.jsonl tokenize.out="$tmp/drop" $K $N tokenize.max_tokens=70
+check "and not counted as used" grep -q '"docs": 5, "bytes": 328, ' "$tmp/drop/manifest.json"
 expect "too long: whole exchanges go" 0 "1 conversation.s. above tokenize.max_tokens lost exchanges" "$BIN/tokenize" \
     tokenize.inputs=$here/chat.jsonl tokenize.out="$tmp/trunc" $K $N tokenize.max_tokens=80 tokenize.overlong=truncate
 check "and are listed" grep -q '"line": 2, "reason": ".*2 turn(s) left out.*"code": "truncated"' "$tmp/trunc/rejected.jsonl"
