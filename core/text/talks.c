@@ -59,15 +59,14 @@ static bool array_line(cm_docs *d, cm_err *err) {
                    (unsigned long long)d->array.line.number);
 }
 
-/* To the next element's first byte; *c = 0 at the end of the file. */
+/* To the next element's first byte, *c, unless the file ends (d->done_file). */
 static bool skip_between(cm_docs *d, char *c, cm_err *err) {
-    for (*c = 0; !d->done_file;) {
+    while (!d->done_file) {
         while (d->array.at < d->array.line.n) {
             *c = d->array.line.s[d->array.at];
             if (!is_space(*c) && *c != ',') return true;
             d->array.at++;
         }
-        *c = 0;
         if (!array_line(d, err)) return false;
     }
     return true;
@@ -107,11 +106,11 @@ static bool take_element(cm_docs *d, value *v, cm_err *err) {
 
 /* *got is false at the end of the array, behind which nothing may stand. */
 static bool next_element(cm_docs *d, value *v, bool *got, cm_err *err) {
-    char c;
+    char c = 0;
     *v = (value){ .line = d->array.line.number };
     *got = false;
     if (!skip_between(d, &c, err)) return false;
-    if (!c) { /* the end of the file */
+    if (d->done_file) {
         if (d->array.closed) return true;
         *got = v->cut = true;
         d->array.closed = true;

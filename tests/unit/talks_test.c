@@ -392,6 +392,14 @@ TEST(what_cannot_be_read_as_an_array) {
     }
     cm_buf b = { 0 };
     cm_err err;
+    static const char zero[] = "[\n \0 5,\n\0, {\"question\":\"a\",\"answer\":\"b\"}]\n";
+    cm_buf_add(&b, zero, sizeof zero - 1); /* a zero byte is no end of the file */
+    put("zero.json", &b);
+    BUILD(1, "zero", "tokenize.inputs=[\"@good.jsonl\",\"@zero.json\"]", "tokenize.val_frac=0");
+    CHECK(lines_with("zero", "zero.json\", \"line\": 2, \"reason\": \"column 1") == 1 &&
+          lines_with("zero", "zero.json\", \"line\": 3, \"reason\": \"column 1") == 1 &&
+          lines_with("zero", "zero.json") == 2);
+    b.n = 0;
     cm_buf_addf(&b, "[{\"question\":\"a\",\"answer\":\"b\"}]\n{}\n");
     put("behind.json", &b);
     CHECK(!build_with(1, "behind", NULL, &err, WORDS("tokenize.inputs=[\"@behind.json\"]")));
