@@ -174,6 +174,15 @@ bool cm_conf_help(const cm_conf *c, const char *section, cm_buf *out) {
     return true;
 }
 
+/* Text inside a row of a table: bars would end the cell, newlines the row. */
+static void cell(const char *s, cm_buf *out) {
+    for (; *s; s++) {
+        if (*s == '|' && (!out->n || out->s[out->n - 1] != '\\')) cm_buf_addf(out, "\\|");
+        else if (*s == '\n') cm_buf_addf(out, "\\n");
+        else cm_buf_add(out, s, 1);
+    }
+}
+
 static void markdown_section(const cm_section *s, cm_buf *out) {
     int n;
     const cm_key *k = cm_conf_keys(&n) + s->first;
@@ -185,10 +194,13 @@ static void markdown_section(const cm_section *s, cm_buf *out) {
         cm_buf range = {0};
         char name[96];
         range_text(&k[i], " \\| ", &range);
-        cm_buf_addf(out, "| `%s` | %s | %s%s%s | %s | %s | %s |\n",
-                    cm_key_name(&k[i], name), type_names[k[i].type],
-                    k[i].def[0] ? "`" : "empty", k[i].def, k[i].def[0] ? "`" : "",
-                    range.s, k[i].unit, k[i].help);
+        const char *quote = k[i].def[0] ? "`" : "";
+        cm_buf_addf(out, "| `%s` | %s | %s", cm_key_name(&k[i], name), type_names[k[i].type],
+                    k[i].def[0] ? quote : "empty");
+        cell(k[i].def, out);
+        cm_buf_addf(out, "%s | %s | %s | ", quote, range.s, k[i].unit);
+        cell(k[i].help, out);
+        cm_buf_addf(out, " |\n");
         cm_buf_free(&range);
     }
 }

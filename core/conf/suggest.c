@@ -63,14 +63,16 @@ static const char *by_synonym(const char *name) {
     return NULL;
 }
 
-/* The key of that name in whatever section has it. */
-static const cm_key *elsewhere(const char *name) {
+/* The key of that name in whatever section has it, one in use before all others. */
+static const cm_key *elsewhere(const cm_conf *c, const char *name) {
     int n;
-    const cm_key *k = cm_conf_keys(&n);
-    for (int i = 0; i < n; i++)
-        if (!strcmp(k[i].name, name))
-            return &k[i];
-    return NULL;
+    const cm_key *k = cm_conf_keys(&n), *any = NULL;
+    for (int i = 0; i < n; i++) {
+        if (strcmp(k[i].name, name)) continue;
+        if (cm_conf_uses(c, k[i].section)) return &k[i];
+        if (!any) any = &k[i];
+    }
+    return any;
 }
 
 static const cm_key *by_spelling(const cm_key *k, int n, const char *name) {
@@ -102,7 +104,7 @@ void cm_conf_unknown(cm_conf *c, cm_place at, const cm_section *s, const char *n
     if (!hint && s)
         k = by_spelling(all + s->first, s->n, name);
     if (!hint && !k)
-        k = elsewhere(dot ? dot + 1 : name);
+        k = elsewhere(c, dot ? dot + 1 : name);
     if (!hint && !k && !s)
         hint = section_by_spelling(name);
     if (!hint && !k)

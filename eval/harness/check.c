@@ -102,6 +102,22 @@ static bool world_answer(const char *got, const char *want) {
     return false;
 }
 
+bool cm_check_reference(const cm_eval_task *t, const char *want, cm_err *err) {
+    cm_buf b = { 0 };
+    double x;
+    char word[64];
+    bool ok = normalise(t, want, &b, err);
+    const char *p = b.s;
+    if (ok && t->c->checker == CM_CHECKER_NUMERIC && !number_of(b.s, &x))
+        ok = cm_fail(err, CM_EXIT_DATA, "the reference '%.100s' is no number, so no answer could "
+                     "be right (task.checker numeric)", b.s);
+    if (ok && t->c->checker == CM_CHECKER_WORLD && !next_word(&p, b.s + b.n, word))
+        ok = cm_fail(err, CM_EXIT_DATA, "the reference '%.100s' has no word, so no answer could "
+                     "be right (task.checker world)", b.s);
+    cm_buf_free(&b);
+    return ok;
+}
+
 bool cm_check_answer(const cm_eval_task *t, const char *got, const char *want, bool *same,
                      cm_err *err) {
     cm_buf a = { 0 }, b = { 0 };

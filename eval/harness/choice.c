@@ -324,6 +324,8 @@ const cm_kind cm_kind_choice = {
     .metrics = "acc acc_first acc_tok acc_char acc_byte margin brier conf ece",
     .extra = "acc_pmi true_mass",
     .primary = "acc",
+    .keys = CM_KEYS_ALL CM_KEYS_PROMPT
+            "choices gold gold_is gold_index contexts blank target",
     .row = row_choice,
     .score = score_choice,
 };
@@ -334,6 +336,8 @@ const cm_kind cm_kind_pairs = {
     .metrics = "acc acc_first margin",
     .extra = "acc_tok acc_char acc_byte acc_pmi brier conf ece true_mass",
     .primary = "acc",
+    .keys = CM_KEYS_ALL CM_KEYS_PROMPT
+            "choices gold gold_is gold_index contexts blank target",
     .row = row_choice,
     .score = score_choice,
 };
@@ -411,6 +415,7 @@ const cm_kind cm_kind_cloze = {
     .metrics = "greedy ppl_item",
     .extra = "ppl_token bits_per_byte",
     .primary = "greedy",
+    .keys = CM_KEYS_ALL CM_KEYS_PROMPT "target last_word",
     .row = row_cloze,
     .score = score_cloze,
 };

@@ -26,6 +26,7 @@ static bool solve_generate(cm_eval_task *t, const cm_row *r, cm_buf *out, cm_err
 static bool row_generate(cm_eval_task *t, const cm_row *r, cm_question *q, cm_err *err) {
     const char *prompt;
     if (!read_generate(t, r, &prompt, &q->answer, err)) return false;
+    if (!cm_check_reference(t, q->answer, err)) return false;
     q->prompt = cm_prompt_make(t, prompt, solve_generate, err);
     const cm_task_conf *c = t->c;
     cm_question_asks(t, q, 1);
@@ -72,6 +73,9 @@ const cm_kind cm_kind_generate = {
     .metrics = "exact_match answered ended gen_tokens",
     .extra = "flexible_match",
     .primary = "exact_match",
+    .keys = CM_KEYS_ALL CM_KEYS_PROMPT
+            "answer stop max_new_tokens filter filter_match flexible_filter ignore ignore_case "
+            "ignore_punctuation checker",
     .row = row_generate,
     .score = score_generate,
 };

@@ -204,6 +204,7 @@ typedef struct cm_kind {
     const char *metrics; /* reported unless the task says otherwise; names with blanks */
     const char *extra;   /* reported on request only; or NULL */
     const char *primary;
+    const char *keys; /* of section task that mean something to it, blanks between */
     /* Questions have no beginnings in common: asked in order, so that an interrupted
      * evaluation keeps the first ones.  Else all at once, as the engine likes best. */
     bool in_order;

@@ -56,12 +56,23 @@ static bool name_question(cm_eval_task *t, const cm_row *r, cm_buf *id, cm_buf *
     return !*t->c->group || cm_render(t, t->c->group, r, false, group, err);
 }
 
+/* eval.limit takes items spread evenly over all there are, so that data sorted by paradigm or
+ * subject gives some of each; the choice depends on nothing but the two numbers. */
+static int64_t limited(const cm_eval_task *t, int64_t n) {
+    return t->eval->limit && t->eval->limit < n ? t->eval->limit : n;
+}
+
+static int64_t spread(int64_t k, int64_t n, int64_t all) {
+    return k * all / n; /* rows in memory: no overflow */
+}
+
 static bool add_rows(cm_eval_task *t, cm_err *err) {
     struct cm_task_int *in = t->in;
     cm_buf id = { 0 }, group = { 0 };
     bool ok = true;
-    int64_t limit = t->eval->limit, n = limit && limit < in->n_rows ? limit : in->n_rows;
-    for (in->at = 0; ok && in->at < n; in->at++) {
+    int64_t n = limited(t, in->n_rows);
+    for (int64_t k = 0; ok && k < n; k++) {
+        in->at = spread(k, n, in->n_rows);
         const cm_row *r = &in->row[in->at];
         cm_err why;
         ok = name_question(t, r, &id, &group, &why);
@@ -69,8 +80,10 @@ static bool add_rows(cm_eval_task *t, cm_err *err) {
             cm_question *q = cm_task_add(t, id.s, group.n ? group.s : NULL);
             ok = t->kind->row(t, r, q, &why);
         }
-        if (!ok)
-            cm_fail(err, why.code, "%s:%lld: %s", r->path, (long long)r->line, why.msg);
+        if (ok) continue;
+        if (why.code == CM_EXIT_USAGE) *err = why; /* it is the task file that is wrong */
+        else cm_fail(err, why.code, "%s:%lld: %s (task %s)", r->path, (long long)r->line, why.msg,
+                     t->path);
     }
     cm_buf_free(&id);
     cm_buf_free(&group);
@@ -85,11 +98,9 @@ static bool read_rows(cm_eval_task *t, cm_err *err) {
                            t->kind->name);
     in->own_shots = t->shots && !c->shot_data.n;
     cm_json_open(&t->data_json, NULL, '[');
-    bool ok = cm_rows_read(t, &c->data, in->own_shots ? 0 : t->eval->limit, &in->row,
-                           &in->n_rows, &t->data_json, err) &&
+    bool ok = cm_rows_read(t, &c->data, &in->row, &in->n_rows, &t->data_json, err) &&
               (!t->shots || in->own_shots ||
-               cm_rows_read(t, &c->shot_data, 0, &in->shot, &in->n_shots, &t->data_json,
-                            err));
+               cm_rows_read(t, &c->shot_data, &in->shot, &in->n_shots, &t->data_json, err));
     cm_json_close(&t->data_json, '[');
     if (in->own_shots) {
         in->shot = in->row;
@@ -115,6 +126,10 @@ static bool check_ids(const cm_eval_task *t, cm_err *err) {
     for (int64_t i = 1; ok && i < t->n; i++) {
         if (strcmp(q[i]->id, q[i - 1]->id)) continue;
         int64_t a = q[i - 1] - t->q, b = q[i] - t->q;
+        if (t->in->n_rows) {
+            a = spread(a, t->n, t->in->n_rows);
+            b = spread(b, t->n, t->in->n_rows);
+        }
         const cm_row *r = t->kind->row ? t->in->row : NULL;
         ok = r ? cm_fail(err, CM_EXIT_DATA, "%s:%lld: id '%s' was used before (%s:%lld)",
                          r[b].path, (long long)r[b].line, q[i]->id, r[a].path,
@@ -140,8 +155,13 @@ bool cm_task_build(cm_eval_task *t, const cm_loaded *model, cm_err *err) {
     t->context = context < INT32_MAX / 4 ? (int)context : INT32_MAX / 4;
     if (t->eval->shots >= 0) t->shots = t->eval->shots;
     bool ok = t->kind->row ? read_rows(t, err) && add_rows(t, err) : t->kind->build(t, err);
-    if (ok && t->eval->limit && t->n > t->eval->limit) t->n = t->eval->limit;
+    if (ok && !t->kind->row) {
+        int64_t n = limited(t, t->n);
+        for (int64_t k = 0; k < n; k++) t->q[k] = t->q[spread(k, n, t->n)];
+        t->n = n;
+    }
     ok = ok && check_items(t, err);
+    if (!ok) cm_task_name_file(t, err);
     for (int64_t i = 0; ok && i < t->n; i++)
         if (!*t->q[i].hash) hash_question(&t->q[i]);
     if (!in->own_shots) cm_rows_free(in->shot, in->n_shots);

@@ -9,7 +9,6 @@
 typedef struct reader {
     const char *path;   /* as opened */
     const char *name;   /* kept with the task: for messages */
-    int64_t limit;
     cm_row **row;
     int64_t *n, cap;
     const char *where; /* field=value, or NULL */
@@ -26,8 +25,6 @@ static bool matches(const reader *r, const cJSON *o) {
     cm_buf_free(&b);
     return same;
 }
-
-static bool full(const reader *r) { return r->limit && *r->n >= r->limit; }
 
 static bool add_row(reader *r, cJSON *o, int64_t line, cm_err *err) {
     if (!cJSON_IsObject(o)) {
@@ -65,8 +62,17 @@ static bool bad_utf8(const reader *r, int64_t line, const char *s, size_t n, cm_
     return true;
 }
 
+/* False, o being freed, for what JSON readers would change without a word. */
+static bool strict(const reader *r, cJSON *o, int64_t line, const char *s, size_t n,
+                   cm_err *err) {
+    cm_err why;
+    if (cm_json_strict(o, s, n, &why)) return true;
+    cJSON_Delete(o);
+    return cm_fail(err, CM_EXIT_DATA, "%s:%lld: %s", r->name, (long long)line, why.msg);
+}
+
 static bool read_jsonl(reader *r, cm_src *src, cm_err *err) {
-    for (bool end = false; !full(r);) {
+    for (bool end = false;;) {
         cm_line line;
         if (!cm_src_line(src, (size_t)1 << 28, &line, &end, err)) return false;
         if (end) break;
@@ -87,6 +93,7 @@ static bool read_jsonl(reader *r, cm_src *src, cm_err *err) {
         if (!o)
             return cm_fail(err, CM_EXIT_DATA, "%s:%lld:%zu: not valid JSON", r->name,
                            (long long)at, column);
+        if (!strict(r, o, at, line.s, line.n, err)) return false;
         if (!add_row(r, o, at, err)) return false;
     }
     return true;
@@ -111,7 +118,7 @@ static bool read_json(reader *r, const char *text, cm_err *err) {
         return cm_fail(err, CM_EXIT_DATA, "%s:1: want one array of objects", r->name);
     for (bool first = true;; first = false) {
         p = skip_white(p);
-        if (*p == ']' || full(r)) return true;
+        if (*p == ']') return true;
         if (!first && *p == ',') p = skip_white(p + 1);
         line += lines_between(counted, p);
         counted = p;
@@ -120,6 +127,7 @@ static bool read_json(reader *r, const char *text, cm_err *err) {
         if (!o)
             return cm_fail(err, CM_EXIT_DATA, "%s:%lld: not valid JSON", r->name,
                            (long long)(line + lines_between(p, stop)));
+        if (!strict(r, o, line, p, (size_t)(stop - p), err)) return false;
         p = stop;
         if (!add_row(r, o, line, err)) return false;
     }
@@ -174,7 +182,12 @@ static bool read_table(reader *r, const char *text, char sep, cm_err *err) {
     int64_t line = 1, begin;
     bool ok = table_line(&text, sep, &names, head, &n_head, &line) ||
               cm_fail(err, CM_EXIT_DATA, broken, r->name, 1LL);
-    while (ok && *text && !full(r)) {
+    for (int i = 0; ok && i < n_head; i++)
+        for (int k = 0; ok && k < i; k++)
+            if (!strcmp(names.s + head[i], names.s + head[k]))
+                ok = cm_fail(err, CM_EXIT_DATA, "%s:1: two columns '%.100s' (%d and %d)",
+                             r->name, names.s + head[i], k + 1, i + 1);
+    while (ok && *text) {
         begin = line;
         ok = table_line(&text, sep, &cells, at, &n, &line) ||
              cm_fail(err, CM_EXIT_DATA, broken, r->name, (long long)begin);
@@ -212,7 +225,7 @@ static bool read_txt(reader *r, cm_src *src, int split, cm_err *err) {
     cm_buf doc = { 0 };
     int64_t begin = 1;
     bool ok = true, end = false;
-    while (ok && !full(r)) {
+    while (ok) {
         cm_line line;
         ok = cm_src_line(src, (size_t)1 << 28, &line, &end, err);
         if (!ok || end) break;
@@ -235,7 +248,7 @@ static bool read_txt(reader *r, cm_src *src, int split, cm_err *err) {
             doc.n = 0;
         }
     }
-    if (ok && doc.n && !full(r)) ok = add_text(r, &doc, begin, err);
+    if (ok && doc.n) ok = add_text(r, &doc, begin, err);
     cm_buf_free(&doc);
     return ok;
 }
@@ -312,14 +325,14 @@ static char *find_data(const cm_eval_task *t, const char *name) {
     return path;
 }
 
-bool cm_rows_read(cm_eval_task *t, const cm_list *list, int64_t limit, cm_row **row,
-                  int64_t *n, cm_buf *data_json, cm_err *err) {
+bool cm_rows_read(cm_eval_task *t, const cm_list *list, cm_row **row, int64_t *n,
+                  cm_buf *data_json, cm_err *err) {
     bool ok = true;
     int64_t cap = *n;
     for (int i = 0; ok && i < list->n; i++) {
         char hex[65], *path = find_data(t, list->v[i]);
-        reader r = { path, cm_pool_text(&t->pool, path, strlen(path)), limit, row,
-                     n, cap, *t->c->where ? t->c->where : NULL };
+        reader r = { path, cm_pool_text(&t->pool, path, strlen(path)), row, n, cap,
+                     *t->c->where ? t->c->where : NULL };
         if (access(path, R_OK) != 0)
             ok = cm_fail(err, CM_EXIT_USAGE, "%s: task %s wants this file; tell where its "
                          "data is with eval.data=FOLDER", path, t->name);

@@ -97,7 +97,7 @@ bool cm_text_rows(cm_eval_task *t, int length, bool first_only, cm_text_row **ro
     cm_row *doc = NULL;
     int64_t docs = 0;
     cm_json_open(&t->data_json, NULL, '[');
-    bool ok = cm_rows_read(t, &t->c->data, 0, &doc, &docs, &t->data_json, err);
+    bool ok = cm_rows_read(t, &t->c->data, &doc, &docs, &t->data_json, err);
     cm_json_close(&t->data_json, '[');
     ok = ok && cut_rows(&c, doc, docs, err);
     if (ok) part_single(&c);
@@ -183,6 +183,7 @@ const cm_kind cm_kind_curve = {
     .help = "loss by position in long rows, past the training context where they are longer",
     .metrics = "bits_per_byte ppl_token",
     .primary = "bits_per_byte",
+    .keys = CM_KEYS_ALL CM_KEYS_DATA "text lengths join",
     .build = build_curve,
     .score = score_curve,
 };
@@ -260,6 +261,7 @@ const cm_kind cm_kind_degen = {
     .help = "repetition, loops and compressibility of continued documents, beside their own",
     .metrics = "seq_rep_4 distinct_2 compression loop ended gen_tokens",
     .primary = "seq_rep_4",
+    .keys = CM_KEYS_ALL CM_KEYS_DATA "text join prompt_tokens max_new_tokens stop",
     .build = build_degen,
     .score = score_degen,
 };

@@ -168,6 +168,7 @@ const cm_kind cm_kind_mqar = {
     .help = "associative recall: keys given with values are asked for again (Zoology's MQAR)",
     .metrics = "acc ppl_token",
     .primary = "acc",
+    .keys = CM_KEYS_ALL "seed items lengths pairs gap_power",
     .build = build_mqar,
     .score = score_mqar,
 };
@@ -217,6 +218,7 @@ const cm_kind cm_kind_copy = {
     .help = "a random block of tokens, then the same again: is the second easier?",
     .metrics = "acc copy_gain ppl_token",
     .primary = "acc",
+    .keys = CM_KEYS_ALL "seed items blocks copies",
     .build = build_copy,
     .score = score_copy,
 };
@@ -268,7 +270,7 @@ static bool read_hay(cm_eval_task *t, cm_hay *hay, cm_err *err) {
     if (!t->c->data.n) return true;
     cm_buf text = { 0 };
     cm_json_open(&t->data_json, NULL, '[');
-    bool ok = cm_rows_read(t, &t->c->data, 0, &row, &n, &t->data_json, err);
+    bool ok = cm_rows_read(t, &t->c->data, &row, &n, &t->data_json, err);
     cm_json_close(&t->data_json, '[');
     for (int64_t i = 0; ok && i < n; i++) {
         text.n = 0;
@@ -322,6 +324,8 @@ const cm_kind cm_kind_needle = {
     .help = "pass keys in a haystack, by depth and length: right among other keys, and greedily",
     .metrics = "acc margin greedy brier conf ece",
     .primary = "acc",
+    .keys = CM_KEYS_ALL CM_KEYS_DATA
+            "text delimiter seed items lengths depths keys digits options",
     .build = build_needle,
     .score = score_choices,
 };
@@ -351,6 +355,7 @@ const cm_kind cm_kind_phonebook = {
     .help = "a list of names and numbers, then one of the names: its number among the others",
     .metrics = "acc margin greedy brier conf ece",
     .primary = "acc",
+    .keys = CM_KEYS_ALL "delimiter seed items entries digits options",
     .build = build_phonebook,
     .score = score_choices,
 };

@@ -130,6 +130,7 @@ const cm_kind cm_kind_kl = {
     .help = "the quantization card: divergence from a reference model on one text",
     .metrics = "kl same_top1 ppl_ratio ppl_token delta_p",
     .primary = "kl",
+    .keys = CM_KEYS_ALL CM_KEYS_DATA "text lengths join skip",
     .build = build_kl,
     .score = score_kl,
     .close = close_kl,

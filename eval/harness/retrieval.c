@@ -133,6 +133,10 @@ static bool add_line(run *r, const cm_line *line, cm_err *err) {
         return cm_fail(err, CM_EXIT_DATA, "the line is longer than 256 MiB");
     cJSON *o = cJSON_ParseWithLength(line->s, line->n);
     if (!o) return cm_fail(err, CM_EXIT_DATA, "not JSON");
+    if (!cm_json_strict(o, line->s, line->n, err)) {
+        cJSON_Delete(o);
+        return false;
+    }
     if (r->n == r->cap) {
         r->cap = 2 * r->cap + 64;
         r->q = realloc(r->q, (size_t)r->cap * sizeof *r->q);

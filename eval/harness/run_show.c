@@ -60,6 +60,9 @@ static void show_task(const cm_task_result *t, cm_buf *out) {
         if (!strcmp(c->metric->name, t->primary)) cm_buf_addf(out, "  primary");
         if (t->n_clusters < t->n && !isnan(c->stderr_))
             cm_buf_addf(out, "  %lld groups", (long long)t->n_clusters);
+        if (isnan(c->stderr_) && c->metric->kind != CM_METRIC_ECE)
+            cm_buf_addf(out, "  no stderr: %s",
+                        n == 1 ? "one item" : "all items are in one group");
         if (ties) cm_buf_addf(out, "  %lld tied", (long long)ties);
         cm_buf_addf(out, "\n");
     }

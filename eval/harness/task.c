@@ -178,6 +178,25 @@ static bool listed(const char *words, const char *word) {
     return false;
 }
 
+/* Only section task, and of it what the kind looks at: anything else would be meant and
+ * not done. */
+static bool check_keys(const cm_eval_task *t, cm_err *err) {
+    int n;
+    const cm_key *k = cm_conf_keys(&n);
+    char name[96];
+    for (int i = 0; i < n; i++) {
+        const char *full = cm_key_name(&k[i], name);
+        if (!cm_conf_given(&t->file, full)) continue;
+        if (strcmp(k[i].section, "task") != 0)
+            return cm_conf_bad(&t->file, err, full, "a task file has section task alone; this "
+                               "belongs on the command line or into --config FILE");
+        if (!listed(t->kind->keys, k[i].name))
+            return cm_conf_bad(&t->file, err, full, "means nothing to kind %s, which has: %s",
+                               t->kind->name, t->kind->keys);
+    }
+    return true;
+}
+
 static bool add_metric(cm_eval_task *t, const char *name, cm_err *err) {
     const cm_metric *m = cm_metric_find(name);
     if (!m || !(listed(t->kind->metrics, name) || listed(t->kind->extra, name)))
@@ -316,6 +335,13 @@ static void all_mistakes(const cm_conf *c, cm_err *err) {
     cm_fail(err, CM_EXIT_USAGE, "%.*s", (int)strlen(all) - 1, all);
 }
 
+void cm_task_name_file(const cm_eval_task *t, cm_err *err) {
+    char text[sizeof err->msg];
+    if (err->code != CM_EXIT_USAGE || strncmp(err->msg, "task.", 5)) return;
+    memcpy(text, err->msg, sizeof text);
+    cm_fail(err, CM_EXIT_USAGE, "%s: error: %s", t->path, text);
+}
+
 /* text NULL: the file at `path`. */
 static bool open_task(cm_eval_task *t, const char *path, const char *text,
                       const cm_eval_conf *eval, cm_err *err) {
@@ -329,9 +355,10 @@ static bool open_task(cm_eval_task *t, const char *path, const char *text,
     bool ok = cm_conf_check(&t->file, err);
     if (!ok) all_mistakes(&t->file, err);
     t->name = *t->c->name ? t->c->name : stem(&t->pool, t->path);
-    ok = ok && pick_kind(t, err) && pick_metrics(t, err) && check_texts(t, err) &&
-         compile_all(t, err);
+    ok = ok && pick_kind(t, err) && check_keys(t, err) && pick_metrics(t, err) &&
+         check_texts(t, err) && compile_all(t, err);
     if (ok) define(t);
+    else cm_task_name_file(t, err);
     t->shots = t->c->shots;
     if (!ok) cm_task_close(t);
     return ok;

@@ -36,14 +36,23 @@ struct cm_task_int {
     int32_t *id;                  /* scratch for tokens */
     int64_t n_id, cap_id;
 };
+/* Keys of task.def that every kind has, that kinds with files of data, with items from rows
+ * and with prompts have; cm_kind.keys is made of these. */
+#define CM_KEYS_ALL "name about version kind metrics primary "
+#define CM_KEYS_DATA "data format where split replace "
+#define CM_KEYS_ROWS CM_KEYS_DATA "id group "
+#define CM_KEYS_PROMPT CM_KEYS_ROWS "prompt delimiter primer shots shot_data shot_pick " \
+    "shot_seed shot_delimiter shot_target "
+/* Put the task file before a sentence about a key that it does not set. */
+void cm_task_name_file(const cm_eval_task *t, cm_err *err);
 bool cm_task_reports(const cm_eval_task *t, const char *metric);
 
 /* ---- rows (items_rows.c) ------------------------------------------------------------- */
 
-/* Rows of the files in `list`, at most `limit` (0: all), appended; hashes of the files go
- * to *data_json unless NULL.  Free each row's object with cJSON_Delete. */
-bool cm_rows_read(cm_eval_task *t, const cm_list *list, int64_t limit, cm_row **row,
-                  int64_t *n, cm_buf *data_json, cm_err *err);
+/* Rows of the files in `list`, appended; hashes of the files go to *data_json unless NULL.
+ * Free each row's object with cJSON_Delete. */
+bool cm_rows_read(cm_eval_task *t, const cm_list *list, cm_row **row, int64_t *n,
+                  cm_buf *data_json, cm_err *err);
 void cm_rows_free(cm_row *row, int64_t n);
 /* The value of "a.b" in a row, or NULL. */
 const cJSON *cm_row_get(const cm_row *r, const char *field);
@@ -78,6 +87,9 @@ bool cm_choices_read(cm_eval_task *t, const cm_row *r, cm_question *q, cm_err *e
 /* The part of `text` that `filter` finds (all of it when NULL), appended to *out. */
 bool cm_filter_answer(const cm_regex *filter, bool last, const char *text, cm_buf *out,
                       bool *found, cm_err *err);
+/* False, CM_EXIT_DATA, for a reference that no answer could be the same as: without a number
+ * for checker numeric, without words for world. */
+bool cm_check_reference(const cm_eval_task *t, const char *want, cm_err *err);
 /* Whether two answers are the same for the task's checker. */
 bool cm_check_answer(const cm_eval_task *t, const char *got, const char *want, bool *same,
                      cm_err *err);

@@ -95,6 +95,7 @@ const cm_kind cm_kind_text = {
     .help = "documents: bits per byte, perplexity per token, word and byte",
     .metrics = "bits_per_byte ppl_token ppl_word ppl_byte",
     .primary = "bits_per_byte",
+    .keys = CM_KEYS_ALL CM_KEYS_ROWS "text empty_words",
     .in_order = true,
     .row = row_text,
     .score = score_text,

@@ -56,6 +56,40 @@ void cm_item_json(const cm_item *it, cm_buf *out) {
 
 /* ---- JSON in ------------------------------------------------------------------------------- */
 
+static int by_key(const void *a, const void *b) {
+    return strcmp((*(const cJSON *const *)a)->string, (*(const cJSON *const *)b)->string);
+}
+
+/* A key that an object, or one inside it, has twice; or NULL. */
+static const char *key_twice(const cJSON *v) {
+    const char *twice = NULL;
+    const cJSON *e;
+    if (cJSON_IsObject(v) && v->child && v->child->next) {
+        int n = cJSON_GetArraySize(v), k = 0;
+        const cJSON **all = malloc((size_t)n * sizeof *all);
+        CM_ASSERT(all, "out of memory: %d members", n);
+        cJSON_ArrayForEach(e, v) all[k++] = e;
+        qsort(all, (size_t)n, sizeof *all, by_key);
+        for (k = 1; k < n && !twice; k++)
+            if (!strcmp(all[k]->string, all[k - 1]->string)) twice = all[k]->string;
+        free(all);
+    }
+    if (cJSON_IsObject(v) || cJSON_IsArray(v))
+        for (e = v->child; e && !twice; e = e->next) twice = key_twice(e);
+    return twice;
+}
+
+bool cm_json_strict(const cJSON *v, const char *s, size_t n, cm_err *err) {
+    for (const char *p = s; (p = memchr(p, '\\', n - (size_t)(p - s))); p += 2) {
+        if (n - (size_t)(p - s) < 2) break;
+        if (n - (size_t)(p - s) >= 6 && !memcmp(p + 1, "u0000", 5))
+            return cm_fail(err, CM_EXIT_DATA, "\\u0000 at byte %zu: a character that no text "
+                           "holds", (size_t)(p - s));
+    }
+    const char *twice = key_twice(v);
+    return !twice || cm_fail(err, CM_EXIT_DATA, "key '%.100s' twice in one object", twice);
+}
+
 cJSON *cm_json_parse(const char *s, size_t n, cm_err *err) {
     size_t bad = 0;
     if (!cm_utf8_valid(s, n, &bad)) {
@@ -71,8 +105,8 @@ cJSON *cm_json_parse(const char *s, size_t n, cm_err *err) {
         return NULL;
     }
     while (at < n && strchr(" \t\r\n", s[at]) && s[at]) at++;
-    if (at == n) return v;
-    cm_fail(err, CM_EXIT_DATA, "more text after the JSON, at byte %zu", at);
+    if (at == n && cm_json_strict(v, s, n, err)) return v;
+    if (at < n) cm_fail(err, CM_EXIT_DATA, "more text after the JSON, at byte %zu", at);
     cJSON_Delete(v);
     return NULL;
 }

@@ -74,6 +74,11 @@ typedef struct cm_item {
 void cm_item_hash(const char *const *part, int n, char hash[17]);
 void cm_item_json(const cm_item *it, cm_buf *out); /* one line, without its newline */
 
+struct cJSON;
+/* What cJSON lets pass and changes: a key twice in an object, the escape \u0000, behind which
+ * a text would be cut.  s[n]: the text that v was parsed from. */
+bool cm_json_strict(const struct cJSON *v, const char *s, size_t n, cm_err *err);
+
 /* ---- writing ---------------------------------------------------------------------- */
 
 /* What is known of an item before it is scored; strings are the caller's. */

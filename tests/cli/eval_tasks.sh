@@ -33,7 +33,7 @@ same "a task alone or in company" "$(zstd -dcq "$tmp/o/items.jsonl.zst" | sort |
     "$(grep -E '"task":"(stories|cloze|choice)"' "$tmp/items.jsonl" | sort | sha256sum)"
 $E --tasks "$T/choice.yaml" --json --out "$tmp/j" >"$tmp/j.json"
 check "--json is results.json" cmp "$tmp/j.json" "$tmp/j/results.json"
-expect_out "the world's own tasks" "world_choice +acc .*groups.*world_pairs +acc .*world_generate +exact_match" \
+expect_out "the world's own tasks" "world_choice +acc .*world_pairs +acc .*world_generate +exact_match" \
     $E --tasks world_choice,world_pairs,world_generate eval.data="$tmp" eval.limit=12 --out "$tmp/w"
 expect_out "tasks of the project by name" "blimp +pairs +acc .*gsm8k +generate" $E --list-tasks
 expect_out "the same list" "hellaswag +choice" $E --tasks list
@@ -138,6 +138,14 @@ refuse "broken YAML" 2 "x.yaml:8:1: error: not valid YAML" '  stop: [a\n' "$good
 refuse "an unknown key" 2 "x.yaml:7:3: error: unknown key 'task.shot'; did you mean 'task.shots'" '  shot: 1\n' "$good"
 refuse "a bad type" 2 "x.yaml:7:10: error: task.shots = two" '  shots: two\n' "$good"
 refuse "two mistakes, both told" 2 "x.yaml:7:3: error.*x.yaml:8:10: error" '  shot: 1\n  shots: two\n' "$good"
+refuse "another section" 2 "x.yaml:8:10: error: eval.limit: a task file has section task alone" 'eval:\n  limit: 3\n' "$good"
+refuse "a key of the top level" 2 "x.yaml:7:10: error: threads: a task file has section task alone" 'threads: 2\n' "$good"
+refuse "a key that the kind does not have" 2 "x.yaml:7:9: error: task.stop: means nothing to kind choice, which has: .*gold" '  stop: [a]\n' "$good"
+echo 'kind: choice' >"$tmp/flat.yaml"
+expect "keys without their section" 2 "flat.yaml:1:1: error: unknown key 'kind'; did you mean 'task.kind'" $E --tasks "$tmp/flat.yaml"
+: >"$tmp/void.yaml"
+expect "an empty task file" 2 "void.yaml: error: task.data: kind choice wants files" $E --tasks "$tmp/void.yaml"
+refuse "a key of the task in a row's error" 4 "x.jsonl:1: no field 'g' that says which choice is right .task .*/x.yaml" '' '{"q":"x","c":["a","b"]}\n'
 refuse "empty data" 4 "no items in x.jsonl" '' ''
 refuse "no answer" 4 "x.jsonl:2: no field 'g'" '' "$good"'{"q":"x","c":["a","b"]}\n'
 refuse "no choices" 4 "x.jsonl:1: no field 'c'" '' '{"q":"x","g":0}\n'
@@ -145,7 +153,14 @@ refuse "the right choice is none of them" 4 "x.jsonl:1: the right choice is '7'"
 refuse "an id twice" 4 "x.jsonl:2: id 'i0' was used before .*x.jsonl:1" '  id: "i{g}"\n' "$good$good"
 refuse "broken JSON" 4 "x.jsonl:2:1: not valid JSON" '' "$good"'oops\n'
 absent "nothing was written" "$tmp/x.out"
+printf 'task:\n  kind: pairs\n  data: [s.tsv]\n  group: "{p}"\n  choices: ["{a}", "{b}"]\n' >"$tmp/s.yaml"
+{ printf 'p\ta\tb\n'; for p in one two three; do for i in 1 2 3 4; do printf '%s\tgood %s\tbad %s\n' $p $i $i; done; done; } >"$tmp/s.tsv"
+expect_out "eval.limit takes some of every paradigm" "s +acc .* 6  primary  3 groups" $E --tasks "$tmp/s.yaml" --out "$tmp/s" eval.limit=6
+same "evenly" "$(zstd -dcq "$tmp/s/items.jsonl.zst" | sed 's/.*"id":"\([0-9]*\)".*/\1/' | tr '\n' ' ')" "0 2 4 6 8 10 "
+sed -i 's/{p}/all/' "$tmp/s.yaml"
+expect_out "one group: no error, and why" "s +acc +[0-9.]+ +12  primary  no stderr: all items are in one group" $E --tasks "$tmp/s.yaml" --out "$tmp/s1"
 task '' "$good"
+expect_out "one item: no error, and why" "x +acc +[0-9.]+ +1  primary  no stderr: one item" $E --tasks "$tmp/x.yaml" --out "$tmp/one"
 expect "a file in the way" 2 "x.jsonl: is a file" $E --tasks "$tmp/x.yaml" --out "$tmp/x.jsonl"
 mkdir "$tmp/mine"; echo precious >"$tmp/mine/notes"
 expect "a folder of other things" 2 "mine: holds something that is no evaluation" $E --tasks "$tmp/x.yaml" --out "$tmp/mine"

@@ -303,7 +303,9 @@ TEST(examples_never_hold_the_item) {
     settings.limit = 7;   /* what is asked of an item does not depend on the others */
     must(&u, CHOICE "  shots: 4\n");
     CHECK(u.n == 7);
-    for (int i = 0; i < 7; i++) CHECK(!strcmp(t.q[i].hash, u.q[i].hash));
+    for (int i = 0; i < 7; i++) /* spread evenly over the 40 */
+        CHECKF(!strcmp(t.q[i * 40 / 7].id, u.q[i].id) &&
+               !strcmp(t.q[i * 40 / 7].hash, u.q[i].hash), "%s", u.q[i].id);
     cm_task_close(&u);
     settings.limit = 0;
     must(&u, CHOICE "  shots: 4\n  shot_seed: 5\n");
@@ -389,11 +391,20 @@ TEST(filters_and_checkers) {
     judged(&t, 0, "underneath the bed", "exact_match", 0);
     judged(&t, 0, "", "answered", 0);
     cm_task_close(&t);
+    cm_err why;
+    CHECK(!make(&t, GEN "  checker: numeric\n", &why));
+    CHECKF(why.code == CM_EXIT_DATA && strstr(why.msg, "g.jsonl:1: the reference 'Under the bed' "
+           "is no number"), "%s", why.msg);
+    put("g.jsonl", "{\"q\":\"x\",\"a\":\"the...\"}\n");
+    CHECK(!make(&t, GEN "  checker: world\n", &why));
+    CHECKF(why.code == CM_EXIT_DATA && strstr(why.msg, "has no word"), "%s", why.msg);
+    put("g.jsonl", "{\"q\":\"x\",\"a\":\"3\"}\n{\"q\":\"y\",\"a\":\"1,200.0\"}\n");
     must(&t, GEN "  checker: numeric\n");
     judged(&t, 1, " $1200 ", "exact_match", 1);
     judged(&t, 1, "1200.5", "exact_match", 0);
     judged(&t, 1, "many", "exact_match", 0);
     cm_task_close(&t);
+    put("g.jsonl", "{\"q\":\"x\",\"a\":\"Under the bed\"}\n");
     must(&t, GEN "  ignore_case: true\n  ignore_punctuation: true\n");
     judged(&t, 0, "UNDER THE BED!", "exact_match", 1);
     judged(&t, 0, "under bed", "exact_match", 0);
@@ -442,8 +453,8 @@ TEST(mistakes_have_a_place) {
         { "", "task:\n  shots: many\n", "t.yaml:2:10: error: task.shots = many is not", 2 },
         { "", "task:\n  kind: [choice\n", "t.yaml:3:1: error: not valid YAML", 2 },
         { "", "task:\n  prompt: \"{a\"\n", "t.yaml:2:11: error: task.prompt: a brace", 2 },
-        { "", "task:\n  filter: \"(\"\n",
-          "t.yaml:2:11: error: task.filter: '(': not a regular", 2 },
+        { "", "task:\n  kind: generate\n  filter: \"(\"\n",
+          "t.yaml:3:11: error: task.filter: '(': not a regular", 2 },
         { "", "task:\n  replace: [\"a\"]\n", "task.replace: 1 texts", 2 },
         { "", "task:\n  kind: cloze\n  metrics: [acc]\n", "'acc' is no metric of kind cloze", 2 },
         { "", "task:\n  primary: greedy\n", "primary metric 'greedy' is not among", 2 },
@@ -474,10 +485,31 @@ TEST(mistakes_have_a_place) {
           "c.jsonl:2: found 1 fields, wanted 2", 4 },
         { "a\n\"1\n", "task:\n  kind: text\n  data: [c.jsonl]\n  format: csv\n",
           "c.jsonl:2: a quoted field", 4 },
+        { "", "task:\n  kind: choice\n  stop: [a]\n",
+          "t.yaml:3:9: error: task.stop: means nothing to kind choice", 2 },
+        { "", "task:\n  kind: mqar\n  prompt: a\n",
+          "t.yaml:3:11: error: task.prompt: means nothing to kind mqar", 2 },
+        { "", "seed: 1\ntask:\n  kind: mqar\n",
+          "t.yaml:1:7: error: seed: a task file has section task alone", 2 },
+        { "", "task:\n  kind: cloze\n", "t.yaml: error: task.data: kind cloze wants files", 2 },
+        /* What readers of JSON and tables pass without a word and change. */
+#define TEXT "task:\n  kind: text\n  data: [c.jsonl]\n"
+        { "{\"text\":\"a\"}\n{\"text\":\"\\\\\\u0000b\"}\n", TEXT, "c.jsonl:2: \\u0000 at", 4 },
+        { "[{\"text\":\"a\"},\n{\"text\":\"a\\u0000b\"}]", TEXT "  format: json\n",
+          "c.jsonl:2: \\u0000 at", 4 },
+        { "{\"text\":\"a\",\"n\":1,\"text\":\"b\"}\n", TEXT, "c.jsonl:1: key 'text' twice", 4 },
+        { "[{\"text\":\"a\",\"o\":[{\"x\":1,\"x\":2}]}]", TEXT "  format: json\n",
+          "c.jsonl:1: key 'x' twice", 4 },
+        { "text,n,text\na,1,b\n", TEXT "  format: csv\n", "two columns 'text' (1 and 3)", 4 },
         { "[{\"text\":\"x\"},\n{oops}]", "task:\n  kind: text\n  data: [c.jsonl]\n  format: json\n",
           "c.jsonl:2: not valid JSON", 4 },
     };
     open_model(true, 1000);
+    cm_eval_task fine; /* a backslash and letters */
+    put("c.jsonl", "{\"text\":\"\\\\u0000\"}\n");
+    must(&fine, TEXT);
+    CHECKF(!strcmp(fine.q[0].prompt, "\\u0000"), "%s", fine.q[0].prompt);
+    cm_task_close(&fine);
     for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
         cm_eval_task t;
         cm_err err = { 0 };
