@@ -148,6 +148,11 @@ static bool deliver(const job *j, cm_buf *b, cm_err *err) {
     return !out || cm_write_file(out, b->s, b->n, err);
 }
 
+/* Four decimals; of what has more than nine digits before them, six digits. */
+static void print_value(const char *label, double v) {
+    printf(fabs(v) < 1e9 ? "%s%.4f" : "%s%.6g", label, v);
+}
+
 static bool report_documents(const job *j, cm_err *err) {
     const cm_ppl *p = &j->p;
     if (!p->tokens)
@@ -165,13 +170,16 @@ static bool report_documents(const job *j, cm_err *err) {
     cm_json_f64(&b, "bits_per_byte_stderr", se);
     cm_json_f64(&b, "token_perplexity", cm_ppl_token(p));
     cm_json_f64(&b, "word_perplexity", cm_ppl_word(p));
-    if (!j->app->json)
-        printf("documents %lld   tokens %lld   words %lld   bytes %lld\n"
-               "bits per byte     %.4f +/- %.4f\n"
-               "word perplexity   %.4f\n"
-               "token perplexity  %.4f\n",
-               (long long)p->docs, (long long)p->tokens, (long long)p->words,
-               (long long)p->bytes, bpb, se, cm_ppl_word(p), cm_ppl_token(p));
+    if (!j->app->json) {
+        printf("documents %lld   tokens %lld   words %lld   bytes %lld\n", (long long)p->docs,
+               (long long)p->tokens, (long long)p->words, (long long)p->bytes);
+        print_value("bits per byte     ", bpb);
+        if (isfinite(se)) printf(" +/- %.4f", se);
+        else printf("   (no stderr: one document)");
+        print_value("\nword perplexity   ", cm_ppl_word(p));
+        print_value("\ntoken perplexity  ", cm_ppl_token(p));
+        printf("\n");
+    }
     bool ok = deliver(j, &b, err);
     cm_buf_free(&b);
     return ok;

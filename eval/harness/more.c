@@ -312,6 +312,14 @@ typedef struct {
     double coverage, worst;
 } gathered;
 
+/* Groups are slices too where there are few, each of several items: paradigms, subjects. */
+enum { MOST_GROUPS = 200 };
+static bool groups_are_slices(const cm_task_result *t) {
+    bool all = t->n_clusters > 1 && t->n_clusters <= MOST_GROUPS && t->n >= 2 * t->n_clusters;
+    for (int64_t i = 0; all && i < t->n; i++) all = t->group[i] != NULL;
+    return all;
+}
+
 static void gather(gathered *g, const cm_task_result *t, int64_t i, const cJSON *d) {
     const cJSON *name = cJSON_GetObjectItemCaseSensitive(d, "slice");
     const cJSON *in = cJSON_GetObjectItemCaseSensitive(d, "slices"), *v;
@@ -339,6 +347,8 @@ void cm_results_derived(void *ctx, const cm_task_result *t, cm_buf *members) {
         gather(&g, t, i, d);
         cJSON_Delete(d);
     }
+    if (!g.whole.n && !g.parts.n && groups_are_slices(t))
+        for (int64_t i = 0; i < t->n; i++) add_item(slice_of(&g.whole, t->group[i]), t, i);
     slices_json(members, &g.whole, &g.parts);
     calibration_json(members, t);
     if (g.human.n) slice_json(members, "human", &g.human);

@@ -354,9 +354,12 @@ static void more(void *ctx, const cm_task_result *t, cm_buf *members) {
         cm_interval v = interval(t, c);
         int64_t n = 0;
         for (int64_t k = 0; k < t->n; k++) n += c->v[k].den > 0;
-        cm_buf_addf(m->table, "%-18s %8.4f   [%.4f, %.4f]   %8lld\n", c->metric->name, c->value,
-                    v.lo, v.hi, (long long)n);
-        if (!isfinite(v.lo) || !isfinite(v.hi)) continue;
+        bool known = isfinite(v.lo) && isfinite(v.hi);
+        char range[48] = "-"; /* of one question or one group */
+        if (known) snprintf(range, sizeof range, "[%.4f, %.4f]", v.lo, v.hi);
+        cm_buf_addf(m->table, "%-18s %8.4f   %-16s   %8lld\n", c->metric->name, c->value, range,
+                    (long long)n);
+        if (!known) continue;
         cm_json_open(members, c->metric->name, '{');
         cm_json_f64(members, "lo", v.lo);
         cm_json_f64(members, "hi", v.hi);

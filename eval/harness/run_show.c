@@ -68,11 +68,66 @@ static void show_task(const cm_task_result *t, cm_buf *out) {
     }
 }
 
+static double number(const cJSON *o, const char *key) {
+    const cJSON *v = cJSON_GetObjectItemCaseSensitive(o, key);
+    return cJSON_IsNumber(v) ? v->valuedouble : NAN;
+}
+
+static const cJSON *member(const cJSON *o, const char *key) {
+    return cJSON_GetObjectItemCaseSensitive(o, key);
+}
+
+/* The slices in which the primary metric is worst. */
+static void show_worst(const cm_task_result *t, const cJSON *slices, cm_buf *out) {
+    enum { SHOWN = 3 };
+    const cm_metric *m = cm_metric_find(t->primary);
+    const cJSON *worst[SHOWN + 1] = { NULL }, *s;
+    int n = 0, all = 0;
+    cJSON_ArrayForEach(s, slices) {
+        double v = number(s, t->primary);
+        if (!isfinite(v)) continue;
+        all++;
+        int k = n < SHOWN ? n++ : SHOWN;
+        for (; k > 0; k--) {
+            double w = number(worst[k - 1], t->primary);
+            if (m->higher ? w <= v : w >= v) break;
+            worst[k] = worst[k - 1];
+        }
+        worst[k] = s;
+    }
+    if (all < 2) return;
+    cm_buf_addf(out, "%-24s worst %s of %d slices (all in results.json):", "", t->primary, all);
+    for (int i = 0; i < n; i++)
+        cm_buf_addf(out, "%s %s %.4g", i ? "," : "", worst[i]->string,
+                    number(worst[i], t->primary));
+    cm_buf_addf(out, "\n");
+}
+
+static void show_contamination(const cm_task_result *t, const cJSON *c, cm_buf *out) {
+    if (!c) return;
+    const cJSON *clean = member(c, "clean"), *dirty = member(c, "contaminated");
+    double k = number(dirty, "n"), n = number(clean, "n"), d = number(c, "difference");
+    cm_buf_addf(out, "%-24s contaminated %.0f items, clean %.0f, too short to tell %.0f", "", k, n,
+                (double)t->n - k - n);
+    if (isfinite(d))
+        cm_buf_addf(out, "; %s %.4g there, %.4g clean, difference %+.4g", t->primary,
+                    number(dirty, t->primary), number(clean, t->primary), d);
+    if (isfinite(number(c, "difference_lo")))
+        cm_buf_addf(out, " [%+.4g, %+.4g]", number(c, "difference_lo"),
+                    number(c, "difference_hi"));
+    cm_buf_addf(out, "\n");
+}
+
 bool cm_eval_table(const char *dir, cm_buf *out, cm_err *err) {
     cm_result r;
     if (!cm_result_read(&r, dir, false, err)) return false;
     cm_buf_addf(out, "%-24s %-16s %12s     %-10s%8s\n", "task", "metric", "value", "stderr", "n");
-    for (int i = 0; i < r.n_tasks; i++) show_task(&r.task[i], out);
+    for (int i = 0; i < r.n_tasks; i++) {
+        const cJSON *task = cJSON_GetArrayItem(member(r.root, "tasks"), i);
+        show_task(&r.task[i], out);
+        show_worst(&r.task[i], member(task, "slices"), out);
+        show_contamination(&r.task[i], member(task, "contamination"), out);
+    }
     cm_result_free(&r);
     return true;
 }

@@ -8,6 +8,8 @@ E="$BIN/eval --threads 1 --quiet"
 
 expect_out "shards" "bits per byte +[0-9.]+ \+/-" $E --model "$M" --shards "$tmp/data"
 expect_out "text" "word perplexity +[0-9.]+" $E --model "$M" --text "$tmp/text.txt"
+head -1 "$tmp/text.jsonl" >"$tmp/one.jsonl"
+expect_out "one document" "bits per byte +[0-9.]+ +.no stderr: one document." $E --model "$M" --text "$tmp/one.jsonl"
 expect_out "JSON lines" "documents 20 " $E --model "$M" --text "$tmp/text.jsonl"
 expect_out "eval.limit" "documents 3 " $E --model "$M" --text "$tmp/text.jsonl" eval.limit=3
 expect_out "llama-perplexity's mode" "\[1\][0-9.]+,.*Final estimate: PPL = " $E --model "$M" \

@@ -82,7 +82,7 @@ sed -n 1p "$tmp/corpus.jsonl" >"$tmp/first.jsonl"
 cat >"$tmp/first.yaml" <<END
 task: {kind: text, data: [$tmp/corpus.jsonl]}
 END
-check "contamination by shards" $E --model "$M" --tasks "$tmp/first.yaml" eval.limit=40 \
+expect_out "contamination by shards" "contaminated [0-9]+ items, clean [0-9]+, too short to tell [0-9]+" $E --model "$M" --tasks "$tmp/first.yaml" eval.limit=40 \
     --contamination "$tmp/data" --out "$tmp/shards"
 same "training stories are found whole" \
     "$(items "$tmp/shards" | grep -c '"coverage":1,.*"token_coverage":1}')" \
@@ -128,6 +128,8 @@ expect "and passes the better one" 0 "" $BIN/regress --quiet "$tmp/worse" "$tmp/
 expect "retrieval without a folder" 2 "--out" $E --retrieval "$tmp/rag.jsonl"
 expect "a result that is there" 2 "finished" $E --retrieval "$tmp/rag.jsonl" --out "$tmp/rag"
 check "--if-done=redo" $E --retrieval "$tmp/rag.jsonl" --out "$tmp/rag" --if-done redo
+head -1 "$tmp/rag.jsonl" >"$tmp/rag1.jsonl"
+expect_out "one question has no interval" "mrr +1.0000 +- +1" $E --retrieval "$tmp/rag1.jsonl" --out "$tmp/rag1"
 expect_out "--if-done=skip shows it" "mrr +0.7500 .*rag" $E --retrieval "$tmp/rag.jsonl" --out "$tmp/rag" --if-done skip
 expect "but not with another k" 2 "or with other settings" $E --retrieval "$tmp/rag.jsonl" --out "$tmp/rag" --if-done skip eval.retrieval_k=3
 expect "or of another file" 2 "of another file" $E --retrieval "$tmp/good.jsonl" --out "$tmp/rag" --if-done skip
