@@ -90,6 +90,22 @@ static double stored(const cJSON *metric, const char *key) {
     return cJSON_IsNumber(v) ? v->valuedouble : NAN;
 }
 
+/* The flat map's copy of a metric, where it is there, is the task's. */
+static bool check_flat(const cJSON *root, const cm_task_result *t, cm_err *err) {
+    const cJSON *flat = cJSON_GetObjectItemCaseSensitive(root, "metrics");
+    bool ok = true;
+    for (int i = 0; ok && i < t->n_columns; i++) {
+        const cm_column *c = &t->column[i];
+        char *key = cm_strf("eval/%s/%s", t->name, c->metric->name);
+        double v = stored(flat, key);
+        if (isfinite(v) && !near(v, c->value))
+            ok = cm_fail(err, CM_EXIT_DATA, "task '%s': results.json says %s = %.10g, but the "
+                         "items give %.10g", t->name, key, v, c->value);
+        free(key);
+    }
+    return ok;
+}
+
 /* What results.json says of the metrics must be what the items give; then it is kept. */
 static bool check_metrics(cm_task_result *t, const cJSON *task, cm_err *err) {
     const cJSON *metrics = cJSON_GetObjectItemCaseSensitive(task, "metrics"), *m;
@@ -105,6 +121,9 @@ static bool check_metrics(cm_task_result *t, const cJSON *task, cm_err *err) {
         cm_column *c = &t->column[i];
         m = cJSON_GetObjectItemCaseSensitive(metrics, c->metric->name);
         double value = stored(m, "value"), se = stored(m, "stderr");
+        if (!m)
+            return cm_fail(err, CM_EXIT_DATA, "task '%s': the items have scores for %s, but "
+                           "results.json does not have it", t->name, c->metric->name);
         if (!near(value, c->value) || !near(se, c->stderr_))
             return cm_fail(err, CM_EXIT_DATA, "task '%s': results.json says %s = %.10g +/- %.6g, "
                            "but the items give %.10g +/- %.6g", t->name, c->metric->name, value,
@@ -131,7 +150,7 @@ static bool finish_task(cm_result *r, cm_intake *in, int i, cm_err *err) {
         return cm_fail(err, CM_EXIT_DATA, "task '%s': the items hash to %s, but results.json "
                        "says %s", t->name, hash, t->items_hash);
     const cJSON *tasks = cJSON_GetObjectItemCaseSensitive(r->root, "tasks");
-    return check_metrics(t, cJSON_GetArrayItem(tasks, i), err);
+    return check_metrics(t, cJSON_GetArrayItem(tasks, i), err) && check_flat(r->root, t, err);
 }
 
 /* The task of a line; items of one task usually follow each other. */

@@ -157,6 +157,10 @@ printf 'task:\n  kind: pairs\n  data: [s.tsv]\n  group: "{p}"\n  choices: ["{a}"
 { printf 'p\ta\tb\n'; for p in one two three; do for i in 1 2 3 4; do printf '%s\tgood %s\tbad %s\n' $p $i $i; done; done; } >"$tmp/s.tsv"
 expect_out "eval.limit takes some of every paradigm" "s +acc .* 6  primary  3 groups.*worst acc of 3 slices .all in results.json.: (one|two|three) [0-9.]+, " $E --tasks "$tmp/s.yaml" --out "$tmp/s" eval.limit=6
 same "slices by group" "$(grep -o '"slices":{"one":{"acc":[0-9.]*,.*"n":2}' "$tmp/s/results.json" | grep -o '"\(one\|two\|three\)":{' | tr -d '":{\n')" onetwothree
+cp -r "$tmp/s" "$tmp/edit"
+sed -i 's/"eval\/s\/acc":[0-9.]*/"eval\/s\/acc":0.99/' "$tmp/edit/results.json"
+expect "an edited flat metric" 4 "results.json says eval/s/acc = 0.99, but the items give" \
+    $E --tasks "$tmp/s.yaml" --out "$tmp/edit" eval.limit=6 --if-done=skip
 same "evenly" "$(zstd -dcq "$tmp/s/items.jsonl.zst" | sed 's/.*"id":"\([0-9]*\)".*/\1/' | tr '\n' ' ')" "0 2 4 6 8 10 "
 sed -i 's/{p}/all/' "$tmp/s.yaml"
 expect_out "one group: no error, and why" "s +acc +[0-9.]+ +12  primary  no stderr: all items are in one group" $E --tasks "$tmp/s.yaml" --out "$tmp/s1"
