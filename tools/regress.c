@@ -181,8 +181,14 @@ static bool read_sides(job *j, cm_err *err) {
     return ok;
 }
 
+static bool read_measures(cm_measures *m, const char *path, cm_err *err) {
+    if (!cm_exists(path)) return cm_fail(err, CM_EXIT_USAGE, "%s: no such file", path);
+    return cm_measures_read(m, path, err);
+}
+
 /* --perf FILE, once for each side in order. */
 static bool read_perf(job *j, cm_err *err) {
+    int n = 0;
     const char *path;
     j->perf = calloc((size_t)j->n_sides + 1, sizeof *j->perf);
     j->perf_at = calloc((size_t)j->n_sides + 1, sizeof *j->perf_at);
@@ -191,10 +197,13 @@ static bool read_perf(job *j, cm_err *err) {
         if (i >= j->n_sides)
             return cm_fail(err, CM_EXIT_USAGE, "--perf %s: one file for each result, and there are "
                            "%d results", path, j->n_sides);
-        if (!cm_measures_read(&j->perf[i], path, err)) return false;
+        if (!read_measures(&j->perf[i], path, err)) return false;
         j->perf_at[i] = &j->perf[i];
+        n++;
     }
-    return true;
+    return !n || n == j->n_sides ||
+           cm_fail(err, CM_EXIT_USAGE, "--perf: %d files for %d results; give one for each, in "
+                   "their order", n, j->n_sides);
 }
 
 static void job_close(job *j) {
@@ -228,6 +237,12 @@ static bool check_outputs(const cm_app_ctx *ctx, cm_err *err) {
     return true;
 }
 
+/* --dry-run: what would be written is named on stderr. */
+static bool only_said(const cm_app_ctx *ctx, const char *path) {
+    if (ctx->dry_run) cm_log(CM_LOG_INFO, "%s: would be written", path);
+    return ctx->dry_run;
+}
+
 static bool append_summary(const cm_report *r, cm_err *err) {
     const char *path = getenv("GITHUB_STEP_SUMMARY");
     cm_buf b = { 0 };
@@ -244,8 +259,9 @@ static bool deliver(const job *j, const cm_report *r, cm_err *err) {
     const char *path;
     bool ok = true;
     for (int i = 0; ok && (path = cm_app_text_at(j->app, "report", i)); i++)
-        ok = cm_report_write(r, path, err);
-    return ok && (!cm_app_switch(j->app, "github") || append_summary(r, err));
+        ok = only_said(j->app, path) || cm_report_write(r, path, err);
+    if (!ok || !cm_app_switch(j->app, "github")) return ok;
+    return only_said(j->app, getenv("GITHUB_STEP_SUMMARY")) || append_summary(r, err);
 }
 
 static bool print(const job *j, const cm_report *r) {
@@ -274,6 +290,12 @@ static bool conclude(job *j, cm_err *err) {
     return deliver(j, &r, err) && print(j, &r);
 }
 
+static bool single_seeds(const job *j) {
+    for (int i = 0; i < j->n_sides; i++)
+        if (j->side[i].n > 1) return false;
+    return true;
+}
+
 static bool compare(job *j, cm_err *err) {
     cm_app_command(j->app, &j->command);
     if (!check_outputs(j->app, err)) return false;
@@ -289,6 +311,9 @@ static bool compare(job *j, cm_err *err) {
         cm_buf_free(&b);
         return ok;
     }
+    if (ok && cm_app_switch(j->app, "replicates") && single_seeds(j))
+        cm_log(CM_LOG_WARN, "--replicates: one seed a side: the verdict is about these "
+                            "checkpoints, not about recipes");
     if (ok && j->n_sides < 2)
         return cm_fail(err, CM_EXIT_USAGE, "name a baseline and at least one candidate");
     ok = ok && cm_compare(&j->cmp, j->side, j->n_sides, j->perf_at, &j->app->conf.regress, err);
@@ -319,7 +344,7 @@ static bool compare_perf(job *j, cm_err *err) {
         seed[0] = none[0];
         j->side[j->n_sides++] = (cm_side){ .label = a->words.v[i + 1], .n = 1, .seed = seed };
         j->perf_at[i] = &j->perf[i];
-        ok = cm_measures_read(&j->perf[i], a->words.v[i + 1], err);
+        ok = read_measures(&j->perf[i], a->words.v[i + 1], err);
     }
     ok = ok && cm_compare(&j->cmp, j->side, j->n_sides, j->perf_at, &a->conf.regress, err);
     return ok ? conclude(j, err) : refuse(j, err);
@@ -366,14 +391,22 @@ static bool bless(cm_app_ctx *ctx, cm_err *err) {
     if (ok && cm_exists(to) && !replace)
         ok = cm_fail(err, CM_EXIT_USAGE, "%s: a baseline of that name exists; --replace takes its "
                      "place", to);
-    ok = ok && put_baseline(r.path, to, replace, err);
-    if (ok && !ctx->quiet) printf("%s is now the baseline %s\n", ctx->words.v[1], to);
+    bool dry = ok && only_said(ctx, to);
+    ok = dry || (ok && put_baseline(r.path, to, replace, err));
+    if (ok && !dry && !ctx->quiet) printf("%s is now the baseline %s\n", ctx->words.v[1], to);
     cm_result_free(&r);
     free(from), free(to);
     return ok;
 }
 
 /* ---- table, plot -------------------------------------------------------------------------- */
+
+/* A path that is a word itself, not what a pattern matched. */
+static bool named(const cm_app_ctx *ctx, const char *path) {
+    for (int i = 1; i < ctx->words.n; i++)
+        if (!strcmp(ctx->words.v[i], path)) return true;
+    return false;
+}
 
 static bool read_runs(cm_app_ctx *ctx, cm_run_log **run, int *n, cm_err *err) {
     paths p = { 0 };
@@ -382,14 +415,24 @@ static bool read_runs(cm_app_ctx *ctx, cm_run_log **run, int *n, cm_err *err) {
         ok = cm_fail(err, CM_EXIT_USAGE, "%s wants folders of runs", ctx->words.v[0]);
     *run = calloc((size_t)p.n + 1, sizeof **run);
     CM_ASSERT(*run, "out of memory: %d runs", p.n);
-    for (*n = 0; ok && *n < p.n; *n += ok) ok = cm_run_log_read(&(*run)[*n], p.v[*n], err);
+    bool some = false;
+    for (int i = 0; ok && i < p.n; i++) some |= cm_is_run(p.v[i]);
+    *n = 0;
+    for (int i = 0; ok && i < p.n; i++) {
+        if (some && !cm_is_run(p.v[i]) && !named(ctx, p.v[i])) {
+            cm_log(CM_LOG_WARN, "%s: not a run: left out", p.v[i]);
+            continue;
+        }
+        ok = cm_run_log_read(&(*run)[*n], p.v[i], err);
+        *n += ok;
+    }
     free_paths(&p);
     return ok;
 }
 
 static bool to_file_or_stdout(const cm_app_ctx *ctx, const cm_buf *b, cm_err *err) {
     const char *out = cm_app_text(ctx, "out");
-    if (out) return cm_write_file(out, b->s, b->n, err);
+    if (out) return only_said(ctx, out) || cm_write_file(out, b->s, b->n, err);
     fwrite(b->s, 1, b->n, stdout);
     return true;
 }

@@ -1,6 +1,7 @@
 /* compare.c -- every candidate against the baseline, and the verdict over all of it. */
 #include "compare/compare_int.h"
 
+#include <cjson/cJSON.h>
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
@@ -115,20 +116,34 @@ static bool compare_task(job *j, int task, bool same_tokens, cm_err *err) {
     return ok;
 }
 
-static void compare_perf(job *j) {
-    if (!j->perf_a || !j->perf_b) return;
-    j->p->perf = cm_keep(j->out->mem, (size_t)j->perf_a->n * sizeof *j->p->perf);
-    for (int i = 0; i < j->perf_a->n; i++)
-        for (int k = 0; k < j->perf_b->n; k++)
-            if (!strcmp(j->perf_a->m[i].name, j->perf_b->m[k].name))
-                cm_perf_test(&j->p->perf[j->p->n_perf++], &j->perf_a->m[i], &j->perf_b->m[k],
-                             j->rule);
+static const cm_measure *measured(const cm_measures *m, const char *name) {
+    for (int i = 0; m && i < m->n; i++)
+        if (!strcmp(m->m[i].name, name)) return &m->m[i];
+    return NULL;
 }
 
-static bool measured(const cm_measures *m, const char *name) {
-    for (int i = 0; m && i < m->n; i++)
-        if (!strcmp(m->m[i].name, name)) return true;
-    return false;
+static bool perf_gates(const cm_regress_conf *c, const char *name) {
+    return cm_rule_gates(c, "perf", name, true);
+}
+
+/* What gates must have been measured on both sides, and with one idea of better. */
+static bool compare_perf(job *j, cm_err *err) {
+    if (!j->perf_a || !j->perf_b) return true;
+    const char *pa = j->perf_a->path, *pb = j->perf_b->path;
+    j->p->perf = cm_keep(j->out->mem, (size_t)j->perf_a->n * sizeof *j->p->perf);
+    for (int i = 0; i < j->perf_a->n; i++) {
+        const cm_measure *a = &j->perf_a->m[i], *b = measured(j->perf_b, a->name);
+        if (!b && perf_gates(j->rule, a->name))
+            return cm_fail(err, CM_EXIT_DATA, "%s and %s cannot be compared: the second lacks '%s'",
+                           pa, pb, a->name);
+        if (!b) continue;
+        if (a->higher != b->higher)
+            return cm_fail(err, CM_EXIT_DATA, "%s and %s cannot be compared: '%s' is better %s in "
+                           "the first and %s in the second", pa, pb, a->name,
+                           a->higher ? "higher" : "lower", b->higher ? "higher" : "lower");
+        cm_perf_test(&j->p->perf[j->p->n_perf++], a, b, j->rule);
+    }
+    return true;
 }
 
 /* What only the baseline has: said with the first candidate where no candidate has it. */
@@ -144,12 +159,43 @@ static void perf_notes(job *j) {
     }
 }
 
+static const char *model_of(const cm_result *r) {
+    const cJSON *m = cJSON_GetObjectItemCaseSensitive(r->root, "model");
+    return cJSON_GetStringValue(cJSON_GetObjectItemCaseSensitive(m, "sha256"));
+}
+
+/* Some model of a side stands there twice. */
+static bool copied(const cm_side *s) {
+    for (int i = 0; i < s->n; i++)
+        for (int k = 0; k < i; k++) {
+            const char *x = model_of(s->seed[i]), *y = model_of(s->seed[k]);
+            if (x && y && !strcmp(x, y)) return true;
+        }
+    return false;
+}
+
+/* Replicates say something of a recipe only where they are several trainings. */
+static void replicate_notes(job *j) {
+    const cm_side *side[2] = {j->a, j->b};
+    bool seeds = j->a->n + j->b->n > 2;
+    for (int s = 0; s < 2; s++) {
+        if (copied(side[s]))
+            add_note(j, "%s: the same model more than once: copies are no seeds, and the deviation "
+                     "between them says nothing", side[s]->label);
+        if (seeds && side[s]->n == 1)
+            add_note(j, "%s: one seed: its deviation is taken from the other side", side[s]->label);
+    }
+}
+
 static void notes(job *j) {
     const cm_result *x = j->a->seed[0], *y = j->b->seed[0];
     for (int i = 0; i < y->n_tasks; i++)
         if (!cm_result_task(x, y->task[i].name))
             add_note(j, "task '%s' is only in the candidate: not compared", y->task[i].name);
     perf_notes(j);
+    if (j->p->same_model && x->n_tasks)
+        add_note(j, "%s is the same model with the same tokenizer on both sides", j->a->label);
+    replicate_notes(j);
     for (int i = 0; i < j->p->n_metrics; i++)
         if (j->p->metric[i].gates && j->p->metric[i].groups < 20 &&
             j->p->metric[i].groups < j->p->metric[i].n)
@@ -170,7 +216,7 @@ static bool compare_side(job *j, cm_err *err) {
     bool same_tokens = cm_same_tokenizer(j->a, j->b);
     for (int t = 0; t < n_tasks; t++)
         if (!compare_task(j, t, same_tokens, err)) return false;
-    compare_perf(j);
+    if (!compare_perf(j, err)) return false;
     cm_changes_make(j->p, j->a, j->b, j->out->mem);
     notes(j);
     return true;
@@ -190,10 +236,6 @@ static void collect(family *f, double p, double *to) {
     f->to[f->n++] = to;
 }
 
-static bool perf_gates(const cm_regress_conf *c, const cm_perf_cmp *p) {
-    return cm_rule_gates(c, "perf", p->name, true);
-}
-
 static void gather(family *f, cm_comparison *out, const cm_regress_conf *c, bool gating) {
     for (int k = 0; k < out->n; k++) {
         cm_pairing *p = &out->pair[k];
@@ -201,7 +243,7 @@ static void gather(family *f, cm_comparison *out, const cm_regress_conf *c, bool
             if (p->metric[i].verdict != CM_VERDICT_SKIPPED && p->metric[i].gates == gating)
                 collect(f, p->metric[i].p, &p->metric[i].p_holm);
         for (int i = 0; i < p->n_perf; i++)
-            if (perf_gates(c, &p->perf[i]) == gating)
+            if (perf_gates(c, p->perf[i].name) == gating)
                 collect(f, p->perf[i].p, &p->perf[i].p_holm);
     }
 }
@@ -267,16 +309,19 @@ static void decide_pair(cm_pairing *p, const cm_metric_stat *st, const cm_regres
     }
     for (int i = 0; i < p->n_perf; i++) {
         cm_perf_decide(&p->perf[i], c);
-        if (perf_gates(c, &p->perf[i])) count(&t, p->perf[i].verdict, "perf", p->perf[i].name);
+        if (perf_gates(c, p->perf[i].name)) count(&t, p->perf[i].verdict, "perf", p->perf[i].name);
     }
     p->verdict = worst(&t);
     int all = t.n[0] + t.n[1] + t.n[2], hit = t.n[p->verdict];
     if (p->verdict == CM_VERDICT_PASS)
         snprintf(p->reason, sizeof p->reason,
-                 "all %d gating comparisons exclude a loss as large as their margin", all);
+                 c->exact ? "all %d gating comparisons have the same scores on every item"
+                          : "all %d gating comparisons exclude a loss as large as their margin",
+                 all);
     else
         snprintf(p->reason, sizeof p->reason, "%d of %d gating comparisons %s: %.200s", hit, all,
-                 p->verdict == CM_VERDICT_FAIL ? "lost" : "cannot tell", t.names[p->verdict].s);
+                 p->verdict != CM_VERDICT_FAIL ? "cannot tell" : c->exact ? "changed" : "lost",
+                 t.names[p->verdict].s);
     for (int v = 0; v < 4; v++) cm_buf_free(&t.names[v]);
 }
 

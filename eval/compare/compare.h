@@ -168,8 +168,9 @@ typedef struct cm_comparison {
     struct cm_compare_mem *mem;
 } cm_comparison;
 
-/* side[0] is the baseline, n >= 2.  perf: per side, or NULL (any may be NULL; a side's is
- * compared where the baseline has the measurement).  Results without any item in common
+/* side[0] is the baseline, n >= 2.  perf: per side, or NULL (any may be NULL; what the
+ * baseline measured is compared, and a side that lacks what gates or means the other direction
+ * by better is refused).  Results without any item in common
  * with the baseline, other task versions or definitions, missing, extra or changed items,
  * other settings that change numbers: false, CM_EXIT_DATA, and the sentence says what
  * differs, with examples.  Nothing to compare is an error as well, never a PASS.

@@ -83,20 +83,45 @@ static double mde_means(const cm_metric_cmp *m, const cm_metric_stat *st, const 
 
 /* ---- needed size ------------------------------------------------------------------ */
 
-/* Items for PASS with probability `power` where nothing was lost; 0/1 scores.  Tango's
- * statistic has another variance under the margin than without a loss. */
+/* Where nothing changed: so many must show no change for a rate of 1 in 1/d to be excluded. */
+static double need_unchanged(double d, double alpha) { return log(alpha) / log1p(-d); }
+
+/* The mean at which a Poisson count is at most `seen` with probability 1 - level. */
+static double poisson_upper(double seen, double level) {
+    double lo = seen, hi = 2 * seen + 40;
+    for (int i = 0; i < 60; i++) {
+        double mid = (lo + hi) / 2, term = exp(-mid), tail = term;
+        for (int k = 1; k <= (int)seen; k++) tail += term *= mid / k;
+        if (tail > 1 - level) lo = mid;
+        else hi = mid;
+    }
+    return hi;
+}
+
+/* Tango's statistic has another variance under the margin (rate d) than without a loss. */
+static double size_at(double psi, double d, double z0, double z1) {
+    double q = cm_tango_gain_rate(psi / 2, psi / 2, 1, d);
+    double s = z0 * sqrt(2 * q + d * (1 - d)) + z1 * sqrt(psi);
+    return s * s / (d * d);
+}
+
+/* Items for PASS with probability `power` where nothing was lost; 0/1 scores.  The rate of
+ * changes is itself estimated: from many by the distribution of their number's error, which
+ * has no use below some dozens; there its upper bound stands in where that is less. */
 static double need_counts(const cm_metric_cmp *m, const cm_regress_conf *c, double power) {
-    double d = fmin(m->margin, 0.999), n = (double)m->n;
-    double seen = (double)(m->losses + m->gains) + 1, psi = fmin(1, seen / n);
+    enum { FEW = 30 };
+    double d = fmin(m->margin, 0.999), n = (double)m->n, none = need_unchanged(d, c->alpha);
+    double changed = (double)(m->losses + m->gains), seen = changed + 1, psi = fmin(1, seen / n);
+    if (!changed && !c->sequential) return ceil(none);
+    double most = changed < FEW ? fmin(1, poisson_upper(changed, power) / n) : 1;
     double z0 = cm_norm_quantile(1 - c->alpha), z1 = cm_norm_quantile(power), need = n;
     for (int i = 0; i < 30; i++) {
         if (c->sequential) z0 = cm_e_mean_z(1 / c->alpha, need, cm_e_rho2(PLAN_SEQ, c->alpha));
-        double q = cm_tango_gain_rate(psi / 2, psi / 2, 1, d);
         double wide = cm_plan_distance(z0, power, 2 * seen, 1e9) / (z0 + z1);
-        double s = z0 * sqrt(2 * q + d * (1 - d)) + z1 * sqrt(psi);
-        need = wide * wide * s * s / (d * d);
+        need = wide * wide * size_at(psi, d, z0, z1);
+        if (changed < FEW) need = fmin(need, size_at(most, d, z0, z1));
     }
-    return ceil(fmax(need, log(c->alpha) / log1p(-d)));
+    return ceil(fmax(need, none));
 }
 
 static double need_means(const cm_metric_cmp *m, const cm_metric_stat *st, const cm_regress_conf *c,
@@ -112,7 +137,7 @@ static double need_means(const cm_metric_cmp *m, const cm_metric_stat *st, const
     }
     double groups = (double)m->groups * scale;
     if (st->sparse)
-        groups = fmax(groups, log(c->alpha) / log1p(-fmin(margin / st->scale, 0.999)));
+        groups = fmax(groups, need_unchanged(fmin(margin / st->scale, 0.999), c->alpha));
     return ceil(groups * (double)m->n / (double)m->groups);
 }
 
@@ -170,15 +195,19 @@ static const char *margin_of(const cm_metric_cmp *m, char buf[128]) {
 }
 
 /* What would turn INCONCLUSIVE into PASS. */
-static void remedy(const cm_metric_cmp *m, char text[96]) {
+static void remedy(const cm_metric_cmp *m, const cm_metric_stat *st, char text[96]) {
     char t[32];
     if (m->margin <= 0)
         snprintf(text, 96, "with a margin of 0 only a significant gain passes");
     else if (!isfinite(m->n_needed) && isfinite(m->seeds_needed))
         snprintf(text, 96, "%s seeds a side would do", cm_show_count(m->seeds_needed, t));
+    else if (!isfinite(m->n_needed) && st->route == CM_BY_SEEDS)
+        snprintf(text, 96, "it takes more seeds and more items");
     else
-        snprintf(text, 96, isfinite(m->n_needed) ? "%s items would do if nothing was lost"
-                                                 : "%s of items would do",
+        snprintf(text, 96, !isfinite(m->n_needed) ? "%s of items would do"
+                           : st->nonzero || m->losses + m->gains
+                               ? "%s items would do if nothing was lost"
+                               : "%s items would do if none of them changed",
                  cm_show_count(m->n_needed, t));
 }
 
@@ -203,7 +232,7 @@ static void explain(cm_metric_cmp *m, const cm_metric_stat *st, const cm_regress
         snprintf(m->reason, cap, "a loss of %s (%s after Holm), perhaps up to %s; the margin is %s",
                  loss, p, at_most, margin);
     else {
-        remedy(m, text);
+        remedy(m, st, text);
         snprintf(m->reason, cap, "no significant loss, but up to %s is not excluded; the margin "
                  "is %s; %s", isinf(m->bound) ? "any" : at_most, margin, text);
     }

@@ -182,6 +182,9 @@ static bool pair_result(const cm_result *ra, const cm_task_result *t, const cm_r
     if (strcmp(u->definition, t->definition))
         return apart(ra, rb, err, "task '%s' has another definition (%s, was %s)", t->name,
                      u->definition, t->definition);
+    if (strcmp(u->primary, t->primary))
+        return apart(ra, rb, err, "task '%s' was judged by %s and is by %s", t->name, t->primary,
+                     u->primary);
     *out = u;
     locate(t, u, at);
     return compare_items(t, ra, u, rb, at, err);

@@ -150,6 +150,8 @@ static void by_counts(work *k) {
         m->p = fmin(1, 1 / m->e_loss);
         m->p_margin = fmin(1, 1 / m->e_margin);
         m->bound = -bet_upper(b, c, n, 1 / alpha);
+        set_interval(k, -bet_upper(b, c, n, 2 / alpha), bet_upper(c, b, n, 2 / alpha),
+                     "e-values, at any time");
     } else {
         m->p_margin = cm_tango_p(b, c, n, most);
         m->bound = -cm_tango_upper(b, c, n, alpha);
@@ -173,6 +175,14 @@ static double scale_of(const work *k) {
     return k->metric->kind == CM_METRIC_EXP ? range * k->m->base : range;
 }
 
+/* The interval reaches as far as each bound alone: an end of it never excludes what the bound
+ * that decides does not. */
+static void widen(work *k, double lo, double hi) {
+    cm_metric_cmp *m = k->m;
+    double was_lo = k->sign > 0 ? m->lo : -m->hi, was_hi = k->sign > 0 ? m->hi : -m->lo;
+    set_interval(k, fmin(was_lo, lo), fmax(was_hi, hi), m->interval);
+}
+
 /* Few changed clusters say little about their variance: the loss is then also bounded
  * through their number, each counting as much as the largest. */
 static void sparse_bound(work *k) {
@@ -182,16 +192,21 @@ static void sparse_bound(work *k) {
     if (!st->sparse) return;
     st->scale = scale_of(k);
     double theta = fmin(m->margin / st->scale, 0.999);
-    double upper, p;
+    double upper, p, a = k->rule->alpha, most_lost, most_gained;
     if (k->rule->sequential) {
         double e = cm_e_bet(st->lost, st->gained, k->s.G, theta);
         m->e_margin = fmin(m->e_margin, e);
         p = fmin(1, 1 / e);
-        upper = bet_upper(st->lost, st->gained, k->s.G, 1 / k->rule->alpha);
+        upper = bet_upper(st->lost, st->gained, k->s.G, 1 / a);
+        most_lost = bet_upper(st->lost, st->gained, k->s.G, 2 / a);
+        most_gained = bet_upper(st->gained, st->lost, k->s.G, 2 / a);
     } else {
         p = cm_tango_p(st->lost, st->gained, k->s.G, theta);
-        upper = cm_tango_upper(st->lost, st->gained, k->s.G, k->rule->alpha);
+        upper = cm_tango_upper(st->lost, st->gained, k->s.G, a);
+        most_lost = cm_tango_upper(st->lost, st->gained, k->s.G, a / 2);
+        most_gained = cm_tango_upper(st->gained, st->lost, k->s.G, a / 2);
     }
+    widen(k, -st->scale * most_lost, st->scale * most_gained);
     m->bound = fmin(m->bound, -st->scale * upper);
     m->p_margin = fmax(m->p_margin, p);
 }
@@ -224,6 +239,8 @@ static void t_sequential(work *k) {
     m->p = fmin(1, 1 / m->e_loss);
     m->p_margin = fmin(1, 1 / m->e_margin);
     m->bound = enough ? st->gain - cm_e_mean_z(1 / a, G, rho2) * st->se : -INFINITY;
+    double half = enough ? cm_e_mean_z(2 / a, G, rho2) * st->se : NAN;
+    set_interval(k, st->gain - half, st->gain + half, "e-values, at any time");
 }
 
 /* Standard error over clusters and its degrees of freedom.  A mean of independent items has

@@ -397,7 +397,6 @@ static void section(const cm_report *r, int i, cm_buf *b) {
     banner(b, cm_verdict_class(p->verdict), cm_verdict_text(p->verdict), p->reason);
     el(b, "p", NULL, in_words(p->verdict));
     how_to_read(r->cmp, b);
-    if (p->same_model) el(b, "p", "soft", "Both sides are the same model and tokenizer.");
     metric_table(r->cmp, p, b);
     cm_buf_addf(b, "<div class=\"chart\">\n");
     cm_chart_forest(p, b);

@@ -87,9 +87,9 @@ static void noise_row(const cm_task_result *t, const cm_metric *m, const spread 
     if (!json) {
         char a[40], b[40], c[40], d[40], e[40];
         cm_buf_addf(out, "%s %s\t%s\t%s\t%s\t%s\t%s\n", t->name, m->name,
-                    cm_show_value(m, s->mean, a), cm_show_value(m, s->sd, b),
+                    cm_show_value(m, s->mean, a), cm_show_size(m, s->sd, b),
                     cm_show_value(m, s->lo, c), cm_show_value(m, s->hi, d),
-                    cm_show_value(m, s->floor, e));
+                    cm_show_size(m, s->floor, e));
         return;
     }
     cm_json_open(out, NULL, '{');

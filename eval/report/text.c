@@ -190,16 +190,16 @@ static void md_changes(const cm_pairing *p, cm_buf *b) {
 
 static void md_perf(const cm_pairing *p, cm_buf *b) {
     if (!p->n_perf) return;
-    cm_buf_addf(b, "\n| measurement | A | B | B / A | interval | p | verdict |\n"
-                   "|---|--:|--:|--:|--:|--:|---|\n");
+    cm_buf_addf(b, "\n| measurement | A | B | B / A | interval | margin | p | verdict |\n"
+                   "|---|--:|--:|--:|--:|--:|--:|---|\n");
     for (int i = 0; i < p->n_perf; i++) {
         const cm_perf_cmp *m = &p->perf[i];
         char t[32];
         cm_buf_addf(b, "| ");
         md_text(b, m->name);
-        cm_buf_addf(b, " | %.5g | %.5g | %.4f | %.4f to %.4f | %s | %s %s |\n", m->base, m->cand,
-                    m->ratio, m->lo, m->hi, cm_show_p(m->p, t), mark(m->verdict),
-                    cm_verdict_text(m->verdict));
+        cm_buf_addf(b, " | %.5g | %.5g | %.4f | %.4f to %.4f | %g%% | %s | %s %s |\n", m->base,
+                    m->cand, m->ratio, m->lo, m->hi, 100 * m->margin, cm_show_p(m->p, t),
+                    mark(m->verdict), cm_verdict_text(m->verdict));
     }
 }
 
@@ -219,6 +219,11 @@ static void md_pair(const cm_pairing *p, cm_buf *b) {
         md_text(b, m->metric->name);
         cm_buf_addf(b, ": ");
         md_text(b, m->reason);
+        cm_buf_addf(b, "\n");
+    }
+    for (int i = 0; i < p->n_notes; i++) {
+        cm_buf_addf(b, "\nnote: ");
+        md_text(b, p->note[i]);
         cm_buf_addf(b, "\n");
     }
     md_perf(p, b);

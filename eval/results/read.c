@@ -90,20 +90,57 @@ static double stored(const cJSON *metric, const char *key) {
     return cJSON_IsNumber(v) ? v->valuedouble : NAN;
 }
 
-/* The flat map's copy of a metric, where it is there, is the task's. */
-static bool check_flat(const cJSON *root, const cm_task_result *t, cm_err *err) {
-    const cJSON *flat = cJSON_GetObjectItemCaseSensitive(root, "metrics");
-    bool ok = true;
-    for (int i = 0; ok && i < t->n_columns; i++) {
-        const cm_column *c = &t->column[i];
-        char *key = cm_strf("eval/%s/%s", t->name, c->metric->name);
-        double v = stored(flat, key);
-        if (isfinite(v) && !near(v, c->value))
-            ok = cm_fail(err, CM_EXIT_DATA, "task '%s': results.json says %s = %.10g, but the "
-                         "items give %.10g", t->name, key, v, c->value);
-        free(key);
+/* Counts that derive from the items: those there must be right. */
+static bool check_counted(const cJSON *o, const char *key, int64_t is, const char *task,
+                          cm_err *err) {
+    if (!cJSON_GetObjectItemCaseSensitive(o, key) || cm_json_count(o, key) == is) return true;
+    return cm_fail(err, CM_EXIT_DATA, "task '%s': results.json says %s = %lld, but the items give "
+                   "%lld", task, key, (long long)cm_json_count(o, key), (long long)is);
+}
+
+/* The reliability diagram is drawn from the items; its numbers in results.json must agree. */
+static bool check_bins(const cm_task_result *t, const cJSON *task, cm_err *err) {
+    const cJSON *bins = cJSON_GetObjectItemCaseSensitive(task, "bins"), *o;
+    const cm_column *conf = cm_task_column(t, "conf"), *acc = cm_task_column(t, "acc");
+    double sum[CM_ECE_BINS][3] = { 0 };
+    if (!bins) return true;
+    for (int64_t i = 0; conf && acc && i < t->n; i++) {
+        if (conf->v[i].den == 0 || acc->v[i].den == 0) continue;
+        int k = (int)ceil(conf->v[i].num * CM_ECE_BINS) - 1; /* as the ECE's: (k, k+1] / bins */
+        double *in = sum[k < 0 ? 0 : k >= CM_ECE_BINS ? CM_ECE_BINS - 1 : k];
+        in[0]++, in[1] += conf->v[i].num, in[2] += acc->v[i].num;
     }
-    return ok;
+    int k = 0;
+    cJSON_ArrayForEach(o, bins) {
+        const double *in = sum[k < CM_ECE_BINS ? k : 0];
+        double n = in[0];
+        if (k++ < CM_ECE_BINS && stored(o, "n") == n && near(stored(o, "conf"), in[1] / n) &&
+            near(stored(o, "acc"), in[2] / n))
+            continue;
+        return cm_fail(err, CM_EXIT_DATA, "task '%s': bin %d of results.json is not what the items "
+                       "give", t->name, k);
+    }
+    return k == CM_ECE_BINS || cm_fail(err, CM_EXIT_DATA, "task '%s': %d bins, not %d", t->name, k,
+                                       CM_ECE_BINS);
+}
+
+/* A metric's own counts, as the writer counts them. */
+static bool check_column(const cm_task_result *t, const cm_column *c, const cJSON *m,
+                         cm_err *err) {
+    double value = stored(m, "value"), se = stored(m, "stderr");
+    int64_t n = 0;
+    if (!m)
+        return cm_fail(err, CM_EXIT_DATA, "task '%s': the items have scores for %s, but "
+                       "results.json does not have it", t->name, c->metric->name);
+    if (!near(value, c->value) || !near(se, c->stderr_))
+        return cm_fail(err, CM_EXIT_DATA, "task '%s': results.json says %s = %.10g +/- %.6g, "
+                       "but the items give %.10g +/- %.6g", t->name, c->metric->name, value,
+                       se, c->value, c->stderr_);
+    if (!isfinite(value))
+        return cm_fail(err, CM_EXIT_DATA, "task '%s': %s is not finite", t->name,
+                       c->metric->name);
+    for (int64_t i = 0; i < t->n; i++) n += c->v[i].den != 0;
+    return check_counted(m, "n", n, t->name, err);
 }
 
 /* What results.json says of the metrics must be what the items give; then it is kept. */
@@ -120,20 +157,12 @@ static bool check_metrics(cm_task_result *t, const cJSON *task, cm_err *err) {
     for (int i = 0; i < t->n_columns; i++) {
         cm_column *c = &t->column[i];
         m = cJSON_GetObjectItemCaseSensitive(metrics, c->metric->name);
-        double value = stored(m, "value"), se = stored(m, "stderr");
-        if (!m)
-            return cm_fail(err, CM_EXIT_DATA, "task '%s': the items have scores for %s, but "
-                           "results.json does not have it", t->name, c->metric->name);
-        if (!near(value, c->value) || !near(se, c->stderr_))
-            return cm_fail(err, CM_EXIT_DATA, "task '%s': results.json says %s = %.10g +/- %.6g, "
-                           "but the items give %.10g +/- %.6g", t->name, c->metric->name, value,
-                           se, c->value, c->stderr_);
-        if (!isfinite(value))
-            return cm_fail(err, CM_EXIT_DATA, "task '%s': %s is not finite", t->name,
-                           c->metric->name);
-        c->value = value;
-        c->stderr_ = se;
+        if (!check_column(t, c, m, err)) return false;
+        c->value = stored(m, "value");
+        c->stderr_ = stored(m, "stderr");
     }
+    if (!check_counted(task, "groups", t->n_clusters, t->name, err) || !check_bins(t, task, err))
+        return false;
     if (cm_task_column(t, t->primary)) return true;
     return cm_fail(err, CM_EXIT_DATA, "task '%s': no item has its primary metric %s", t->name,
                    t->primary);
@@ -150,7 +179,38 @@ static bool finish_task(cm_result *r, cm_intake *in, int i, cm_err *err) {
         return cm_fail(err, CM_EXIT_DATA, "task '%s': the items hash to %s, but results.json "
                        "says %s", t->name, hash, t->items_hash);
     const cJSON *tasks = cJSON_GetObjectItemCaseSensitive(r->root, "tasks");
-    return check_metrics(t, cJSON_GetArrayItem(tasks, i), err) && check_flat(r->root, t, err);
+    return check_metrics(t, cJSON_GetArrayItem(tasks, i), err);
+}
+
+/* The value or the standard error that the flat map's key names; false: no such key. */
+static bool flat_value(const cm_result *r, const char *key, double *v) {
+    for (int i = 0; i < r->n_tasks; i++)
+        for (int k = 0; k < r->task[i].n_columns; k++) {
+            const cm_column *c = &r->task[i].column[k];
+            char *name = cm_strf("eval/%s/%s", r->task[i].name, c->metric->name);
+            size_t n = strlen(name);
+            bool value = !strcmp(key, name);
+            bool se = !strncmp(key, name, n) && !strcmp(key + n, "_stderr");
+            free(name);
+            if (value || se) *v = value ? c->value : c->stderr_;
+            if (value || se) return true;
+        }
+    return false;
+}
+
+/* The flat map that tables read says the same as the tasks, no more and nothing else. */
+static bool check_flat(const cm_result *r, cm_err *err) {
+    const cJSON *flat = cJSON_GetObjectItemCaseSensitive(r->root, "metrics"), *v;
+    double is;
+    cJSON_ArrayForEach(v, flat) {
+        if (!flat_value(r, v->string, &is))
+            return cm_fail(err, CM_EXIT_DATA, "results.json has '%.100s' in its metrics, but "
+                           "no task gives it", v->string);
+        if (!cJSON_IsNumber(v) || !near(v->valuedouble, is))
+            return cm_fail(err, CM_EXIT_DATA, "results.json says '%.100s' = %.10g in its "
+                           "metrics, but the items give %.10g", v->string, v->valuedouble, is);
+    }
+    return true;
 }
 
 /* The task of a line; items of one task usually follow each other. */
@@ -229,6 +289,7 @@ bool cm_result_items(cm_result *r, const char *name, const char *lines, size_t n
     bool ok = take_lines(in, r->n_tasks, name, lines, n, details, err);
     for (int i = 0; ok && i < r->n_tasks; i++) {
         ok = finish_task(r, &in[i], i, &why);
+        if (ok && i + 1 == r->n_tasks) ok = check_flat(r, &why);
         if (!ok) cm_fail(err, why.code, "%s: %s", name, why.msg);
     }
     for (int i = 0; i < r->n_tasks; i++) cm_intake_free(&in[i]);

@@ -70,6 +70,9 @@ else
     skip "changed items" "no zstd program"
 fi
 
+expect "regress.exact" 3 "" $R "$tmp/base" "$tmp/equal" regress.exact=true
+said "they changed, for better or worse" "^FAIL: 2 of 2 gating comparisons changed"
+
 # ---- reports
 expect "all formats" 3 "" $R "$tmp/base" "$tmp/worse" --report "$tmp/r.html" --report "$tmp/r.md" \
     --report "$tmp/r.json" --report "$tmp/r.xml"
@@ -117,6 +120,12 @@ for s in 1 2 3; do
     make_result "$tmp/new-s$s" n=1200 model=n$s seed=2$s
 done
 expect_out "replicates" "^PASS" $R --replicates "$tmp/old-s*" "$tmp/new-s*"
+expect "replicates: one seed a side" 0 "one seed a side" $R --replicates "$tmp/old-s1" "$tmp/new-s1"
+for s in 1 2; do cp -r "$tmp/old-s1" "$tmp/cp-s$s"; done
+expect_out "copies are no seeds" "note: .*copies are no seeds" $R --replicates "$tmp/old-s*" "$tmp/cp-s*" \
+    "regress.margins=[choice/acc=0.9, text/bits_per_byte=90%]"
+expect_out "the same model is said" "note: .*is the same model" $R "$tmp/base" "$tmp/base"
+expect_out "noise in points" "choice acc[^%]*%[^%]* pp[^%]*%[^%]*%[[:space:]]*[0-9.]+ pp" $R --replicates "$tmp/old-s*"
 expect_out "one recipe: its noise" "noise floor.*choice acc" $R --replicates "$tmp/old-s*"
 $R --replicates "$tmp/old-s*" --json >"$tmp/noise.json"
 json "noise as JSON" "$tmp/noise.json"
@@ -135,6 +144,12 @@ expect "nor something broken" 4 "hurt" $R bless "$tmp/hurt" --as main --replace 
 expect "nor elsewhere" 2 "name" $R bless "$tmp/base" --as ../x $B
 DISK_FULL_BYTES=100 disk_full "bless" "$tmp/baselines" $R bless "$tmp/worse" --as main --replace $B
 same "the baseline is as it was" "$(tree "$tmp/baselines")" "$before"
+before=$(tree "$tmp/baselines")
+expect "bless: a dry run" 0 "main: would be written" $R bless "$tmp/worse" --as main --replace $B --dry-run
+expect "a dry run of reports" 3 "dry.md: would be written" $R "$tmp/base" "$tmp/worse" --dry-run --report "$tmp/dry.md"
+expect "a dry run of --github" 0 "would be written" env GITHUB_STEP_SUMMARY="$tmp/dry.summary" $R "$tmp/base" "$tmp/equal" --github --dry-run
+absent "nothing was" "$tmp/dry.md" "$tmp/dry.summary"
+same "nor a baseline" "$(tree "$tmp/baselines")" "$before"
 expect "--replace" 0 "" $R bless "$tmp/worse" --as main --replace $B
 expect "and now worse is the measure" 0 "" $R main "$tmp/worse" $B
 same "nothing left over" "$(ls "$tmp/baselines")" main
@@ -180,6 +195,8 @@ expect "table: no such sort" 2 "zeal" $R table "$tmp/runs/s*" --sort zeal
 expect "table: not a run" 2 "base: not a run" $R table "$tmp/base"
 expect "plot" 0 "" $R plot "$tmp/runs/s*" --metric train/loss --metric moe/expert_load --out "$tmp/p.svg"
 xml "a picture" "$tmp/p.svg"
+expect "plot: a dry run" 0 "dry.svg: would be written" $R plot "$tmp/runs/s*" --out "$tmp/dry.svg" --dry-run
+absent "no picture" "$tmp/dry.svg"
 expect "plot as a page" 0 "" $R plot "$tmp/runs/s1" --out "$tmp/p.html"
 expect "plot: nobody logged it" 2 "val/zeal: no run" $R plot "$tmp/runs/s*" --metric val/zeal --out "$tmp/p.svg"
 expect "plot: where to" 2 "svg" $R plot "$tmp/runs/s*"
@@ -196,4 +213,11 @@ expect "as fast" 0 "" $R perf "$tmp/fast.json" "$tmp/fast.json"
 expect "too few repetitions" 5 "" $R perf "$tmp/fast.json" "$tmp/two.json"
 expect "beside an evaluation" 3 "" $R "$tmp/base" "$tmp/equal" --perf "$tmp/fast.json" --perf "$tmp/slow.json"
 expect "perf: one file" 2 "two files" $R perf "$tmp/fast.json"
+expect "one file for two results" 2 "1 files for 2 results" $R "$tmp/base" "$tmp/equal" --perf "$tmp/fast.json"
+expect "perf: no such file" 2 "nope.json: no such file" $R perf "$tmp/fast.json" "$tmp/nope.json"
+expect "--perf: no such file" 2 "nope.json: no such file" $R "$tmp/base" "$tmp/equal" --perf "$tmp/nope.json"
+printf '{"tok_per_s":{"better":"lower","values":[1,2]}}' >"$tmp/other.json"
+expect "perf: the other direction" 4 "better higher in the first" $R perf "$tmp/fast.json" "$tmp/other.json"
+printf '{"peak_bytes":[1,2]}' >"$tmp/other.json"
+expect "perf: not measured" 4 "lacks 'tok_per_s'" $R perf "$tmp/fast.json" "$tmp/other.json"
 finish

@@ -34,6 +34,7 @@ TEST(same_model_passes_with_few_items) {
     CHECK(o.ok && o.c.verdict == CM_VERDICT_PASS && o.c.code == CM_EXIT_OK);
     const cm_flips *f = &o.c.pair[0].flips[0];
     CHECK(o.c.pair[0].same_model && f->n_lost + f->n_gained == 0);
+    CHECK(o.c.pair[0].n_notes == 1 && strstr(o.c.pair[0].note[0], "a is the same model"));
     cm_comparison_free(&o.c);
     /* Another model that scores the same on five items has shown nothing. */
     set_text(b, "model", "sha256", "y");
@@ -122,6 +123,38 @@ TEST(no_goal_is_not_judged) {
     free_made(a), free_made(b);
 }
 
+TEST(sizes_needed_where_little_changed) {
+    static const struct {
+        int64_t lost, gained;
+        double least, most;
+    } want[] = {{0, 0, 149, 149}, {1, 0, 400, 2500}, {1, 1, 400, 3000}, {5, 5, 1000, 6000}};
+    static const char *const task[] = {"t", "u", "v"};
+    for (int trial = 0; trial < 12; trial++) {
+        int family = 1 + trial % 3, i = trial / 3;
+        made *a = new_result("a"), *b = new_result("b");
+        for (int k = 0; k < family; k++) {
+            cm_column *x = add_task(a, task[k], 141, 1, "greedy");
+            cm_column *y = add_task(b, task[k], 141, 1, "greedy");
+            for (int64_t j = 0; j < 141; j++) {
+                x->v[j].num = j < 70;
+                y->v[j].num = j < 70 ? j >= want[i].lost : j < 70 + want[i].gained;
+            }
+        }
+        cm_regress_conf conf = defaults();
+        outcome o = compare2(a, b, &conf);
+        CHECK(o.ok && o.c.verdict == CM_VERDICT_INCONCLUSIVE);
+        const cm_metric_cmp *m = &o.c.pair[0].metric[0];
+        CHECKF(m->n_needed >= want[i].least && m->n_needed <= want[i].most,
+               "%lld and %lld of 141, %d tasks: %g", (long long)want[i].lost,
+               (long long)want[i].gained, family, m->n_needed);
+        CHECKF((strstr(m->reason, "if none of them changed") != NULL) == (i == 0), "%s",
+               m->reason);
+        cm_comparison_free(&o.c);
+        free_made(a), free_made(b);
+    }
+    CHECK(verdict_of(149, 0, 0) == CM_VERDICT_PASS); /* as was said */
+}
+
 TEST(graded_and_clustered) {
     made *a = new_result("a"), *b = new_result("b");
     cm_column *x = add_task(a, "t", 600, 3, "brier"), *y = add_task(b, "t", 600, 3, "brier");
@@ -206,6 +239,7 @@ TEST(few_changed_groups) {
     o = clustered(200, 4); /* 4 of 200: p = 1/16 by sign flips */
     m = &o.c.pair[0].metric[0];
     CHECK(o.c.verdict == CM_VERDICT_INCONCLUSIVE && m->p == 0.0625 && m->bound < -0.04);
+    CHECKF(m->lo <= m->bound && m->lo < m->diff, "interval from %g, bound %g", m->lo, m->bound);
     cm_comparison_free(&o.c);
     o = clustered(200, 5);
     CHECK(o.c.verdict == CM_VERDICT_FAIL && o.c.pair[0].metric[0].p == 0.03125);
@@ -315,6 +349,9 @@ TEST(incomparable_inputs) {
     b->t[0].definition[3] = 'x';
     expect_refusal(a, b, &conf, CM_EXIT_DATA, "has another definition");
     b->t[0].definition[3] = '3';
+    b->t[0].primary = TEXT("greedy");
+    expect_refusal(a, b, &conf, CM_EXIT_DATA, "task 'quiz' was judged by acc and is by greedy");
+    b->t[0].primary = TEXT("acc");
     b->t[0].hash[7][2] = 'f';
     expect_refusal(a, b, &conf, CM_EXIT_DATA, "1 ask something else under the same id ('item/7')");
     b->t[0].hash[7][2] = '0';
@@ -472,6 +509,7 @@ TEST(sequential_by_e_values) {
     CHECK(near(m->e_margin, cm_e_bet(40, 40, 4000, 0.02)) && m->e_margin > 20);
     double plain = -cm_tango_upper(40, 40, 4000, 0.05);
     CHECK(m->bound < plain && m->bound > -0.02); /* the price of looking at any time */
+    CHECK(m->lo <= m->bound && m->hi >= -m->lo - 1e-6 && strstr(m->interval, "any time"));
     cm_comparison_free(&o.c);
     const cm_result *r[3] = {&a->r, &b->r, &b->r};
     cm_side side[2] = {{"a", 1, &r[0]}, {"b", 2, &r[1]}};
@@ -510,6 +548,8 @@ TEST(seeds_are_replicates) {
     CHECK(cm_compare(&out, lone, 2, NULL, &conf, &err));
     CHECK(out.verdict == CM_VERDICT_INCONCLUSIVE);
     CHECK(isnan(out.pair[0].metric[0].sd_cand));
+    CHECKF(out.pair[0].n_notes && strstr(out.pair[0].note[out.pair[0].n_notes - 1], "b: one seed"),
+           "%d notes", out.pair[0].n_notes);
     cm_comparison_free(&out);
     for (int k = 0; k < 5; k++) free_made(m[k]);
 }

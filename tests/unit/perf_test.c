@@ -87,6 +87,8 @@ TEST(what_only_the_baseline_measured_is_said_once) {
     CHECK(read_text(&m[1], "{\"tok_per_s\":[1,2]}", &err));
     const cm_measures *perf[3] = {&m[0], NULL, &m[1]};
     cm_regress_conf conf = defaults();
+    const char *gate[] = {"acc"}; /* what gates and was not measured is refused */
+    conf.gate = (cm_list){1, gate};
     cm_comparison c;
     CHECK(cm_compare(&c, side, 3, perf, &conf, &err));
     CHECK(mentions(&c.pair[0], "'peak_bytes' was measured for the baseline only") == 1);
@@ -95,5 +97,32 @@ TEST(what_only_the_baseline_measured_is_said_once) {
     CHECK(mentions(&c.pair[1], "'tok_per_s'") == 0);
     cm_comparison_free(&c);
     cm_measures_free(&m[0]), cm_measures_free(&m[1]);
+    free_made(a);
+}
+
+TEST(measurements_that_do_not_belong_together) {
+    made *a = counts("x", 100, 60, 0, 0);
+    const cm_result *r = &a->r;
+    cm_side side[2] = {{"a", 1, &r}, {"b", 1, &r}};
+    static const struct {
+        const char *cand, *words;
+    } bad[] = {
+        {"{\"x\":{\"better\":\"higher\",\"values\":[1,2]},\"tok_per_s\":[1,2]}",
+         "'x' is better lower in the first and higher in the second"},
+        {"{\"tok_per_s\":[1,2]}", "the second lacks 'x'"},
+    };
+    for (int i = 0; i < 2; i++) {
+        cm_measures m[2];
+        cm_err err = {0};
+        CHECK(read_text(&m[0], "{\"x\":{\"better\":\"lower\",\"values\":[1,2]}}", &err));
+        CHECK(read_text(&m[1], bad[i].cand, &err));
+        const cm_measures *perf[2] = {&m[0], &m[1]};
+        cm_regress_conf conf = defaults();
+        cm_comparison c;
+        bool ok = cm_compare(&c, side, 2, perf, &conf, &err);
+        CHECKF(!ok && err.code == CM_EXIT_DATA && strstr(err.msg, bad[i].words), "%d: %s", i,
+               ok ? "a verdict" : err.msg);
+        cm_measures_free(&m[0]), cm_measures_free(&m[1]);
+    }
     free_made(a);
 }

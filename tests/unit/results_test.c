@@ -461,6 +461,48 @@ TEST(a_reader_refuses_bad_heads) {
     }
 }
 
+/* What derives from the items is believed nowhere, wherever it stands in results.json. */
+TEST(a_reader_refuses_edited_numbers) {
+    static const struct {
+        const char *was, *is, *words;
+    } edit[] = {
+        { "\"eval/choice/acc\":0.5,", "\"eval/choice/acc\":0.99,", "/acc' = 0.99 in its" },
+        { "\"eval/choice/acc\":0.5,", "\"eval/choice/zeal\":0.5,", "'eval/choice/zeal'" },
+        { "\"groups\":3,\"primary\"", "\"groups\":4,\"primary\"", "groups = 4, but" },
+        { "\"metrics\":{\"acc\":{", "\"metrics\":{\"brier\":{", "brier, but no item" },
+        { "\"metrics\":{\"acc\":{", "\"metrics\":{\"x\":{", "unknown metric 'x'" },
+        { "\"n\":6,\"groups\":3,\"ties\"", "\"n\":5,\"groups\":3,\"ties\"", "n = 5, but" },
+    };
+    fixture f;
+    keys(&f);
+    char *dir = made(&f, "edited"), *p = cm_strf("%s/results.json", dir), *text = slurp(p);
+    for (size_t i = 0; i < sizeof edit / sizeof *edit; i++) {
+        const char *at = strstr(text, edit[i].was);
+        CHECKF(at, "%s lacks %s", text, edit[i].was);
+        if (!at) continue;
+        char *new = cm_strf("%.*s%s%s", (int)(at - text), text, edit[i].is,
+                            at + strlen(edit[i].was));
+        cm_result r;
+        cm_err e = { 0 };
+        CHECK(cm_write_file(p, new, strlen(new), &e));
+        bool ok = cm_result_read(&r, dir, false, &e);
+        CHECKF(!ok && e.code == CM_EXIT_DATA && strstr(e.msg, edit[i].words), "%s: %s",
+               edit[i].is, ok ? "accepted" : e.msg);
+        if (ok) cm_result_free(&r);
+        free(new);
+    }
+    free(text), free(dir), free(p);
+}
+
+/* A metric that the items have and results.json has lost. */
+TEST(a_reader_names_a_lost_metric) {
+    cm_err e;
+    const char *msg = refusal("1", "true", good_hash, "0.5",
+                              LINE("a", "{\"acc\":1,\"brier\":1}") LINE("b", "{\"acc\":0}"), &e);
+    CHECKF(msg && strstr(msg, "the items have scores for brier, but results.json does not"), "%s",
+           msg ? msg : "accepted");
+}
+
 TEST(files_cut_anywhere_are_refused) {
     fixture f;
     keys(&f);
