@@ -159,7 +159,7 @@ expect_out "eval.limit takes some of every paradigm" "s +acc .* 6  primary  3 gr
 same "slices by group" "$(grep -o '"slices":{"one":{"acc":[0-9.]*,.*"n":2}' "$tmp/s/results.json" | grep -o '"\(one\|two\|three\)":{' | tr -d '":{\n')" onetwothree
 cp -r "$tmp/s" "$tmp/edit"
 sed -i 's/"eval\/s\/acc":[0-9.]*/"eval\/s\/acc":0.99/' "$tmp/edit/results.json"
-expect "an edited flat metric" 4 "results.json says eval/s/acc = 0.99, but the items give" \
+expect "an edited flat metric" 4 "results.json says .eval/s/acc. = 0.99 in its metrics, but the items give" \
     $E --tasks "$tmp/s.yaml" --out "$tmp/edit" eval.limit=6 --if-done=skip
 same "evenly" "$(zstd -dcq "$tmp/s/items.jsonl.zst" | sed 's/.*"id":"\([0-9]*\)".*/\1/' | tr '\n' ' ')" "0 2 4 6 8 10 "
 sed -i 's/{p}/all/' "$tmp/s.yaml"
