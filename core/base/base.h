@@ -161,6 +161,9 @@ typedef struct cm_map {
 } cm_map;
 bool cm_map_open(cm_map *m, const char *path, cm_err *err);
 void cm_map_close(cm_map *m);
+/* These bytes of a map are not needed again soon: their pages leave this process's memory
+ * and come back from the file when touched. */
+void cm_map_forget(const void *p, size_t n);
 
 /* An input that the user named: CM_EXIT_USAGE unless it is there and may be read.  To be
  * asked before the readers below, whose failures to open count as run-time failures. */

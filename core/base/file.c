@@ -35,6 +35,13 @@ bool cm_map_open(cm_map *m, const char *path, cm_err *err) {
     return ok;
 }
 
+void cm_map_forget(const void *p, size_t n) {
+    uintptr_t page = (uintptr_t)sysconf(_SC_PAGESIZE), from = (uintptr_t)p, to = from + n;
+    from = (from + page - 1) / page * page;
+    to = to / page * page;
+    if (to > from) madvise((void *)from, to - from, MADV_DONTNEED);
+}
+
 void cm_map_close(cm_map *m) {
     if (m->data)
         munmap((void *)(uintptr_t)m->data, m->size);

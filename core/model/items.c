@@ -200,8 +200,10 @@ bool cm_source_read(cm_source *s, const cm_item *it, const char *name, int64_t s
         return cm_fail(err, CM_EXIT_DATA, "%s: tensor '%s': %s in rows of %lld", s->path,
                        name, cm_dtypes[t->dtype].name, (long long)it->cols);
     const unsigned char *src = t->data;
-    return cm_item_read(it, t->dtype, src + (size_t)skip * row_bytes(t->dtype, it->cols),
-                        s->path, err);
+    src += (size_t)skip * row_bytes(t->dtype, it->cols);
+    bool ok = cm_item_read(it, t->dtype, src, s->path, err);
+    cm_map_forget(src, (size_t)(it->outer * it->rows) * row_bytes(t->dtype, it->cols));
+    return ok;
 }
 
 bool cm_source_all_used(const cm_source *s, cm_err *err) {

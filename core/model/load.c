@@ -30,21 +30,35 @@ static char *keep(cm_arena *a, const char *s) {
     return memcpy(cm_arena_alloc(a, n), s, n);
 }
 
-/* An arena of exactly the right size, with the model built on it. */
-static bool build(cm_loaded *l, const cm_file_conf *f, bool trained, cm_err *err) {
+/* The model that tensors go into. */
+static cm_model *target(cm_loaded *l) { return l->into ? l->into : &l->model; }
+
+/* What the parameters take; 0 where nobody wants them here. */
+static bool measure(const cm_loaded *l, const cm_file_conf *f, unsigned flags, size_t *bytes,
+                    cm_err *err) {
     cm_arena count;
     cm_model m;
+    *bytes = 0;
+    if (l->into || flags & CM_LOAD_SHAPE) return true;
     if (!cm_arena_open_counting(&count, "model size", err)) return false;
-    cm_model_build(&m, &f->c, &count, trained);
-    size_t bytes = count.peak + cm_align_up(strlen(f->pattern) + 1) +
-                   cm_align_up(strlen(f->ffn) + 1);
+    cm_model_build(&m, &f->c, &count, flags & CM_LOAD_TRAINED);
+    *bytes = count.peak;
     cm_model_end(&m);
     cm_arena_close(&count);
+    return true;
+}
+
+/* An arena of exactly the right size, with the model built on it. */
+static bool build(cm_loaded *l, const cm_file_conf *f, unsigned flags, cm_err *err) {
+    size_t bytes;
+    if (!measure(l, f, flags, &bytes, err)) return false;
+    bytes += cm_align_up(strlen(f->pattern) + 1) + cm_align_up(strlen(f->ffn) + 1);
     if (!cm_arena_open(&l->arena, "model", bytes, err)) return false;
     cm_model_conf c = f->c;
     c.pattern = keep(&l->arena, f->pattern);
     c.ffn = keep(&l->arena, f->ffn);
-    cm_model_build(&l->model, &c, &l->arena, trained);
+    if (l->into || flags & CM_LOAD_SHAPE) l->model.conf = c;
+    else cm_model_build(&l->model, &c, &l->arena, flags & CM_LOAD_TRAINED);
     return true;
 }
 
@@ -85,22 +99,27 @@ static bool hash_end(hasher *h, char id[65], bool so_far, cm_err *err) {
 
 /* ---- GGUF ------------------------------------------------------------------------- */
 
-static bool read_gguf(cm_loaded *l, const cm_gguf *g, bool trained, cm_err *err) {
-    cm_file_conf f;
-    if (!cm_gguf_conf(&f, g, err) || !plausible(&f.c, g->path, g->map.size, err) ||
-        !build(l, &f, trained, err))
-        return false;
+static bool read_gguf_tensors(cm_loaded *l, const cm_gguf *g, cm_err *err) {
     cm_source s = {.path = g->path};
     cm_items items;
     cm_source_add(&s, g->tensor, g->n_tensor);
     cm_source_sort(&s);
-    cm_gguf_items(&l->model, &items);
+    cm_gguf_items(target(l), &items);
     bool ok = true;
     for (int i = 0; ok && i < items.n; i++)
-        ok = cm_gguf_read_item(&s, &l->model, &items.v[i], err);
+        ok = cm_gguf_read_item(&s, target(l), &items.v[i], err);
     ok = ok && cm_source_all_used(&s, err);
     cm_items_free(&items);
     cm_source_free(&s);
+    return ok;
+}
+
+static bool read_gguf(cm_loaded *l, const cm_gguf *g, unsigned flags, cm_err *err) {
+    cm_file_conf f;
+    if (!cm_gguf_conf(&f, g, err) || !plausible(&f.c, g->path, g->map.size, err) ||
+        !build(l, &f, flags, err))
+        return false;
+    bool ok = flags & CM_LOAD_SHAPE || read_gguf_tensors(l, g, err);
     const cm_gguf_kv *chat = cm_gguf_find(g, "tokenizer.chat_template");
     if (chat && chat->type == CM_GGUF_STR)
         l->chat_template = cm_strf("%.*s", (int)(chat->v.s.n & INT32_MAX), chat->v.s.s);
@@ -113,7 +132,7 @@ static bool load_gguf(cm_loaded *l, const char *path, unsigned flags, cm_err *er
     memcpy(l->source, "gguf", sizeof "gguf");
     if (!cm_gguf_open(&g, path, err)) return false;
     hash_begin(&h, flags & CM_LOAD_UNNAMED ? NULL : path);
-    bool ok = read_gguf(l, &g, flags & CM_LOAD_TRAINED, err);
+    bool ok = read_gguf(l, &g, flags, err);
     cm_gguf_close(&g);
     return hash_end(&h, l->id, ok, err);
 }
@@ -192,18 +211,19 @@ static bool is_filler(const char *name, bool tied) {
 }
 
 static bool read_shards(cm_loaded *l, const cm_file_conf *f, const shards *sh,
-                        const char *dir, bool trained, cm_err *err) {
+                        const char *dir, unsigned flags, cm_err *err) {
     cm_source s = {.path = dir};
     cm_items items = {0};
     for (int i = 0; i < sh->n; i++) cm_source_add(&s, sh->st[i].entry, sh->st[i].n);
     cm_source_sort(&s);
-    bool ok = plausible(&f->c, dir, s.bytes, err) && build(l, f, trained, err);
-    if (ok) cm_hf_items(&l->model, &items);
+    bool ok = plausible(&f->c, dir, s.bytes, err) && build(l, f, flags, err);
+    bool read = ok && !(flags & CM_LOAD_SHAPE);
+    if (read) cm_hf_items(target(l), &items);
     for (int i = 0; ok && i < items.n; i++) ok = cm_hf_read_item(&s, &items.v[i], err);
     for (int i = 0; ok && i < s.n; i++)
         if (is_filler(s.e[i]->name, f->c.tied) || cm_tensor_count(&s.e[i]->t) == 0)
             s.used[i] = true;
-    ok = ok && cm_source_all_used(&s, err);
+    ok = ok && (!read || cm_source_all_used(&s, err));
     cm_items_free(&items);
     cm_source_free(&s);
     return ok;
@@ -289,7 +309,7 @@ static bool read_folder(cm_loaded *l, const char *dir, const cm_file_conf *f,
     char *sums;
     if (!read_sums(dir, &sums, err)) return false;
     hash_begin(&h, sums || !(flags & CM_LOAD_UNNAMED) ? sh->weights : NULL);
-    bool ok = read_shards(l, f, sh, dir, flags & CM_LOAD_TRAINED, err) &&
+    bool ok = read_shards(l, f, sh, dir, flags, err) &&
               read_tokenizer(l, dir, err);
     ok = hash_end(&h, l->id, ok, err) && (!sums || check_sums(l, dir, sums, err));
     free(sums);
@@ -325,23 +345,38 @@ static char *model_folder(const char *path) {
     return NULL;
 }
 
-bool cm_load(cm_loaded *l, const char *path, unsigned flags, cm_err *err) {
-    *l = (cm_loaded){0};
+/* Fill l, whose `into` is set or not. */
+static bool load_any(cm_loaded *l, const char *path, unsigned flags, cm_err *err) {
     struct stat st;
     if (!cm_need_input(path, err)) return false;
     bool ok;
     if (!stat(path, &st) && S_ISDIR(st.st_mode)) {
         char *dir = model_folder(path);
+        if (dir) l->path = realpath(dir, NULL);
         ok = dir ? load_folder(l, dir, flags, err)
                  : cm_fail(err, CM_EXIT_DATA,
                            "%s: no config.json there, nor in its latest "
                            "checkpoint: not a model", path);
         free(dir);
     } else {
+        l->path = realpath(path, NULL);
         ok = load_gguf(l, path, flags, err);
     }
     if (!ok) cm_loaded_close(l);
     return ok;
+}
+
+bool cm_load(cm_loaded *l, const char *path, unsigned flags, cm_err *err) {
+    *l = (cm_loaded){0};
+    return load_any(l, path, flags, err);
+}
+
+bool cm_load_into(cm_model *m, const char *path, char id[65], cm_err *err) {
+    cm_loaded l = {.into = m};
+    if (!load_any(&l, path, id ? 0 : CM_LOAD_UNNAMED, err)) return false;
+    if (id) memcpy(id, l.id, sizeof l.id);
+    cm_loaded_close(&l);
+    return true;
 }
 
 void cm_loaded_close(cm_loaded *l) {
@@ -349,5 +384,6 @@ void cm_loaded_close(cm_loaded *l) {
     if (l->arena.base) cm_arena_close(&l->arena);
     if (l->spm) cm_spm_close(l->spm);
     free(l->chat_template);
+    free(l->path);
     *l = (cm_loaded){0};
 }

@@ -148,13 +148,16 @@ typedef struct cm_loaded {
     cm_spm *spm;
     cm_arena arena;      /* the parameters, and the strings of model.conf */
     char *chat_template; /* Jinja, or NULL */
+    char *path;          /* of the file or folder read, absolute, without links */
     char source[16];     /* "checkpoint", "huggingface", "gguf" */
     char id[65];         /* SHA-256 of the weights file (of its index, when sharded); ""
                             under CM_LOAD_UNNAMED where no SHA256SUMS asked for it */
+    cm_model *into;      /* the loader's own: the model that gets the weights */
 } cm_loaded;
 enum {
     CM_LOAD_TRAINED = 1, /* with gradients, zeroed */
-    CM_LOAD_UNNAMED = 2  /* nobody will ask for the id: do not read the weights for it */
+    CM_LOAD_UNNAMED = 2, /* nobody will ask for the id: do not read the weights for it */
+    CM_LOAD_SHAPE = 4    /* no weights: of the model only conf; all else as ever */
 };
 /* flags: of CM_LOAD_*; false and true mean 0 and CM_LOAD_TRAINED.  Every limit and size is
  * checked before memory is touched; wrong files: CM_EXIT_DATA, a path that is not there:
@@ -162,6 +165,9 @@ enum {
  * thread hashes while the first one reads. */
 bool cm_load(cm_loaded *l, const char *path, unsigned flags, cm_err *err);
 void cm_loaded_close(cm_loaded *l);
+/* Read weights into a model that stands already, built for the conf that CM_LOAD_SHAPE gave:
+ * no second copy is made.  id: as cm_loaded.id, or NULL.  On failure m may be half read. */
+bool cm_load_into(cm_model *m, const char *path, char id[65], cm_err *err);
 
 /* config.json of a model (spm may be NULL: no special tokens), and back; the strings of
  * *c then live on `strings`. */

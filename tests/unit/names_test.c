@@ -112,6 +112,37 @@ static void check_round_trip(const char *settings, bool gguf) {
     unmake(&x);
 }
 
+/* The description alone, then the weights into a model built from it. */
+static void check_in_place(const char *settings, bool gguf) {
+    made x;
+    cm_loaded l;
+    cm_model m;
+    cm_arena arena;
+    cm_err err = {0};
+    char id[65];
+    make(&x, settings);
+    char *path = tmp(gguf ? "place.gguf" : "place-hf");
+    cm_export e = {.model = &x.m, .type = CM_F32_T, .name = "test"};
+    CM_ASSERT(gguf ? cm_export_gguf(&e, path, &err) : cm_export_hf(&e, path, &err), "%s",
+              err.msg);
+    CM_ASSERT(cm_load(&l, path, CM_LOAD_SHAPE, &err) &&
+              cm_arena_open(&arena, "in place", 1 << 24, &err), "%s", err.msg);
+    check_conf(&x.m.conf, &l.model.conf, settings);
+    CHECK(l.model.params.n == 0 && l.path && l.path[0] == '/');
+    cm_model_build(&m, &l.model.conf, &arena, false);
+    bool ok = cm_load_into(&m, path, id, &err);
+    CHECKF(ok, "%s: %s", settings, err.msg);
+    if (ok) {
+        check_params(&x.m, &m, settings);
+        CHECK(!strcmp(id, l.id) && strlen(id) == 64);
+    }
+    cm_model_end(&m);
+    cm_arena_close(&arena);
+    cm_loaded_close(&l);
+    free(path);
+    unmake(&x);
+}
+
 static const char *const shapes[] = {
     "pattern=MA ffn=D",
     "pattern=MMA ffn=E rope=none tied=false",
@@ -124,6 +155,11 @@ static const char *const shapes[] = {
 TEST(gguf_round_trips) {
     for (size_t i = 0; i < sizeof shapes / sizeof *shapes; i++)
         check_round_trip(shapes[i], true);
+}
+
+TEST(weights_in_place) {
+    for (size_t i = 0; i < sizeof shapes / sizeof *shapes; i++)
+        for (int gguf = 0; gguf < 2; gguf++) check_in_place(shapes[i], gguf);
 }
 
 TEST(hugging_face_round_trips) {
