@@ -29,6 +29,7 @@
 #define CM_SPIKE_CHOICES(X)                                                             \
     X(CM_SPIKE_LOG, log) X(CM_SPIKE_SKIP, skip) X(CM_SPIKE_REWIND, rewind)              \
     X(CM_SPIKE_STOP, stop)
+#define CM_PREFER_CHOICES(X) X(CM_PREFER_SIGMOID, sigmoid) X(CM_PREFER_IPO, ipo)
 #define CM_SPLIT_CHOICES(X)                                                             \
     X(CM_SPLIT_MARKER, marker) X(CM_SPLIT_FILE, file) X(CM_SPLIT_LINE, line)            \
     X(CM_SPLIT_BLANK, blank)
@@ -75,6 +76,7 @@ enum { CM_OPTIM_CHOICES(X) };
 enum { CM_SCHED_CHOICES(X) };
 enum { CM_RECOMPUTE_CHOICES(X) };
 enum { CM_SPIKE_CHOICES(X) };
+enum { CM_PREFER_CHOICES(X) };
 enum { CM_SPLIT_CHOICES(X) };
 enum { CM_FORMAT_CHOICES(X) };
 enum { CM_KIND_CHOICES(X) };

@@ -146,27 +146,44 @@ static cm_var *sum_all(cm_tape *t, cm_var **x, int n) {
     return total;
 }
 
-cm_var *cm_model_loss(const cm_model *m, cm_tape *t, const cm_batch *b, cm_real norm,
-                      bool recompute, const cm_stats *st) {
-    const cm_model_conf *c = &m->conf;
-    int64_t R = (int64_t)b->B * b->T, scored = 0;
-    for (int64_t r = 0; r < R && !t->dry; r++) scored += b->target[r] >= 0;
+/* The stack up to the final norm; part[n_layers] gets the experts' auxiliary losses, times
+ * aux_scale. */
+static cm_var *run_stack(const cm_model *m, cm_tape *t, const cm_batch *b, cm_real aux_scale,
+                         bool recompute, const cm_stats *st, cm_var **part, int *n_part) {
     cm_seq seq = { .B = b->B, .T = b->T, .doc = b->doc, .pos = b->pos };
-    cm_var **part = cm_arena_alloc(t->meta, ((size_t)c->n_layers + 1) * sizeof *part);
-    int n_part = 0;
-    cm_var *x = embed_tokens(m, t, b->token, R);
-    for (int i = 0; i < c->n_layers; i++) {
+    cm_var *x = embed_tokens(m, t, b->token, (int64_t)b->B * b->T);
+    *n_part = 0;
+    for (int i = 0; i < m->conf.n_layers; i++) {
         layer_ctx *k = new_ctx(m, t, i, &seq);
-        k->aux_scale = norm * (cm_real)scored;
+        k->aux_scale = aux_scale;
         k->stats = st;
         cm_var *aux;
         x = run_layer(t, k, x, recompute, &aux);
-        if (aux) part[n_part++] = aux;
+        if (aux) part[(*n_part)++] = aux;
     }
-    x = cm_rmsnorm(t, x, &m->norm->var, (cm_real)c->norm_eps);
+    return cm_rmsnorm(t, x, &m->norm->var, (cm_real)m->conf.norm_eps);
+}
+
+cm_var *cm_model_loss(const cm_model *m, cm_tape *t, const cm_batch *b, cm_real norm,
+                      bool recompute, const cm_stats *st) {
+    const cm_model_conf *c = &m->conf;
+    int64_t scored = 0;
+    for (int64_t r = 0; r < (int64_t)b->B * b->T && !t->dry; r++) scored += b->target[r] >= 0;
+    cm_var **part = cm_arena_alloc(t->meta, ((size_t)c->n_layers + 1) * sizeof *part);
+    int n_part;
+    cm_var *x = run_stack(m, t, b, norm * (cm_real)scored, recompute, st, part, &n_part);
     part[n_part++] = cm_xent(t, x, &m->head->var, b->target, 1 / (cm_real)c->logit_scale,
                              norm, (cm_real)c->xent_z_coef, st ? st->nll : NULL);
     return sum_all(t, part, n_part);
+}
+
+cm_var *cm_model_logp(const cm_model *m, cm_tape *t, const cm_batch *b, cm_real aux_scale,
+                      bool recompute, const cm_stats *st, cm_var **aux) {
+    cm_var **part = cm_arena_alloc(t->meta, (size_t)m->conf.n_layers * sizeof *part);
+    int n_part;
+    cm_var *x = run_stack(m, t, b, aux_scale, recompute, st, part, &n_part);
+    if (aux) *aux = n_part ? sum_all(t, part, n_part) : NULL;
+    return cm_target_logp(t, x, &m->head->var, b->target, 1 / (cm_real)m->conf.logit_scale);
 }
 
 cm_var *cm_model_hidden(const cm_model *m, cm_tape *t, const int32_t *token,

@@ -72,6 +72,12 @@ typedef struct cm_stats {
 cm_var *cm_model_loss(const cm_model *m, cm_tape *t, const cm_batch *b, cm_real norm,
                       bool recompute, const cm_stats *st);
 
+/* Log-probabilities of the targets, [B*T], 0 where none.  *aux, unless NULL, gets the experts'
+ * auxiliary losses times aux_scale as one var, or NULL where there are none.  recompute, st
+ * (without nll) as above; gradients only on a recording tape. */
+cm_var *cm_model_logp(const cm_model *m, cm_tape *t, const cm_batch *b, cm_real aux_scale,
+                      bool recompute, const cm_stats *st, cm_var **aux);
+
 /* Decoding state of B sequences with room for cap tokens each. */
 typedef struct cm_state {
     int B, cap;

@@ -336,6 +336,37 @@ void cm_moe(cm_tape *t, cm_var *x, cm_var *router, cm_var *w_in, cm_var *w_out, 
 cm_var *cm_xent(cm_tape *t, cm_var *x, cm_var *w, const int32_t *target, cm_real logit_scale,
                 cm_real norm, cm_real z_coef, cm_real *nll);
 
+/* Log-probability of each row's target, in row chunks, never holding [R,V].
+ *   x[R,D] W[V,D] target[R] (-1 = ignored) -> logp[R], 0 where ignored
+ * logits = x W^T * logit_scale. */
+cm_var *cm_target_logp(cm_tape *t, cm_var *x, cm_var *w, const int32_t *target,
+                       cm_real logit_scale);
+
+/* A chosen ([0]) and a rejected ([1]) answer to one prompt. */
+typedef struct cm_pair {
+    int32_t from[2], to[2]; /* the rows of each: [from,to) */
+    int32_t n[2];           /* trained tokens of each, at least 1 */
+    double ref[2];          /* log-probability of each under the reference */
+    /* Written by the forward: log-probability of each, reward of each (beta times what the
+     * loss compares), the pair's loss, and its derivatives by the log-probabilities. */
+    double logp[2], reward[2], loss, slope[2];
+} cm_pair;
+typedef struct cm_prefer_conf {
+    int loss;               /* CM_PREFER_SIGMOID or CM_PREFER_IPO of conf.h */
+    double beta;
+    double label_smoothing; /* sigmoid: share of pairs taken for turned around (cDPO) */
+    double margin;          /* sigmoid: SimPO's gamma, in rewards */
+    double nll;             /* weight of the chosen answer's mean token nll (RPO) */
+    double dpop;            /* weight of its fall below the reference (DPOP's lambda) */
+    bool length_norm;       /* log-probabilities by token; IPO always does */
+    bool reference_free;    /* the reference counts as 0 */
+} cm_prefer_conf;
+/* Preference loss of n pairs: norm times the sum of their losses (formulas: op_prefer.c).
+ *   logp[R] -> loss[1]
+ * Rows in [from,to) that are ignored hold 0.  The pairs must live until the backward. */
+cm_var *cm_prefer(cm_tape *t, cm_var *logp, cm_pair *pair, int n, const cm_prefer_conf *c,
+                  cm_real norm);
+
 /* Every op, one line each in op_list.h. */
 extern const cm_op *const cm_ops[];
 extern const int cm_n_ops;

@@ -300,11 +300,76 @@ def xent():
     return f
 
 
+# ---- preferences --------------------------------------------------------------------------
+
+def logp():
+    f = File("logp")
+    for R, D, V, ls, mask in ((6, 3, 5, 1.0, 0), (14, 4, 7, 0.5, 3), (600, 2, 30, 2.0, 2),
+                              (9, 3, 300, 4.0, 4)):
+        x, w, t = leaf(rand(R, D)), leaf(rand(V, D)), ints(V, R)
+        if mask:
+            t[::mask] = -1
+        rows = torch.log_softmax(x @ w.T * ls, dim=1)
+        picked = rows.gather(1, t.long().clamp(min=0)[:, None])[:, 0]
+        f.add({"logit_scale": ls}, {"x": x, "w": w},
+              {"y": torch.where(t >= 0, picked, 0.0)}, {"target": t})
+    return f
+
+
+def prefer():
+    """Formulas and names of TRL's trainers (DPOTrainer: sigmoid, ipo, sigmoid_norm and
+    label_smoothing; CPOTrainer: simpo), of RPO (arXiv 2404.19733) and DPOP (2402.13228), on
+    one padded batch of answers with a completion mask, as there."""
+    f = File("prefer")
+    variants = [dict(), dict(label_smoothing=0.1), dict(ipo=1), dict(length_norm=1, beta=2.0),
+                dict(length_norm=1, reference_free=1, margin=1.375, beta=2.5),
+                dict(nll=0.8), dict(dpop=50.0, beta=0.3),
+                dict(length_norm=1, label_smoothing=0.3, nll=0.5, dpop=3.0, beta=0.7)]
+    for v in variants:
+        ipo, norm_len, free = v.get("ipo", 0), v.get("length_norm", 0), v.get("reference_free", 0)
+        beta, eps = v.get("beta", 0.1), v.get("label_smoothing", 0.0)
+        margin, nll, dpop = v.get("margin", 0.0), v.get("nll", 0.0), v.get("dpop", 0.0)
+        R, norm = 60, 0.25
+        lp = leaf(rand(R, lo=-6, hi=-0.01))
+        spans = [(1, 8, 8, 17), (18, 19, 20, 41), (41, 50, 50, 51), (53, 56, 57, 60)]
+        keep = (torch.rand(R, generator=GEN) < 0.8)
+        for a, b, c, d in spans:
+            keep[a] = keep[c] = True
+        longest = max(max(b - a, d - c) for a, b, c, d in spans)
+        token_logps = torch.zeros(2, len(spans), longest)
+        mask = torch.zeros(2, len(spans), longest)
+        for i, (a, b, c, d) in enumerate(spans):
+            token_logps[0, i, :b - a], mask[0, i, :b - a] = lp[a:b], keep[a:b].double()
+            token_logps[1, i, :d - c], mask[1, i, :d - c] = lp[c:d], keep[c:d].double()
+        logps, counts = (token_logps * mask).sum(-1), mask.sum(-1)
+        ref = logps.detach() + rand(2, len(spans), lo=-4, hi=4)
+        chosen_logps, rejected_logps = logps
+        ref_chosen, ref_rejected = torch.zeros_like(ref) if free else ref
+        chosen, rejected = chosen_logps - ref_chosen, rejected_logps - ref_rejected
+        if ipo or norm_len:
+            chosen, rejected = chosen / counts[0], rejected / counts[1]
+        logits = chosen - rejected - dpop * torch.clamp(-chosen, min=0)
+        if ipo:
+            losses = (logits - 1 / (2 * beta)) ** 2
+        else:
+            logits = logits - margin / beta
+            losses = (-F.logsigmoid(beta * logits) * (1 - eps)
+                      - F.logsigmoid(-beta * logits) * eps)
+        losses = losses + nll * -chosen_logps / counts[0]
+        f.add({"loss": 1, "norm": norm, "beta": beta, "eps": eps, "margin": margin, "nll": nll,
+               "dpop": dpop, "ipo": ipo, "length_norm": norm_len, "free": free},
+              {"logp": lp}, {"y": (norm * losses.sum()).reshape(1)},
+              {"pairs": torch.tensor(spans, dtype=torch.int32), "ref": ref.T,
+               "keep": keep.int(), "losses": losses.detach(), "logps": logps.detach().T,
+               "rewards": beta * torch.stack([chosen, rejected], 1).detach()})
+    return f
+
+
 def main():
     folder = sys.argv[1]
     os.makedirs(folder, exist_ok=True)
     for make in (embed, linear, rmsnorm, attention, conv_silu, ssd, gated_norm, residual,
-                 swiglu, moe, xent, total):
+                 swiglu, moe, xent, total, logp, prefer):
         make().save(folder)
 
 

@@ -12,9 +12,9 @@
 #include <string.h>
 
 #ifdef CM_F64
-static const double TOLERANCE = 1e-10;
+static const double TOLERANCE = 1e-10, STRICT = 1e-10;
 #else
-static const double TOLERANCE = 1e-5;
+static const double TOLERANCE = 1e-5, STRICT = 1e-6; /* STRICT: of preferences */
 #endif
 
 enum { MAX_INPUTS = 8 };
@@ -32,6 +32,7 @@ typedef struct gold {
     cm_var *term[2]; /* <output, upstream gradient> */
     int n_term;
     int compared;
+    double tolerance;
 } gold;
 
 static const cm_tensor *find(const gold *g, const char *prefix, const char *name) {
@@ -91,7 +92,7 @@ static void compare(gold *g, const char *what, const char *name, const cm_real *
     }
     /* A vanishing expectation (K = 1: the gate's gradient) is compared absolutely. */
     double err = worst / fmax(scale, 1e-3);
-    CHECKF(err <= TOLERANCE, "%s case %d: %s%s is off by %.3g of its largest element",
+    CHECKF(err <= g->tolerance, "%s case %d: %s%s is off by %.3g of its largest element",
            g->op, g->index, what, name, err);
     g->compared++;
 }
@@ -294,6 +295,58 @@ static void do_xent(gold *g) {
     g->term[g->n_term++] = y; /* a loss: its upstream gradient is 1 */
 }
 
+static void do_logp(gold *g) {
+    cm_var *x = input(g, "x"), *w = input(g, "w");
+    g->tolerance = STRICT;
+    output(g, "y", cm_target_logp(&g->t, x, w, ids(g, "target"),
+                                  (cm_real)num(g, "logit_scale")));
+}
+
+/* The file's losses, log-probabilities and rewards of all pairs against ours. */
+static void compare_pairs(gold *g, const cm_pair *pair, int n) {
+    cm_real *x = cm_arena_alloc(&g->arena, sizeof *x * (size_t)(5 * n));
+    for (int i = 0; i < n; i++) {
+        x[i] = (cm_real)pair[i].loss;
+        for (int k = 0; k < 2; k++) {
+            x[n + 2 * i + k] = (cm_real)pair[i].logp[k];
+            x[3 * n + 2 * i + k] = (cm_real)pair[i].reward[k];
+        }
+    }
+    compare(g, "", "losses", x, need(g, "", "losses"));
+    compare(g, "", "logps", x + n, need(g, "", "logps"));
+    compare(g, "", "rewards", x + 3 * n, need(g, "", "rewards"));
+}
+
+static void do_prefer(gold *g) {
+    const cm_tensor *spans = need(g, "", "pairs");
+    const int32_t *at = spans->data, *keep = ids(g, "keep");
+    const double *ref = need(g, "", "ref")->data;
+    int n = (int)spans->dim[0];
+    cm_prefer_conf c = {
+        .loss = count(g, "ipo") ? CM_PREFER_IPO : CM_PREFER_SIGMOID, .beta = num(g, "beta"),
+        .label_smoothing = num(g, "eps"), .margin = num(g, "margin"), .nll = num(g, "nll"),
+        .dpop = num(g, "dpop"), .length_norm = count(g, "length_norm"),
+        .reference_free = count(g, "free") };
+    g->tolerance = STRICT;
+    cm_var *logp = input(g, "logp");
+    for (int64_t r = 0; r < logp->v.dim[0]; r++)
+        if (!keep[r]) cm_rdata(&logp->v)[r] = 0;
+    cm_pair *pair = cm_arena_zalloc(&g->arena, sizeof *pair * (size_t)n);
+    for (int i = 0; i < 2 * n; i++) {
+        cm_pair *p = &pair[i / 2];
+        p->from[i % 2] = at[2 * i];
+        p->to[i % 2] = at[2 * i + 1];
+        for (int r = at[2 * i]; r < at[2 * i + 1]; r++) p->n[i % 2] += keep[r];
+        p->ref[i % 2] = ref[i];
+    }
+    cm_var *y = cm_prefer(&g->t, logp, pair, n, &c, (cm_real)num(g, "norm"));
+    compare_pairs(g, pair, n);
+    compare(g, "", "y", cm_rdata(&y->v), need(g, "", "y"));
+    cm_tape_backward(&g->t, y, 1);
+    for (int64_t r = 0; r < logp->v.dim[0]; r++)
+        if (!keep[r]) logp->g[r] = 0; /* where logp would pass nothing on */
+}
+
 /* One runner an op. */
 static const struct runner {
     const char *op;
@@ -307,7 +360,7 @@ static const struct runner {
 static bool open_case(gold *g, const struct runner *r, int index) {
     cm_err err;
     char path[128], key[16];
-    *g = (gold){ .op = r->op, .index = index };
+    *g = (gold){ .op = r->op, .index = index, .tolerance = TOLERANCE };
     const char *file = strncmp(r->op, "attention_", 10) ? r->op : "attention";
     snprintf(path, sizeof path, "tests/golden/ops/%s.safetensors", file);
     bool ok = cm_st_open(&g->file, path, &err);

@@ -1,0 +1,73 @@
+/* head.c -- chunks of rows with a target against the whole vocabulary: collect, logits,
+ * gradients.  The size of a chunk depends on V alone. */
+#include "op/head.h"
+
+#include <string.h>
+
+/* Enough rows to pay for packing W and adding to its gradient, 16 MiB of logits at most. */
+static int64_t chunk_rows(int64_t V) { return V <= 8192 ? 512 : V <= 16384 ? 256 : 128; }
+
+bool cm_head_fits(const cm_node *n, const char **why) {
+    const cm_tensor *x = &n->in[0]->v, *w = &n->in[1]->v;
+    if (x->nd == 2 && w->nd == 2 && x->dim[1] == w->dim[1]) return true;
+    *why = "x and W must be matrices with the same number of columns";
+    return false;
+}
+
+size_t cm_head_map(cm_head *h, const cm_node *n, const int32_t *target, void *base) {
+    *h = (cm_head){ .x = n->in[0], .w = n->in[1], .target = target };
+    h->R = h->x->v.dim[0];
+    h->V = h->w->v.dim[0];
+    h->D = h->w->v.dim[1];
+    int64_t rows = chunk_rows(h->V) < h->R ? chunk_rows(h->V) : h->R;
+    cm_cut c = { base, 0 };
+    h->z = cm_cut_reals(&c, rows * h->V);
+    h->in = cm_cut_reals(&c, rows * h->D);
+    h->row = cm_cut_take(&c, sizeof *h->row * (size_t)rows);
+    h->value = cm_cut_take(&c, sizeof *h->value * (size_t)rows);
+    return c.used;
+}
+
+/* Without gaps between the rows one works in place. */
+static bool whole(const cm_head *h) { return h->row[h->n - 1] - h->row[0] + 1 == h->n; }
+
+/* The chunk's rows of x, side by side. */
+static const cm_real *gathered(cm_head *h) {
+    const cm_real *x = cm_rdata(&h->x->v);
+    if (whole(h)) return x + h->row[0] * h->D;
+    for (int64_t i = 0; i < h->n; i++)
+        memcpy(h->in + i * h->D, x + h->row[i] * h->D, sizeof *x * (size_t)h->D);
+    return h->in;
+}
+
+bool cm_head_next(cm_head *h, cm_real scale, cm_real *zero) {
+    int64_t r = h->next, room = chunk_rows(h->V);
+    for (h->n = 0; r < h->R && h->n < room; r++) {
+        CM_ASSERT(h->target[r] >= -1 && h->target[r] < h->V,
+                  "target %d of row %lld is outside [-1,%lld)", h->target[r], (long long)r,
+                  (long long)h->V);
+        if (h->target[r] >= 0) h->row[h->n++] = (int32_t)r;
+        else if (zero) zero[r] = 0;
+    }
+    h->next = r;
+    if (!h->n) return false;
+    cm_gemm(false, true, h->n, h->V, h->D, scale, gathered(h), h->D, cm_rdata(&h->w->v),
+            h->D, 0, h->z, h->V);
+    return true;
+}
+
+void cm_head_back(cm_head *h, cm_real *dx) {
+    int64_t n = h->n, V = h->V, D = h->D;
+    if (h->w->g) cm_gemm(true, false, V, D, n, 1, h->z, V, gathered(h), D, 1, h->w->g, D);
+    if (!dx) return;
+    bool in_place = whole(h);
+    cm_real *to = in_place ? dx + h->row[0] * D : h->in;
+    cm_gemm(false, false, n, D, V, 1, h->z, V, cm_rdata(&h->w->v), D, in_place, to, D);
+    for (int64_t i = 0; !in_place && i < n; i++)
+        cm_k.add_scaled(D, 1, h->in + i * D, dx + h->row[i] * D);
+}
+
+double cm_head_flops(const cm_node *n) {
+    const cm_tensor *x = &n->in[0]->v;
+    return 2.0 * (double)x->dim[0] * (double)x->dim[1] * (double)n->in[1]->v.dim[0];
+}
