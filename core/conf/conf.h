@@ -51,6 +51,8 @@
     X(CM_GOLD_TEXT, text)
 #define CM_SHOT_CHOICES(X) X(CM_SHOT_FIRST, first) X(CM_SHOT_SEEDED, seeded)
 #define CM_MATCH_CHOICES(X) X(CM_MATCH_FIRST, first) X(CM_MATCH_LAST, last)
+#define CM_THINK_CHOICES(X)                                                             \
+    X(CM_THINK_DROP, drop) X(CM_THINK_KEEP, keep) X(CM_THINK_NONE, none)
 #define CM_CHECKER_CHOICES(X)                                                           \
     X(CM_CHECKER_EXACT, exact) X(CM_CHECKER_NUMERIC, numeric) X(CM_CHECKER_WORLD, world)
 
@@ -68,6 +70,7 @@ enum { CM_ROWS_CHOICES(X) };
 enum { CM_GOLD_CHOICES(X) };
 enum { CM_SHOT_CHOICES(X) };
 enum { CM_MATCH_CHOICES(X) };
+enum { CM_THINK_CHOICES(X) };
 enum { CM_CHECKER_CHOICES(X) };
 enum { CM_NUMERICS_CHOICES(X) };
 enum { CM_ROPE_CHOICES(X) };

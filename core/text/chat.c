@@ -54,6 +54,20 @@ bool cm_chat_open(cm_chat *c, const cm_spm *spm, cm_err *err) {
     return true;
 }
 
+bool cm_turn_answer(cm_turn *t, const char *s, size_t n) {
+    static const char open[] = "<think>", close[] = "</think>";
+    const size_t head = sizeof open - 1, tail = sizeof close - 1;
+    *t = (cm_turn){ .role = CM_ROLE_ASSISTANT, .text = s, .n = n };
+    if (n < head || memcmp(s, open, head)) return true;
+    t->think = s + head;
+    t->text = memmem(t->think, n - head, close, tail);
+    if (!t->text) return false;
+    t->n_think = (size_t)(t->text - t->think);
+    t->text += tail;
+    t->n = n - head - t->n_think - tail;
+    return true;
+}
+
 int cm_chat_parts(const cm_chat *c, const cm_turn *t, bool trained, cm_chat_part *out) {
     bool mine = trained && t->role == CM_ROLE_ASSISTANT;
     cm_mask answer = mine ? CM_MASK_ANSWER : CM_MASK_NONE;

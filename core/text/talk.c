@@ -90,19 +90,9 @@ static bool starts(const char *s, size_t n, const char *with) {
     return n >= strlen(with) && !memcmp(s, with, strlen(with));
 }
 
-/* An answer; a text that begins with <think> holds its reasoning up to </think>. */
 static bool add_answer(cm_talk *t, const char *s, size_t n) {
-    static const char open[] = "<think>", close[] = "</think>";
-    cm_turn *u = add_turn(t, CM_ROLE_ASSISTANT, s, n);
-    if (!starts(s, n, open)) return true;
-    u->think = s + strlen(open);
-    u->text = memmem(s, n, close, strlen(close));
-    if (!u->text)
-        return refuse(t, CM_REJECT_THINK, "turn %d: <think> without </think>", t->n);
-    u->n_think = (size_t)(u->text - u->think);
-    u->text += strlen(close);
-    u->n = n - (size_t)(u->text - s);
-    return true;
+    return cm_turn_answer(add_turn(t, CM_ROLE_ASSISTANT, s, n), s, n) ||
+           refuse(t, CM_REJECT_THINK, "turn %d: <think> without </think>", t->n);
 }
 
 static bool role_of(cm_talk *t, int node, cm_role *role) {

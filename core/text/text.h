@@ -88,6 +88,10 @@ typedef struct cm_turn {
     size_t n, n_think;
 } cm_turn;
 
+/* An assistant's turn of n bytes of text: one that begins with <think> holds its reasoning up
+ * to the first </think>.  False: that never comes; text is then NULL. */
+bool cm_turn_answer(cm_turn *t, const char *s, size_t n);
+
 /* Ids of the control tokens of one tokenizer; bos may be -1. */
 typedef struct cm_chat {
     int32_t role[3], end, think, unthink, bos;
@@ -117,6 +121,28 @@ typedef struct cm_chat_ids {
 bool cm_chat_render(const cm_chat *c, const cm_spm *spm, const cm_turn *turn, int n_turn,
                     bool reply, cm_chat_ids *out, cm_err *err);
 void cm_chat_ids_free(cm_chat_ids *x);
+
+/* A model's answer, token by token: its text, where it ends, what of it is reasoning. */
+typedef struct cm_voice {
+    const cm_spm *spm;
+    const cm_chat *chat;
+    int eos, end; /* tokens that end it, or -1 */
+    cm_stream stream;
+    cm_buf text;            /* so far: whole characters, nothing of a stop string */
+    size_t reply;           /* bytes of it up to behind the last </think> token */
+    bool thought, thinking; /* a block was closed; one is open */
+    bool ended;             /* by <|end|>, the end-of-text token or a stop string */
+} cm_voice;
+/* chat: control tokens stand in the text by name, since text cannot forge them there; NULL:
+ * they say nothing.  stop as in cm_stream_open. */
+void cm_voice_open(cm_voice *v, const cm_spm *spm, const cm_chat *chat,
+                   const char *const *stop, int n_stop);
+void cm_voice_close(cm_voice *v);
+bool cm_voice_token(cm_voice *v, int32_t id); /* true: the answer ends with it */
+/* No more tokens: text gets what may have been the beginning of a stop string. */
+void cm_voice_finish(cm_voice *v);
+/* The text behind the last block; nothing while one is open. */
+const char *cm_voice_reply(const cm_voice *v);
 
 /* The same template in Jinja, for GGUF's and Hugging Face's files; NULL for a tokenizer
  * without its control pieces. */

@@ -29,7 +29,8 @@ static bool CM_PRINTF(4, 5)
 /* Settings of an evaluation that say where things are or how fast, not what is computed. */
 static bool neutral(const char *key) {
     static const char *const keys[] = {"data", "field", "batch", "threads", "reuse", "tokens",
-                                       "order_seed", "out", "redo", "name", "tasks", "max_gb"};
+                                       "order_seed", "out", "redo", "name", "tasks", "max_gb",
+                                       "seed"};
     for (size_t i = 0; i < sizeof keys / sizeof *keys; i++)
         if (!strcmp(key, keys[i])) return true;
     return false;

@@ -184,33 +184,33 @@ static bool read_choice(cm_eval_task *t, const cm_row *r, cm_question *q, cm_err
     return q->prompt != NULL;
 }
 
-static bool solve_choice(cm_eval_task *t, const cm_row *r, cm_buf *out, cm_err *err) {
+static bool solve_choice(cm_eval_task *t, const cm_row *r, cm_buf *prompt, cm_buf *solution,
+                         cm_err *err) {
     cm_question q = { 0 };
     if (!read_choice(t, r, &q, err)) return false;
     int k = first_right(&q);
-    cm_buf_addf(out, "%s%s", q.context ? q.context[k] : q.prompt, t->c->delimiter);
-    if (*t->c->shot_target) return cm_render(t, t->c->shot_target, r, true, out, err);
-    cm_buf_addf(out, "%s", q.context ? q.answer : q.choice[k]);
+    cm_buf_addf(prompt, "%s", q.context ? q.context[k] : q.prompt);
+    cm_buf_addf(solution, "%s", t->c->delimiter);
+    if (*t->c->shot_target) return cm_render(t, t->c->shot_target, r, true, solution, err);
+    cm_buf_addf(solution, "%s", q.context ? q.answer : q.choice[k]);
     return true;
 }
 
 static bool row_choice(cm_eval_task *t, const cm_row *r, cm_question *q, cm_err *err) {
     if (!read_choice(t, r, q, err)) return false;
     bool pmi = cm_task_reports(t, "acc_pmi"), ok = true;
-    int n = q->n_choices;
-    if (!q->context) {
-        q->prompt = cm_prompt_make(t, q->prompt, solve_choice, err);
-        ok = q->prompt != NULL;
+    int n = q->n_choices, n_prompts = q->context ? n : 1;
+    cm_asked *p = cm_pool_get(&t->pool, (size_t)n_prompts * sizeof *p);
+    for (int i = 0; ok && i < n_prompts; i++) {
+        const char **own = q->context ? &q->context[i] : &q->prompt;
+        ok = cm_prompt_make(t, *own, solve_choice, &p[i], err);
+        if (ok) *own = p[i].text;
     }
-    for (int i = 0; ok && q->context && i < n; i++) {
-        q->context[i] = cm_prompt_make(t, q->context[i], solve_choice, err);
-        ok = q->context[i] != NULL;
-    }
+    cm_asked none = cm_asked_plain(t, "");
     if (ok) cm_question_asks(t, q, pmi ? 2 * n : n);
     for (int i = 0; ok && i < q->n_asks; i++) {
         char *what = cm_strf("%s%s", t->c->delimiter, q->context ? q->answer : q->choice[i % n]);
-        ok = cm_ask_score(t, &q->ask[i], i >= n ? "" : q->context ? q->context[i] : q->prompt,
-                          what, err);
+        ok = cm_ask_score(t, &q->ask[i], i >= n ? &none : q->context ? &p[i] : p, what, err);
         free(what);
     }
     return ok;
@@ -378,19 +378,24 @@ static bool read_cloze(cm_eval_task *t, const cm_row *r, const char **prompt,
     return ok;
 }
 
-static bool solve_cloze(cm_eval_task *t, const cm_row *r, cm_buf *out, cm_err *err) {
+static bool solve_cloze(cm_eval_task *t, const cm_row *r, cm_buf *out, cm_buf *solution,
+                        cm_err *err) {
     const char *prompt, *what;
     if (!read_cloze(t, r, &prompt, &what, err)) return false;
-    cm_buf_addf(out, "%s%s", prompt, what);
+    cm_buf_addf(out, "%s", prompt);
+    cm_buf_addf(solution, "%s", what);
     return true;
 }
 
 static bool row_cloze(cm_eval_task *t, const cm_row *r, cm_question *q, cm_err *err) {
     const char *prompt;
-    if (!read_cloze(t, r, &prompt, &q->answer, err)) return false;
-    q->prompt = cm_prompt_make(t, prompt, solve_cloze, err);
+    cm_asked p;
+    if (!read_cloze(t, r, &prompt, &q->answer, err) ||
+        !cm_prompt_make(t, prompt, solve_cloze, &p, err))
+        return false;
+    q->prompt = p.text;
     cm_question_asks(t, q, 1);
-    return q->prompt && cm_ask_score(t, q->ask, q->prompt, q->answer, err);
+    return cm_ask_score(t, q->ask, &p, q->answer, err);
 }
 
 static void score_cloze(const cm_eval_task *t, const cm_question *q, cm_item *out,

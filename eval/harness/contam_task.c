@@ -40,6 +40,7 @@ static bool add_task(search *s, const cm_eval_task *t, cm_err *err) {
     cm_eval_task bare;
     conf.shots = 0;
     if (!cm_task_open(&bare, t->path, &conf, err)) return false;
+    bare.chat = false; /* the template's words are the task's, not the item's */
     bool ok = cm_task_build(&bare, s->model, err);
     for (int64_t i = 0; ok && i < bare.n; i++) {
         item_text(&bare, &bare.q[i], &s->text);

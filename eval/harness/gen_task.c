@@ -1,4 +1,4 @@
-/* gen_task.c -- kind generate: greedy continuations, filtered and checked. */
+/* gen_task.c -- kind generate: continuations, filtered and checked. */
 #include <stdlib.h>
 #include <string.h>
 
@@ -14,38 +14,45 @@ static bool read_generate(cm_eval_task *t, const cm_row *r, const char **prompt,
     return *answer && (**answer || cm_fail(err, CM_EXIT_DATA, "an empty answer"));
 }
 
-static bool solve_generate(cm_eval_task *t, const cm_row *r, cm_buf *out, cm_err *err) {
+static bool solve_generate(cm_eval_task *t, const cm_row *r, cm_buf *out, cm_buf *solution,
+                           cm_err *err) {
     const char *prompt, *answer;
     if (!read_generate(t, r, &prompt, &answer, err)) return false;
-    cm_buf_addf(out, "%s%s", prompt, t->c->delimiter);
-    if (*t->c->shot_target) return cm_render(t, t->c->shot_target, r, true, out, err);
-    cm_buf_addf(out, "%s", answer);
+    cm_buf_addf(out, "%s", prompt);
+    cm_buf_addf(solution, "%s", t->c->delimiter);
+    if (*t->c->shot_target) return cm_render(t, t->c->shot_target, r, true, solution, err);
+    cm_buf_addf(solution, "%s", answer);
     return true;
 }
 
 static bool row_generate(cm_eval_task *t, const cm_row *r, cm_question *q, cm_err *err) {
     const char *prompt;
     if (!read_generate(t, r, &prompt, &q->answer, err)) return false;
-    if (!cm_check_reference(t, q->answer, err)) return false;
-    q->prompt = cm_prompt_make(t, prompt, solve_generate, err);
-    const cm_task_conf *c = t->c;
+    cm_asked p;
+    if (!cm_check_reference(t, q->answer, err) ||
+        !cm_prompt_make(t, prompt, solve_generate, &p, err))
+        return false;
+    q->prompt = p.text;
     cm_question_asks(t, q, 1);
-    return q->prompt && cm_ask_generate(t, q->ask, q->prompt, (int)c->max_new_tokens, err);
+    return cm_ask_generate(t, q->ask, &p, (int)t->c->max_new_tokens, err);
 }
 
 /* The filtered answer in *pred, whether there was one, whether it is right. */
 static bool judge(const cm_eval_task *t, const cm_question *q, const cm_regex *filter,
                   bool last, cm_buf *pred, bool *found, bool *same, cm_err *err) {
+    bool whole = !t->chat || t->c->think == CM_THINK_KEEP;
     *same = false;
-    return cm_filter_answer(filter, last, q->ask->text, pred, found, err) &&
+    return cm_filter_answer(filter, last, whole ? q->ask->text : q->ask->reply, pred, found,
+                            err) &&
            (!*found || cm_check_answer(t, pred->s, q->answer, same, err));
 }
 
 static void score_generate(const cm_eval_task *t, const cm_question *q, cm_item *out,
                            cm_buf *detail) {
+    const cm_task_conf *c = t->c;
     const cm_ask *a = q->ask;
     cm_buf pred = { 0 };
-    bool found = false, same = false, last = t->c->filter_match == CM_MATCH_LAST;
+    bool found = false, same = false, last = c->filter_match == CM_MATCH_LAST;
     cm_err err;
     cm_json_str(detail, "prompt", q->prompt);
     cm_json_str(detail, "answer", q->answer);
@@ -55,6 +62,10 @@ static void score_generate(const cm_eval_task *t, const cm_question *q, cm_item 
     if (found) cm_json_str(detail, "pred", pred.s);
     cm_item_put(t, out, "exact_match", same, 1);
     cm_item_put(t, out, "answered", found, 1);
+    if (t->chat) {
+        cm_item_put(t, out, "parsed", found && !a->open, 1);
+        cm_item_put(t, out, "thought", a->thought, 1);
+    }
     if (t->in->flexible) {
         if (!judge(t, q, t->in->flexible, true, &pred, &found, &same, &err))
             cm_json_str(detail, "flexible_error", err.msg);
@@ -69,13 +80,14 @@ static void score_generate(const cm_eval_task *t, const cm_question *q, cm_item 
 
 const cm_kind cm_kind_generate = {
     .name = "generate",
-    .help = "greedy continuations up to a stop string; the filtered answer is checked",
+    .help = "continuations up to a stop string; the filtered answer is checked",
     .metrics = "exact_match answered ended gen_tokens",
-    .extra = "flexible_match",
+    .extra = "flexible_match parsed thought",
+    .in_chat = "parsed thought",
     .primary = "exact_match",
     .keys = CM_KEYS_ALL CM_KEYS_PROMPT
             "answer stop max_new_tokens filter filter_match flexible_filter ignore ignore_case "
-            "ignore_punctuation checker",
+            "ignore_punctuation checker temperature seed think",
     .row = row_generate,
     .score = score_generate,
 };

@@ -161,14 +161,18 @@ typedef struct cm_ask {
     int n;
     int first;   /* token[first..n) are scored, first >= 1; n where nothing is scored */
     int cut;     /* tokens cut from the left so that the rest fits the context */
-    int max_new; /* > 0: continue greedily by at most so many tokens */
+    int max_new; /* > 0: continue by at most so many tokens */
     /* the answer */
     double *logp; /* [n - first] natural log-probabilities, in the task's pool */
     bool *greedy; /* [n - first] whether the token was the most likely one */
     int32_t *out; /* [n_out] generated tokens, without end and stop tokens */
     int n_out;
-    const char *text; /* what they say, up to the stop string */
+    const char *text; /* what they say, up to the stop string; in chat control tokens by name */
     bool ended;       /* by itself or at a stop string */
+    /* In chat: the text behind the last </think> token, which is all of it without one and
+     * empty while a block is open; whether a block was closed, and whether one is open. */
+    const char *reply;
+    bool thought, open;
 } cm_ask;
 double cm_ask_loglik(const cm_ask *a); /* sum of logp, in order */
 bool cm_ask_greedy(const cm_ask *a);   /* every scored token was the most likely one */
@@ -203,6 +207,7 @@ typedef struct cm_kind {
     const char *name, *help;
     const char *metrics; /* reported unless the task says otherwise; names with blanks */
     const char *extra;   /* reported on request only; or NULL */
+    const char *in_chat; /* of these, reported without request where prompts are chat; or NULL */
     const char *primary;
     const char *keys; /* of section task that mean something to it, blanks between */
     /* Questions have no beginnings in common: asked in order, so that an interrupted
@@ -230,6 +235,8 @@ struct cm_eval_task {
     const cm_loaded *model; /* with a tokenizer */
     int context;            /* most tokens a request may hold */
     int64_t shots;
+    bool chat;              /* prompts go through the chat template */
+    cm_sampling how;        /* of generations; its seed is not used */
     char definition[17];
     cm_buf data_json; /* [{"path":..,"sha256":..}] */
     cm_pool pool;
@@ -285,12 +292,21 @@ void cm_question_asks(cm_eval_task *t, cm_question *q, int n);
 /* A request of given tokens (copied): score token[first..n).  Cut from the left to the
  * context. */
 void cm_ask_tokens(cm_eval_task *t, cm_ask *a, const int32_t *token, int n, int first);
-/* Score `what` (delimiter included) after the prompt, tokenized as one text; an empty
- * prompt is BOS alone.  eval.chat puts the prompt into the chat template. */
-bool cm_ask_score(cm_eval_task *t, cm_ask *a, const char *prompt, const char *what,
+/* What stands before the scored or generated part.  Outside of chat it is text; in chat it is
+ * turns, and text is what a person reads of them, markers by name. */
+typedef struct cm_asked {
+    const char *text;
+    const cm_turn *turn; /* [n_turns], in the task's pool */
+    int n_turns;
+} cm_asked;
+/* A prompt with nothing before it; in chat a user's turn. */
+cm_asked cm_asked_plain(cm_eval_task *t, const char *prompt);
+/* Score `what` (delimiter included) after the prompt.  Text: tokenized as one, an empty prompt
+ * is BOS alone.  Chat: `what`, leading blanks aside, is what the assistant says. */
+bool cm_ask_score(cm_eval_task *t, cm_ask *a, const cm_asked *prompt, const char *what,
                   cm_err *err);
 /* Continue the prompt. */
-bool cm_ask_generate(cm_eval_task *t, cm_ask *a, const char *prompt, int max_new,
+bool cm_ask_generate(cm_eval_task *t, cm_ask *a, const cm_asked *prompt, int max_new,
                      cm_err *err);
 /* Add a score where the task reports that metric; a mean: den = 1. */
 void cm_item_put(const cm_eval_task *t, cm_item *it, const char *metric, double num,

@@ -233,7 +233,8 @@ static bool add_text(cm_eval_task *t, cm_probe_text *p, const char *label, int i
     cm_question *q = cm_task_add(t, id, group);
     free(id);
     q->own = cm_pool_text(&t->pool, label, strlen(label));
-    q->prompt = cm_pool_text(&t->pool, p->context.s, p->context.n);
+    cm_asked lead = cm_asked_plain(t, cm_pool_text(&t->pool, p->context.s, p->context.n));
+    q->prompt = lead.text;
     bool *right = cm_pool_get(&t->pool, (size_t)p->n_choices * sizeof *right);
     right[p->gold] = true;
     q->right = right;
@@ -246,7 +247,7 @@ static bool add_text(cm_eval_task *t, cm_probe_text *p, const char *label, int i
     for (int i = 0; ok && i < p->n_choices; i++) {
         q->choice[i] = cm_pool_text(&t->pool, p->choice[i].s, p->choice[i].n);
         char *what = cm_strf("%s%s", t->c->delimiter, q->choice[i]);
-        ok = cm_ask_score(t, &q->ask[i], q->prompt, what, err);
+        ok = cm_ask_score(t, &q->ask[i], &lead, what, err);
         free(what);
     }
     t->context = context;

@@ -113,24 +113,87 @@ static bool pick_shots(const cm_eval_task *t, int64_t *pick, cm_err *err) {
                    (long long)in->n_shots);
 }
 
-const char *cm_prompt_make(cm_eval_task *t, const char *own, cm_solve_fn solve, cm_err *err) {
-    struct cm_task_int *in = t->in;
-    int64_t pick[1000];
+/* A solved example as text, or as two turns. */
+static bool put_shot(cm_eval_task *t, const cm_row *r, cm_solve_fn solve, cm_buf *b,
+                     cm_turn *turn, cm_err *err) {
+    cm_buf answer = { 0 }, *to = t->chat ? &answer : b;
+    cm_err why;
+    bool ok = solve(t, r, b, to, &why);
+    if (ok && t->chat) {
+        const char *s = answer.s ? answer.s : "";
+        while (isspace((unsigned char)*s)) s++;
+        turn[0] = (cm_turn){ CM_ROLE_USER, cm_pool_text(&t->pool, b->s, b->n), NULL, b->n, 0 };
+        ok = cm_turn_answer(&turn[1], cm_pool_text(&t->pool, s, strlen(s)), strlen(s)) ||
+             cm_fail(&why, CM_EXIT_DATA, "its solution has <think> without </think>");
+    }
+    cm_buf_free(&answer);
+    return ok || cm_fail(err, why.code, "its example %s:%lld: %s", r->path, (long long)r->line,
+                         why.msg);
+}
+
+/* Turns as a person reads them, up to where the assistant goes on. */
+static const char *read_turns(cm_eval_task *t, const cm_turn *turn, int n) {
+    cm_buf b = { 0 };
+    for (int i = 0; i < n; i++) {
+        const cm_turn *u = &turn[i];
+        cm_buf_addf(&b, "<|%s|>", cm_role_names[u->role]);
+        if (u->think) cm_buf_addf(&b, "<think>%.*s</think>", (int)u->n_think, u->think);
+        cm_buf_addf(&b, "%.*s<|end|>", (int)u->n, u->text);
+    }
+    cm_buf_addf(&b, "<|assistant|>");
+    const char *kept = cm_pool_text(&t->pool, b.s, b.n);
+    cm_buf_free(&b);
+    return kept;
+}
+
+cm_asked cm_asked_plain(cm_eval_task *t, const char *prompt) {
+    if (!t->chat) return (cm_asked){ .text = prompt };
+    cm_turn *u = cm_pool_get(&t->pool, sizeof *u);
+    *u = (cm_turn){ .role = CM_ROLE_USER, .text = prompt, .n = strlen(prompt) };
+    return (cm_asked){ read_turns(t, u, 1), u, 1 };
+}
+
+static bool make_text(cm_eval_task *t, const char *own, const int64_t *pick, cm_solve_fn solve,
+                      cm_asked *out, cm_err *err) {
     cm_buf b = { 0 };
     cm_buf_addf(&b, "%s", t->c->primer);
-    bool ok = !t->shots || pick_shots(t, pick, err);
+    bool ok = true;
     for (int64_t i = 0; ok && i < t->shots; i++) {
-        const cm_row *s = &in->shot[pick[i]];
-        cm_err why;
-        ok = solve(t, s, &b, &why) ||
-             cm_fail(err, why.code, "its example %s:%lld: %s", s->path, (long long)s->line,
-                     why.msg);
+        ok = put_shot(t, &t->in->shot[pick[i]], solve, &b, NULL, err);
         cm_buf_addf(&b, "%s", t->c->shot_delimiter);
     }
     cm_buf_addf(&b, "%s", own);
-    const char *kept = ok ? cm_pool_text(&t->pool, b.s, b.n) : NULL;
+    *out = (cm_asked){ .text = cm_pool_text(&t->pool, b.s, b.n) };
     cm_buf_free(&b);
-    return kept;
+    return ok;
+}
+
+/* The primer begins the first user's text. */
+static bool make_turns(cm_eval_task *t, const char *own, const int64_t *pick, cm_solve_fn solve,
+                       cm_asked *out, cm_err *err) {
+    const char *system = t->c->system;
+    cm_turn *turn = cm_pool_get(&t->pool, (size_t)(2 * t->shots + 2) * sizeof *turn);
+    cm_buf b = { 0 };
+    int n = 0;
+    bool ok = true;
+    if (*system) turn[n++] = (cm_turn){ CM_ROLE_SYSTEM, system, NULL, strlen(system), 0 };
+    cm_buf_addf(&b, "%s", t->c->primer);
+    for (int64_t i = 0; ok && i < t->shots; i++, n += 2) {
+        ok = put_shot(t, &t->in->shot[pick[i]], solve, &b, &turn[n], err);
+        b.n = 0;
+    }
+    cm_buf_addf(&b, "%s", own);
+    turn[n++] = (cm_turn){ CM_ROLE_USER, cm_pool_text(&t->pool, b.s, b.n), NULL, b.n, 0 };
+    cm_buf_free(&b);
+    if (ok) *out = (cm_asked){ read_turns(t, turn, n), turn, n };
+    return ok;
+}
+
+bool cm_prompt_make(cm_eval_task *t, const char *own, cm_solve_fn solve, cm_asked *out,
+                    cm_err *err) {
+    int64_t pick[1000];
+    if (t->shots && !pick_shots(t, pick, err)) return false;
+    return (t->chat ? make_turns : make_text)(t, own, pick, solve, out, err);
 }
 
 /* ---- tokens -------------------------------------------------------------------------- */
@@ -171,21 +234,27 @@ static bool put_text(cm_eval_task *t, const char *s, size_t n, cm_err *err) {
     return !n || cm_spm_encode(t->model->spm, s, n, &in->id, &in->n_id, &in->cap_id, err);
 }
 
-static bool put_marker(cm_eval_task *t, const char *name, cm_err *err) {
-    int id = cm_spm_id(t->model->spm, name);
-    cm_piece_type type = CM_PIECE_NORMAL;
-    float score;
-    if (id >= 0) cm_spm_piece(t->model->spm, id, &score, &type);
-    if (id < 0 || (type != CM_PIECE_CONTROL && type != CM_PIECE_USER))
-        return cm_fail(err, CM_EXIT_USAGE, "eval.chat: the model's tokenizer has no %s piece",
-                       name);
-    return put_id(t->in, id);
+const cm_chat *cm_task_chat(cm_eval_task *t, cm_err *err) {
+    struct cm_task_int *in = t->in;
+    cm_err why;
+    if (!in->chat_open && !cm_chat_open(&in->chat, t->model->spm, &why)) {
+        cm_fail(err, CM_EXIT_USAGE, "task %s asks in chat, but %s", t->name, why.msg);
+        return NULL;
+    }
+    in->chat_open = true;
+    return &in->chat;
 }
 
-/* BOS <|user|> prompt <|end|> <|assistant|> */
-static bool put_chat(cm_eval_task *t, const char *prompt, cm_err *err) {
-    return put_marker(t, "<|user|>", err) && put_text(t, prompt, strlen(prompt), err) &&
-           put_marker(t, "<|end|>", err) && put_marker(t, "<|assistant|>", err);
+/* The turns up to where the assistant goes on; with task.think none past an empty block. */
+static bool put_chat(cm_eval_task *t, const cm_asked *p, cm_err *err) {
+    struct cm_task_int *in = t->in;
+    const cm_chat *c = cm_task_chat(t, err);
+    cm_chat_ids x = { 0 };
+    bool ok = c && cm_chat_render(c, t->model->spm, p->turn, p->n_turns, true, &x, err);
+    for (int64_t i = 0; ok && i < x.n; i++) put_id(in, x.id[i]);
+    if (ok && t->c->think == CM_THINK_NONE) ok = put_id(in, c->think) && put_id(in, c->unthink);
+    cm_chat_ids_free(&x);
+    return ok;
 }
 
 static void begin(cm_eval_task *t, bool need) {
@@ -194,27 +263,35 @@ static void begin(cm_eval_task *t, bool need) {
     if (prefix >= 0) put_id(t->in, prefix);
 }
 
-bool cm_ask_score(cm_eval_task *t, cm_ask *a, const char *prompt, const char *what,
-                  cm_err *err) {
+static bool put_context_and(cm_eval_task *t, const char *prompt, const char *what,
+                            int64_t *first, cm_err *err) {
     struct cm_task_int *in = t->in;
     size_t n = strlen(prompt);
-    if (!t->eval->chat) /* blanks at the prompt's end belong to what follows */
-        while (n && isspace((unsigned char)prompt[n - 1])) n--;
+    while (n && isspace((unsigned char)prompt[n - 1])) n--; /* they belong to what follows */
     begin(t, !n);
-    int64_t start = in->n_id, first;
+    int64_t start = in->n_id;
+    char *whole = cm_strf("%s%s", prompt, what);
+    bool ok = put_text(t, prompt, n, err);
+    *first = in->n_id;
+    in->n_id = start;
+    ok = ok && put_text(t, whole, strlen(whole), err);
+    free(whole);
+    return ok;
+}
+
+bool cm_ask_score(cm_eval_task *t, cm_ask *a, const cm_asked *prompt, const char *what,
+                  cm_err *err) {
+    struct cm_task_int *in = t->in;
+    int64_t first = 0;
     bool ok;
-    if (t->eval->chat) {
+    in->n_id = 0;
+    if (prompt->turn) {
         while (isspace((unsigned char)*what)) what++;
         ok = put_chat(t, prompt, err);
         first = in->n_id;
         ok = ok && put_text(t, what, strlen(what), err);
     } else {
-        char *whole = cm_strf("%s%s", prompt, what);
-        ok = put_text(t, prompt, n, err);
-        first = in->n_id;
-        in->n_id = start;
-        ok = ok && put_text(t, whole, strlen(whole), err);
-        free(whole);
+        ok = put_context_and(t, prompt->text, what, &first, err);
     }
     if (!ok) return false;
     /* The border may have merged into one token: that one is scored. */
@@ -226,13 +303,17 @@ bool cm_ask_score(cm_eval_task *t, cm_ask *a, const char *prompt, const char *wh
     return true;
 }
 
-bool cm_ask_generate(cm_eval_task *t, cm_ask *a, const char *prompt, int max_new,
+static bool put_prompt(cm_eval_task *t, const cm_asked *p, cm_err *err) {
+    t->in->n_id = 0;
+    if (p->turn) return put_chat(t, p, err);
+    begin(t, !*p->text);
+    return put_text(t, p->text, strlen(p->text), err);
+}
+
+bool cm_ask_generate(cm_eval_task *t, cm_ask *a, const cm_asked *prompt, int max_new,
                      cm_err *err) {
     struct cm_task_int *in = t->in;
-    begin(t, !*prompt);
-    if (!(t->eval->chat ? put_chat(t, prompt, err)
-                        : put_text(t, prompt, strlen(prompt), err)))
-        return false;
+    if (!put_prompt(t, prompt, err)) return false;
     int room = t->context - max_new;
     if (room < 1)
         return cm_fail(err, CM_EXIT_USAGE, "task %s generates up to %d tokens, which leaves no "

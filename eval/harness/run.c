@@ -106,6 +106,8 @@ static void config_members(const cm_eval_run *r, const cm_eval_conf *e, int64_t 
     cm_json_i64(b, "eval.limit", e->limit);
     cm_json_i64(b, "eval.shots", e->shots);
     cm_json_bool(b, "eval.chat", e->chat);
+    cm_json_f64(b, "eval.temperature", e->temperature);
+    cm_json_i64(b, "eval.seed", e->seed);
     cm_json_bool(b, "eval.tokens", e->tokens);
     if (!r->n_corpus) return;
     cm_json_open(b, "contamination", '[');

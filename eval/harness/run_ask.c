@@ -17,15 +17,10 @@ typedef struct asker {
     cm_ask **ask;   /* [n requests] */
     cm_request *request;
     cm_prompt *prompt;
-    struct voice { /* of a generation in the making */
-        cm_stream stream;
-        cm_buf text;
-        bool open, ended;
-    } *voice;
+    cm_voice *voice; /* of generations in the making */
     int64_t first;        /* request that the engine's request 0 is */
     double tokens;        /* answered, all tasks together */
     cm_progress *progress;
-    int end, eos;   /* tokens that end a generation, or -1 */
     cm_err *err;
     bool failed;
 } asker;
@@ -142,65 +137,55 @@ static bool score_all(asker *a, int64_t n, cm_engine_count *count) {
 /* After each token: does the text end with it? */
 static bool ends_here(void *ctx, int64_t i, const cm_prompt *p) {
     asker *a = ctx;
-    const cm_task_conf *c = a->t->c;
-    struct voice *v = &a->voice[i];
-    int32_t id = p->out[p->n_out - 1];
-    if (!v->open) {
-        cm_stream_open(&v->stream, c->stop.v, c->stop.n);
-        v->open = true;
-    }
-    v->ended = id == a->eos || id == a->end;
-    if (v->ended) return true;
-    cm_buf bytes = { 0 };
-    cm_spm_token_bytes(a->run->model->spm, id, &bytes);
-    v->ended = cm_stream_push(&v->stream, bytes.s ? bytes.s : "", bytes.n);
-    if (v->stream.ready.n) cm_buf_add(&v->text, v->stream.ready.s, v->stream.ready.n);
-    cm_buf_free(&bytes);
-    return v->ended;
-}
-
-static void hush(struct voice *v) {
-    if (v->open) cm_stream_close(&v->stream);
-    cm_buf_free(&v->text);
-    *v = (struct voice){ 0 };
+    const cm_eval_task *t = a->t;
+    cm_voice *v = &a->voice[i];
+    if (!v->spm)
+        cm_voice_open(v, t->model->spm, t->chat && t->in->chat_open ? &t->in->chat : NULL,
+                      t->c->stop.v, t->c->stop.n);
+    return cm_voice_token(v, p->out[p->n_out - 1]);
 }
 
 static bool generated(void *ctx, int64_t i) {
     asker *a = ctx;
-    struct voice *v = &a->voice[i];
+    cm_voice *v = &a->voice[i];
     cm_ask *q = a->ask[i];
-    if (v->open && !v->ended) {
-        cm_stream_finish(&v->stream);
-        if (v->stream.ready.n) cm_buf_add(&v->text, v->stream.ready.s, v->stream.ready.n);
-    }
+    if (!v->ended) cm_voice_finish(v);
     q->out = a->prompt[i].out;
     q->n_out = a->prompt[i].n_out;
     q->ended = v->ended;
-    if (q->n_out && (q->out[q->n_out - 1] == a->eos || q->out[q->n_out - 1] == a->end))
+    if (q->n_out && (q->out[q->n_out - 1] == v->eos || q->out[q->n_out - 1] == v->end))
         q->n_out--;
-    q->text = cm_pool_text(&a->t->pool, v->text.s ? v->text.s : "", v->text.n);
-    hush(v);
+    q->text = cm_pool_text(&a->t->pool, v->text.s, v->text.n);
+    q->thought = v->thought;
+    q->open = v->thinking;
+    q->reply = q->text + (cm_voice_reply(v) - v->text.s);
+    cm_voice_close(v);
     return answered(a, i);
 }
 
+/* Draws of an item follow from the two seeds and from what it is, not from its place. */
+static uint64_t seed_of(const cm_eval_task *t, const cm_question *q) {
+    char key[17];
+    cm_item_hash((const char *const[]){ q->id, q->hash }, 2, key);
+    cm_rng r = cm_rng_make((uint64_t)t->c->seed, CM_RNG_SAMPLE, (uint64_t)t->eval->seed);
+    return cm_rng_u64(r, strtoull(key, NULL, 16));
+}
+
 static bool generate_all(asker *a, int64_t n, cm_engine_count *count) {
-    const cm_spm *spm = a->run->model->spm;
     const cm_eval_conf *e = &a->run->app->conf.eval;
-    a->eos = cm_spm_eos(spm);
-    a->end = cm_spm_id(spm, "<|end|>");
     for (int64_t i = 0; i < n; i++) {
         cm_ask *q = a->ask[i];
         int32_t *out = cm_pool_get(&a->t->pool, (size_t)q->max_new * sizeof *out);
         a->prompt[i] = (cm_prompt){ .token = q->token, .n = q->n, .max_new = q->max_new,
                                     .out = out };
+        a->prompt[i].seed = seed_of(a->t, &a->t->q[a->of[i]]);
     }
-    cm_sampling how = { .top_p = 1, .repeat_penalty = 1 };
     cm_err why = { 0 };
-    bool ok = cm_generate(&a->run->model->model, &how, (int)e->batch, a->prompt, n, ends_here,
+    bool ok = cm_generate(&a->run->model->model, &a->t->how, (int)e->batch, a->prompt, n, ends_here,
                           generated, a, count, &why) ||
               cm_signal_stop() ||
               cm_fail(a->err, why.code, "%s: task %s: %s", a->run->model_path, a->t->name, why.msg);
-    for (int64_t i = 0; i < n; i++) hush(&a->voice[i]);
+    for (int64_t i = 0; i < n; i++) cm_voice_close(&a->voice[i]);
     return ok;
 }
 

@@ -213,7 +213,9 @@ static bool pick_metrics(cm_eval_task *t, cm_err *err) {
     bool ok = true;
     const cm_list *l = &t->c->metrics;
     for (int i = 0; ok && i < l->n; i++) ok = add_metric(t, l->v[i], err);
-    char *copy = cm_strf("%s", l->n ? "" : t->kind->metrics), *rest = copy;
+    const char *in_chat = t->chat && t->kind->in_chat ? t->kind->in_chat : "";
+    char *copy = l->n ? cm_strf("%s", "") : cm_strf("%s %s", t->kind->metrics, in_chat);
+    char *rest = copy;
     for (char *w; ok && rest && (w = strsep(&rest, " "));)
         if (*w) ok = add_metric(t, w, err);
     free(copy);
@@ -292,6 +294,18 @@ static bool check_texts(const cm_eval_task *t, cm_err *err) {
     return ok;
 }
 
+/* How prompts are put and answers drawn: the task's word, and eval's. */
+static bool pick_manner(cm_eval_task *t, cm_err *err) {
+    const cm_task_conf *c = t->c;
+    double heat = t->eval->temperature >= 0 ? t->eval->temperature : c->temperature;
+    t->how = (cm_sampling){ .temperature = heat, .top_p = 1, .repeat_penalty = 1 };
+    t->chat = cm_conf_given(&t->file, "task.chat") ? c->chat : t->eval->chat;
+    const char *key = *c->system ? "task.system" : c->think == CM_THINK_NONE ? "task.think" : NULL;
+    return t->chat || !key ||
+           cm_conf_bad(&t->file, err, key, "means nothing outside of chat: set chat: true, or "
+                       "eval.chat=true");
+}
+
 /* Lines of `dump` from section task on that `plain`, a dump of defaults, does not have.
  * What a task is about is no part of what it is. */
 static void own_lines(const char *dump, const char *plain, cm_buf *out) {
@@ -355,7 +369,8 @@ static bool open_task(cm_eval_task *t, const char *path, const char *text,
     bool ok = cm_conf_check(&t->file, err);
     if (!ok) all_mistakes(&t->file, err);
     t->name = *t->c->name ? t->c->name : stem(&t->pool, t->path);
-    ok = ok && pick_kind(t, err) && check_keys(t, err) && pick_metrics(t, err) &&
+    ok = ok && pick_kind(t, err) && check_keys(t, err) && pick_manner(t, err) &&
+         pick_metrics(t, err) &&
          check_texts(t, err) && compile_all(t, err);
     if (ok) define(t);
     else cm_task_name_file(t, err);

@@ -35,14 +35,18 @@ struct cm_task_int {
     bool own_shots;               /* shot is row */
     int32_t *id;                  /* scratch for tokens */
     int64_t n_id, cap_id;
+    cm_chat chat;                 /* once chat_open */
+    bool chat_open;
 };
+/* The chat template's tokens of the task's model; NULL, CM_EXIT_USAGE, where it has none. */
+const cm_chat *cm_task_chat(cm_eval_task *t, cm_err *err);
 /* Keys of task.def that every kind has, that kinds with files of data, with items from rows
  * and with prompts have; cm_kind.keys is made of these. */
 #define CM_KEYS_ALL "name about version kind metrics primary "
 #define CM_KEYS_DATA "data format where split replace "
 #define CM_KEYS_ROWS CM_KEYS_DATA "id group "
 #define CM_KEYS_PROMPT CM_KEYS_ROWS "prompt delimiter primer shots shot_data shot_pick " \
-    "shot_seed shot_delimiter shot_target "
+    "shot_seed shot_delimiter shot_target chat system "
 /* Put the task file before a sentence about a key that it does not set. */
 void cm_task_name_file(const cm_eval_task *t, cm_err *err);
 bool cm_task_reports(const cm_eval_task *t, const char *metric);
@@ -70,10 +74,13 @@ const char *cm_render_keep(cm_eval_task *t, const char *template, const cm_row *
                            bool clean, cm_err *err);
 /* False, with a sentence, for a template whose braces do not match. */
 bool cm_template_check(const char *template, cm_err *err);
-/* Primer, examples and the item's own prompt, in the pool.  solve appends a solved example:
- * its prompt, delimiter and solution. */
-typedef bool (*cm_solve_fn)(cm_eval_task *t, const cm_row *r, cm_buf *out, cm_err *err);
-const char *cm_prompt_make(cm_eval_task *t, const char *own, cm_solve_fn solve, cm_err *err);
+/* Primer, examples and the item's own prompt, in the pool; in chat the system's text and the
+ * examples are earlier turns.  solve appends a solved example: its prompt, and delimiter and
+ * solution. */
+typedef bool (*cm_solve_fn)(cm_eval_task *t, const cm_row *r, cm_buf *prompt, cm_buf *solution,
+                            cm_err *err);
+bool cm_prompt_make(cm_eval_task *t, const char *own, cm_solve_fn solve, cm_asked *out,
+                    cm_err *err);
 /* BOS, else EOS, else -1: what stands before a text of its own. */
 int cm_task_prefix(const cm_eval_task *t);
 

@@ -55,6 +55,22 @@ expect_out "the chat template" "<s><.user.>Question: What does the hen lay\? Ans
 expect_out "eval.shots" "Q: What do owls do at night\? A: Owls hunt at night. +Q: What falls" \
     $E --tasks "$T/several.yaml" --show 1 eval.shots=1
 
+# ---- answers drawn
+sed "s|sums.jsonl|$(pwd)/$T/sums.jsonl|; s/^task:/task:\n  name: drawn\n  chat: true\n  temperature: 1/
+    s/shots: 2/shots: 1/; s/Question: {question}/{question}/; /metrics:/d" "$T/sums.yaml" >"$tmp/drawn.yaml"
+D="$E --tasks $tmp/drawn.yaml"
+expect_out "examples are turns before" "<s><.user.>[^<]*Answer:<.end.><.assistant.>[^<]*<.end.><.user.>[^<]*Answer:<.end.><.assistant.>\[\[up to 12" $D --show 1
+expect_out "chat has its metrics" "drawn +exact_match .*parsed .*thought " $D --out "$tmp/d1"
+outs() { zstd -dcq "$1/items.jsonl.zst" | grep -o '"out":"[^"]*"'; }
+$D --out "$tmp/d2" eval.batch=1 eval.order_seed=7 >/dev/null
+same "draws do not depend on company or order" "$(outs "$tmp/d2" | sort)" "$(outs "$tmp/d1" | sort)"
+$D --out "$tmp/d3" eval.seed=1 >/dev/null
+check "eval.seed draws others" test "$(outs "$tmp/d3")" != "$(outs "$tmp/d1")"
+$D --out "$tmp/d4" eval.temperature=0 >/dev/null
+check "eval.temperature overrides" test "$(outs "$tmp/d4")" != "$(outs "$tmp/d1")"
+expect "other draws are another look at the same thing" "[035]" "" "$BIN/regress" "$tmp/d1" "$tmp/d3"
+expect "another temperature is not" 4 "eval.temperature was -1 and is 0" "$BIN/regress" "$tmp/d1" "$tmp/d4"
+
 # ---- going on
 "$BIN/world" --kind eval --split test --seed 8 --count 4000 --out "$tmp/many.jsonl"
 sed 's/world_eval/many/; s/^task:/task:\n  name: many/' eval/tasks/world_choice.yaml >"$tmp/many.yaml"
