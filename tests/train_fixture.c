@@ -75,7 +75,7 @@ void fx_open(fx_job *f, const char *dir, const char *ckpt_dir, const char *const
               err.msg);
     f->job = (cm_job){ .tool = "test", .conf = &f->conf, .model = &f->model,
                        .train = &f->train_rows, .val = &f->val_rows,
-                       .objective = cm_lm_objective(&f->conf.train),
+                       .objective = cm_lm_objective(&f->conf),
                        .tokenizer = f->data.tokenizer, .ckpt_dir = ckpt_dir };
 }
 

@@ -178,7 +178,7 @@ static bool work(pretrain *p, cm_err *err) {
     if (!(no_data ? plan_without_data(p, err) : open_data(p, err))) return false;
     p->job = (cm_job){ .tool = "pretrain", .conf = p->conf, .model = &p->model,
                        .train = &p->train_rows, .val = &p->val_rows,
-                       .objective = cm_lm_objective(&p->conf->train),
+                       .objective = cm_lm_objective(p->conf),
                        .tokenizer = p->data.tokenizer, .resume = p->app->resume,
                        .quiet = p->app->quiet,
                        .sample = samples, .extra = extra_files, .ctx = p };

@@ -41,6 +41,9 @@
 #define CM_ON_REJECT_CHOICES(X) X(CM_ON_REJECT_SKIP, skip) X(CM_ON_REJECT_FAIL, fail)
 #define CM_OVERLONG_CHOICES(X)                                                          \
     X(CM_OVERLONG_DROP, drop) X(CM_OVERLONG_TRUNCATE, truncate)
+#define CM_TOO_LONG_CHOICES(X) X(CM_TOO_LONG_FAIL, fail) X(CM_TOO_LONG_DROP, drop)
+#define CM_TRAIN_ON_CHOICES(X)                                                          \
+    X(CM_TRAIN_ALL, all) X(CM_TRAIN_ANSWER, answer) X(CM_TRAIN_REASONING, reasoning)
 
 #define CM_EVAL_CHOICES(X) X(CM_EVAL_DOCUMENTS, documents) X(CM_EVAL_LLAMA, llama)
 #define CM_ROWS_CHOICES(X)                                                              \
@@ -85,6 +88,8 @@ enum { CM_FORMAT_CHOICES(X) };
 enum { CM_KIND_CHOICES(X) };
 enum { CM_ON_REJECT_CHOICES(X) };
 enum { CM_OVERLONG_CHOICES(X) };
+enum { CM_TOO_LONG_CHOICES(X) };
+enum { CM_TRAIN_ON_CHOICES(X) };
 #undef X
 
 /* ---- the structs ------------------------------------------------------------------ */

@@ -152,6 +152,7 @@ static cm_var *run_stack(const cm_model *m, cm_tape *t, const cm_batch *b, cm_re
                          bool recompute, const cm_stats *st, cm_var **part, int *n_part) {
     cm_seq seq = { .B = b->B, .T = b->T, .doc = b->doc, .pos = b->pos };
     cm_var *x = embed_tokens(m, t, b->token, (int64_t)b->B * b->T);
+    if (b->noise.alpha > 0) x = cm_add_noise(t, x, &b->noise, &seq);
     *n_part = 0;
     for (int i = 0; i < m->conf.n_layers; i++) {
         layer_ctx *k = new_ctx(m, t, i, &seq);
@@ -173,7 +174,8 @@ cm_var *cm_model_loss(const cm_model *m, cm_tape *t, const cm_batch *b, cm_real 
     int n_part;
     cm_var *x = run_stack(m, t, b, norm * (cm_real)scored, recompute, st, part, &n_part);
     part[n_part++] = cm_xent(t, x, &m->head->var, b->target, 1 / (cm_real)c->logit_scale,
-                             norm, (cm_real)c->xent_z_coef, st ? st->nll : NULL);
+                             norm, (cm_real)c->xent_z_coef, st ? st->nll : NULL,
+                             st ? st->hit : NULL);
     return sum_all(t, part, n_part);
 }
 

@@ -57,6 +57,7 @@ typedef struct cm_batch {
     const int32_t *target; /* -1 = not scored */
     const int32_t *doc;    /* see cm_seq; NULL = one document a row */
     const int32_t *pos;
+    cm_noise noise;        /* on the embeddings; alpha 0: none */
 } cm_batch;
 
 /* What one forward pass leaves for metrics; zero it, then let it accumulate. */
@@ -64,6 +65,7 @@ typedef struct cm_stats {
     int64_t *load;        /* [L*E] assignments per layer and expert, or NULL */
     cm_moe_stats *moe;    /* [L] or NULL */
     cm_real *nll;         /* [B*T] row losses of the last batch, or NULL */
+    uint8_t *hit;         /* [B*T] of targets: 1 where none is likelier; or NULL */
 } cm_stats;
 
 /* Loss of a batch: norm * sum of token nll (+ z-loss), plus the experts' auxiliary losses

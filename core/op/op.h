@@ -203,6 +203,16 @@ static inline const cm_real *cm_path_row(const cm_real *rows, const cm_real *car
 /* y[r] = scale * W[token[r]]     W[V,D] -> y[R,D].   token[R] in [0,V). */
 cm_var *cm_embed(cm_tape *t, cm_var *w, const int32_t *token, int64_t R, cm_real scale);
 
+/* y = x + u alpha / sqrt(L D): NEFTune's noise, u uniform in [-1,1), L the length of the
+ * document that a row of x belongs to.     x[R,D] -> y[R,D], R = B*T of seq.
+ * row: number in the data of the batch's first row, whose noise follows from (seed, row). */
+typedef struct cm_noise {
+    double alpha; /* 0: none */
+    uint64_t seed;
+    int64_t row;
+} cm_noise;
+cm_var *cm_add_noise(cm_tape *t, cm_var *x, const cm_noise *n, const cm_seq *seq);
+
 /* y = x W^T     x[R,I] W[O,I] -> y[R,O] */
 cm_var *cm_linear(cm_tape *t, cm_var *x, cm_var *w);
 
@@ -332,9 +342,10 @@ void cm_moe(cm_tape *t, cm_var *x, cm_var *router, cm_var *w_in, cm_var *w_out, 
  *   x[R,D] W[V,D] target[R] (-1 = ignored) -> loss[1]
  * logits = x W^T * logit_scale; loss = norm * sum over rows (nll + z_coef * lse^2).
  * Gradients are formed in the forward pass (upstream gradient must be 1: a root of the
- * graph or a term of cm_sum).  nll: optional [R] row losses (0 where ignored). */
+ * graph or a term of cm_sum).  nll: optional [R] row losses (0 where ignored).  hit: optional
+ * [R], of rows with a target: 1 where no logit is larger than the target's. */
 cm_var *cm_xent(cm_tape *t, cm_var *x, cm_var *w, const int32_t *target, cm_real logit_scale,
-                cm_real norm, cm_real z_coef, cm_real *nll);
+                cm_real norm, cm_real z_coef, cm_real *nll, uint8_t *hit);
 
 /* Log-probability of each row's target, in row chunks, never holding [R,V].
  *   x[R,D] W[V,D] target[R] (-1 = ignored) -> logp[R], 0 where ignored

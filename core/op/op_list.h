@@ -1,6 +1,7 @@
 /* op_list.h -- every op, one line each, in the order a block uses them.
  * Readers: cm_ops[] in tape.c, and through it the gradient check, the profile, docs. */
 OP(embed)
+OP(noise)
 OP(linear)
 OP(rmsnorm)
 OP(attention)

@@ -13,6 +13,7 @@ typedef struct xent_attr {
     const int32_t *target; /* [R] */
     cm_real logit_scale, norm, z_coef;
     cm_real *nll;          /* [R] or NULL */
+    uint8_t *hit;          /* [R] or NULL */
 } xent_attr;
 
 static bool xent_infer(cm_node *n, const char **why) {
@@ -44,6 +45,7 @@ static void row_loss(const xent_attr *a, const cm_head *h, int64_t i, bool grad)
     cm_real lse = max + ln, nll = (max - zt) + ln;
     h->value[i] = (double)nll + (double)a->z_coef * (double)lse * (double)lse;
     if (a->nll) a->nll[r] = nll;
+    if (a->hit) a->hit[r] = zt == max;
     if (!grad) return;
     cm_real by = a->norm * a->logit_scale;
     cm_k.scale(V, by * (1 + 2 * a->z_coef * lse) / sum, z);
@@ -88,7 +90,7 @@ static bool xent_sample(cm_sample *s, int i) {
     cm_var *x = cm_sample_in(s, "x", 2, (int64_t[]){ R, D }, -1, 1);
     cm_var *w = cm_sample_param(s, "w", 2, (int64_t[]){ V, D }, -1, 1);
     cm_sample_loss(s, cm_xent(cm_sample_tape(s), x, w, target, (cm_real)cases[i].scale,
-                              (cm_real)0.3, (cm_real)cases[i].z, NULL));
+                              (cm_real)0.3, (cm_real)cases[i].z, NULL, NULL));
     return true;
 }
 
@@ -100,8 +102,9 @@ const cm_op cm_op_xent = {
 };
 
 cm_var *cm_xent(cm_tape *t, cm_var *x, cm_var *w, const int32_t *target,
-                cm_real logit_scale, cm_real norm, cm_real z_coef, cm_real *nll) {
-    xent_attr a = { target, logit_scale, norm, z_coef, nll };
+                cm_real logit_scale, cm_real norm, cm_real z_coef, cm_real *nll,
+                uint8_t *hit) {
+    xent_attr a = { target, logit_scale, norm, z_coef, nll, hit };
     cm_var *y;
     cm_tape_apply(t, &cm_op_xent, (cm_var *[]){ x, w }, 2, &a, &y);
     return y;

@@ -66,7 +66,7 @@ static void rehearse(cm__trainer *t, cm_plan *p) {
     p->step_flops = op_flops(&prof) * (double)(p->batch_rows / p->micro_rows);
     cm_optim_step(&t->optim, 1, 1, 1, &t->step, true);
     p->step_train = t->step.peak;
-    if (t->job->val) cm__val_rows(t, (int)p->micro_rows, true);
+    if (t->job->val) cm__val_rows(t, (int)p->micro_rows, 0, true);
     p->perm = t->perm.peak;
     p->step = t->step.peak;
     p->meta = t->meta.peak;

@@ -146,9 +146,12 @@ static double peak_rss(void) {
 
 static void train_row(cm__trainer *t, cm_buf *b, double rate, double mfu) {
     const cm_train_state *s = &t->state;
+    const cm_objective *o = &t->job->objective;
     cm_json_i64(b, "train/tokens", s->tokens);
     cm_json_f64(b, "train/loss", cm__loss(t));
     cm_json_f64(b, "train/objective", t->loss_sum);
+    cm_json_i64(b, "train/targets", t->scored);
+    if (o->token_nll) cm_json_f64(b, "train/acc_tok", (double)t->hits / (double)t->scored);
     cm_json_f64(b, "train/loss_z", s->guard.loss_z);
     cm_json_f64(b, "train/grad_norm", t->gnorm);
     cm_json_f64(b, "train/grad_norm_z", s->guard.gnorm_z);
@@ -175,6 +178,8 @@ bool cm__report_step(cm__trainer *t, cm_err *err) {
     double mfu = t->probe > 0 ? flops / (t->probe * 1e9) : 0;
     cm_buf *b = cm_metrics_begin(run, (uint64_t)s);
     train_row(t, b, rate, mfu);
+    if (t->job->objective.metrics)
+        t->job->objective.metrics(t->job->objective.self, false, b);
     moe_row(t, b);
     if (!cm_metrics_end(run, err)) return false;
     cm_progress_show(&t->progress, (double)t->state.tokens,
@@ -201,17 +206,27 @@ static bool write_samples(cm__trainer *t, cm_err *err) {
     return ok;
 }
 
-bool cm__report_val(cm__trainer *t, cm_err *err) {
-    if (!t->job->run) return true;
-    cm_buf *b = cm_metrics_begin(t->job->run, (uint64_t)t->state.step);
+static void tell_val(const cm__trainer *t) {
+    char bpb[48] = "";
+    if (isfinite(t->val_bpb)) snprintf(bpb, sizeof bpb, ", %.4f bits per byte", t->val_bpb);
+    cm_log(CM_LOG_INFO, "step %lld: val loss %.4f%s%s", (long long)t->state.step,
+           t->state.val_loss, bpb,
+           t->state.best_step == t->state.step ? ", the best so far" : "");
+}
+
+bool cm__report_val(cm__trainer *t, bool *stop, cm_err *err) {
+    const cm_job *j = t->job;
+    if (!j->run) return true;
+    cm_buf *b = cm_metrics_begin(j->run, (uint64_t)t->state.step);
     cm_json_i64(b, "train/tokens", t->state.tokens);
     cm_json_f64(b, "val/loss", t->state.val_loss);
     if (isfinite(t->val_bpb)) cm_json_f64(b, "val/bpb", t->val_bpb);
-    if (!cm_metrics_end(t->job->run, err)) return false;
-    cm_log(CM_LOG_INFO, "step %lld: val loss %.4f, %.4f bits per byte%s",
-           (long long)t->state.step, t->state.val_loss, t->val_bpb,
-           t->state.best_step == t->state.step ? ", the best so far" : "");
-    return !t->job->sample || !t->c->val.samples || write_samples(t, err);
+    if (isfinite(t->val_acc)) cm_json_f64(b, "val/acc_tok", t->val_acc);
+    if (j->objective.metrics) j->objective.metrics(j->objective.self, true, b);
+    bool ok = !j->watch || j->watch(j->ctx, &t->model, t->state.step, b, stop, err);
+    if (!cm_metrics_end(j->run, ok ? err : NULL) || !ok) return false;
+    tell_val(t);
+    return *stop || !t->job->sample || !t->c->val.samples || write_samples(t, err);
 }
 
 bool cm__report_end(cm__trainer *t, bool complete, cm_err *err) {
@@ -226,7 +241,7 @@ bool cm__report_end(cm__trainer *t, bool complete, cm_err *err) {
     if (t->scored) cm_json_f64(&b, "train/loss", cm__loss(t));
     if (isfinite(s->best)) {
         cm_json_f64(&b, "val/loss", s->val_loss);
-        cm_json_f64(&b, "val/bpb", t->val_bpb);
+        if (isfinite(t->val_bpb)) cm_json_f64(&b, "val/bpb", t->val_bpb);
         cm_json_f64(&b, "val/best_loss", s->best);
         cm_json_i64(&b, "val/best_step", s->best_step);
     }

@@ -40,3 +40,10 @@ double cm_sched_share(const cm_sched_conf *c, double tokens) {
     }
     return 1 - (1 - c->min_ratio) * fall;
 }
+
+void cm_sched_epochs(cm_conf *c, const cm_source *s) {
+    if (c->sched.epochs <= 0 || !s->rows) return;
+    double batch = (double)c->data.batch_tokens;
+    double steps = ceil(c->sched.epochs * (double)s->rows * s->T / batch - 1e-9);
+    c->sched.tokens = (int64_t)((steps < 1 ? 1 : steps) * batch);
+}

@@ -112,6 +112,40 @@ bool cm_lm_open_val(cm_lm *l, const cm_dataset *d, const cm_conf *c, cm_source *
                     cm_err *err);
 void cm_lm_close(cm_lm *l);
 
+/* Rows of whole conversations (kind CM_SHARD_SFT), or of preference pairs (CM_SHARD_DPO),
+ * packed.  A unit is a conversation, or a pair: its documents 2u, chosen, and 2u+1,
+ * rejected, always in one row, in this order.  Documents of a row are numbered from 0,
+ * padding is one more; positions restart at each.  A target is a token whose mask says that
+ * it is learned (sft.train_on); none crosses documents. */
+typedef struct cm_pack {
+    const cm_dataset *data;
+    cm_split split;
+    uint64_t seed;
+    bool shuffle, drop_long;
+    int T, docs;            /* docs: documents a unit */
+    int train_on;           /* CM_TRAIN_... */
+    int32_t end;            /* <|end|> */
+    int64_t rows, units;    /* of an epoch */
+    int64_t dropped;        /* units longer than a row */
+    int64_t tokens;         /* places the units take, dropped ones too */
+    int64_t *first, *order; /* row r holds units order[first[r]..first[r+1]) */
+    int32_t *token;         /* [T+1] */
+    uint8_t *mask;          /* [T+1] */
+} cm_pack;
+/* The training split in a new order each epoch, or the first units of the validation split
+ * up to val.tokens, in order (rows 0 where it is empty).  spm is the model's tokenizer.
+ * Refused before anything is written, naming the first offender and how many there are:
+ * documents without a target or without a trained <|end|> at their end (CM_EXIT_DATA),
+ * units longer than a row unless post.overlong drops them (CM_EXIT_USAGE). */
+bool cm_pack_open(cm_pack *p, const cm_dataset *d, cm_split split, cm_shard_kind kind,
+                  const cm_conf *c, const cm_spm *spm, cm_source *s, cm_err *err);
+void cm_pack_close(cm_pack *p);
+/* The units of row `row` of the endless stream, in order: *unit, valid until closing. */
+int64_t cm_pack_units(const cm_pack *p, int64_t row, const int64_t **unit);
+
+/* sched.tokens from sched.epochs, where that is set: whole batches of the source's rows. */
+void cm_sched_epochs(cm_conf *c, const cm_source *s);
+
 /* ---- state and checkpoints --------------------------------------------------------- */
 
 /* Everything of a run that is neither weight nor moment. */
@@ -177,9 +211,22 @@ typedef struct cm_objective {
     bool token_nll; /* fills st->nll: train/loss is then the mean of it, else of the loss */
     cm_var *(*loss)(void *self, const cm_model *m, cm_tape *t, const cm_batch *b,
                     int64_t row, cm_real norm, const cm_stats *st);
+    /* What the loss is a mean over: how many there are in n loaded rows, of which `row` is
+     * the first.  NULL: scored tokens. */
+    int64_t (*count)(void *self, const cm_rows *rows, int64_t row, int n);
+    /* Loss of validation rows, a sum over what is counted.  NULL: the tokens' nll.  The
+     * tape does not record; dry as above. */
+    cm_var *(*val_loss)(void *self, const cm_model *m, cm_tape *t, const cm_batch *b,
+                        int64_t row, const cm_stats *st);
+    /* Numbers of its own for metrics.jsonl.  begin: a training batch or a validation starts,
+     * rows are of that source now, gather anew; metrics: append what was gathered since.
+     * Both or neither. */
+    void (*begin)(void *self, bool val);
+    void (*metrics)(void *self, bool val, cm_buf *row);
 } cm_objective;
-/* Next-token prediction; conf outlives the objective. */
-cm_objective cm_lm_objective(const cm_train_conf *c);
+/* Next-token prediction over the scored tokens, with NEFTune's noise where sft.neftune asks
+ * for it; conf outlives the objective. */
+cm_objective cm_lm_objective(const cm_conf *c);
 
 /* One training run, as a tool describes it.  Everything outlives cm_train. */
 typedef struct cm_job {
@@ -199,6 +246,11 @@ typedef struct cm_job {
     bool (*init)(void *ctx, cm_model *m, cm_err *err);
     /* Text of a few samples after a validation, appended to out. */
     bool (*sample)(void *ctx, const cm_model *m, int64_t step, cm_buf *out, cm_err *err);
+    /* Look at the model after a validation and append numbers to its metrics row.  Setting
+     * *stop, with a sentence in err, ends the run: the state is saved, cm_train fails with
+     * that sentence.  NULL: nobody looks. */
+    bool (*watch)(void *ctx, const cm_model *m, int64_t step, cm_buf *row, bool *stop,
+                  cm_err *err);
     /* More files of a checkpoint; see cm_ckpt.extra. */
     bool (*extra)(void *ctx, const char *folder, cm_err *err);
     void *ctx;

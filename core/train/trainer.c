@@ -20,6 +20,7 @@ static void build_stats(cm__trainer *t, cm_arena *perm) {
     size_t L = (size_t)m->n_layers, E = (size_t)m->n_experts;
     size_t rows = (size_t)t->plan.micro_rows * (size_t)t->rows.T;
     t->stats.nll = cm_arena_zalloc(perm, rows * sizeof *t->stats.nll);
+    t->stats.hit = cm_arena_zalloc(perm, rows);
     t->stats.load = cm_arena_zalloc(perm, L * E * sizeof *t->stats.load);
     t->stats.moe = cm_arena_zalloc(perm, L * sizeof *t->stats.moe);
 }
@@ -47,12 +48,13 @@ void cm__unbuild(cm__trainer *t) {
 
 static cm_var *lm_loss(void *self, const cm_model *m, cm_tape *t, const cm_batch *b,
                        int64_t row, cm_real norm, const cm_stats *st) {
-    const cm_train_conf *c = self;
-    (void)row;
-    return cm_model_loss(m, t, b, norm, c->recompute == CM_RECOMPUTE_BLOCK, st);
+    const cm_conf *c = self;
+    cm_batch noisy = *b;
+    noisy.noise = (cm_noise){ c->sft.neftune, (uint64_t)c->top.seed, row };
+    return cm_model_loss(m, t, &noisy, norm, c->train.recompute == CM_RECOMPUTE_BLOCK, st);
 }
 
-cm_objective cm_lm_objective(const cm_train_conf *c) {
+cm_objective cm_lm_objective(const cm_conf *c) {
     return (cm_objective){ .self = (void *)(uintptr_t)c, .token_nll = true,
                            .loss = lm_loss };
 }
@@ -61,8 +63,9 @@ void cm__micro_step(cm__trainer *t, int i, int64_t row, cm_real norm, bool dry) 
     const cm_objective *o = &t->job->objective;
     int64_t micro = t->plan.micro_rows, n = micro * t->rows.T, at = i * n;
     bool packed = t->job->train->packed;
-    cm_batch b = { (int)micro, t->rows.T, t->rows.token + at, t->rows.target + at,
-                   packed ? t->rows.doc + at : NULL, packed ? t->rows.pos + at : NULL };
+    cm_batch b = { .B = (int)micro, .T = t->rows.T, .token = t->rows.token + at,
+                   .target = t->rows.target + at, .doc = packed ? t->rows.doc + at : NULL,
+                   .pos = packed ? t->rows.pos + at : NULL };
     size_t step = cm_arena_mark(&t->step), meta = cm_arena_mark(&t->meta);
     cm_tape tape;
     cm_tape_begin(&tape, &t->step, &t->meta, true, dry);
@@ -70,7 +73,10 @@ void cm__micro_step(cm__trainer *t, int i, int64_t row, cm_real norm, bool dry) 
     cm_var *loss = o->loss(o->self, &t->model, &tape, &b, row + i * micro, norm, &t->stats);
     if (!dry) t->loss_sum += (double)*cm_rdata(&loss->v);
     for (int64_t r = 0; !dry && o->token_nll && r < n; r++)
-        if (b.target[r] >= 0) t->nll_sum += (double)t->stats.nll[r];
+        if (b.target[r] >= 0) {
+            t->nll_sum += (double)t->stats.nll[r];
+            t->hits += t->stats.hit[r];
+        }
     cm_tape_backward(&tape, loss, 1);
     cm_arena_reset(&t->step, step);
     cm_arena_reset(&t->meta, meta);
@@ -83,19 +89,29 @@ bool cm__stop_asked(const cm__trainer *t) {
 /* One process today.  With ranks, losses, counts and gradients are summed here. */
 static void reduce(cm__trainer *t) { (void)t; }
 
+int64_t cm__count(const cm__trainer *t, int64_t row, int64_t n) {
+    const cm_objective *o = &t->job->objective;
+    if (o->count) return o->count(o->self, &t->rows, row, (int)n);
+    int64_t scored = 0;
+    for (int64_t r = 0; r < n * t->rows.T; r++) scored += t->rows.target[r] >= 0;
+    return scored;
+}
+
 /* Gradients of the whole batch at the cursor.  stopped: given up for a signal. */
 static bool accumulate(cm__trainer *t, bool *stopped, cm_err *err) {
     const cm_source *src = t->job->train;
     int64_t row = t->state.row, n = t->plan.batch_rows;
     if (!src->read(src->self, row, (int)n, &t->rows, err)) return false;
-    t->scored = 0;
+    t->scored = t->hits = 0;
     for (int64_t r = 0; r < n * t->rows.T; r++) t->scored += t->rows.target[r] >= 0;
-    if (!t->scored)
+    if (t->job->objective.begin) t->job->objective.begin(t->job->objective.self, false);
+    t->counted = cm__count(t, row, n);
+    if (!t->scored || !t->counted)
         return cm_fail(err, CM_EXIT_DATA, "step %lld: no token of the batch is a target",
                        (long long)t->state.step + 1);
     cm_params_zero_grad(&t->model.params);
     t->loss_sum = t->nll_sum = 0;
-    cm_real norm = 1 / (cm_real)t->scored;
+    cm_real norm = 1 / (cm_real)t->counted;
     for (int i = 0; i < n / t->plan.micro_rows; i++) {
         cm__micro_step(t, i, row, norm, false);
         if ((*stopped = cm__stop_asked(t))) return true;
@@ -234,6 +250,16 @@ static bool save_asked(const cm__trainer *t) {
     return cm_signal_save() || file;
 }
 
+/* Report a validation; an alarm that ends the run saves its state first. */
+static bool told_val(cm__trainer *t, cm_err *err) {
+    bool stop = false;
+    if (!cm__report_val(t, &stop, err)) return false;
+    if (!stop) return true;
+    cm_err other;
+    if (!save(t, &other)) *err = other;
+    return false;
+}
+
 /* Validation and checkpoints that the finished step calls for. */
 static bool duties(cm__trainer *t, bool *stopped, cm_err *err) {
     const cm_source *v = t->job->val;
@@ -241,7 +267,7 @@ static bool duties(cm__trainer *t, bool *stopped, cm_err *err) {
     *stopped = cm__stop_asked(t);
     if (!*stopped && v && v->rows && t->state.val_step != step && due(t, t->c->val.every)) {
         if (!cm__validate(t, stopped, err)) return false;
-        if (!*stopped && !cm__report_val(t, err)) return false;
+        if (!*stopped && !told_val(t, err)) return false;
     }
     bool best = t->c->ckpt.best && t->state.best_step == step && step > 0;
     bool first = step == 0 && t->c->train.spike == CM_SPIKE_REWIND;
@@ -301,7 +327,7 @@ static bool first_state(cm__trainer *t, cm_err *err) {
     const cm_job *j = t->job;
     bool found = false;
     t->state.val_step = t->state.best_step = t->saved_step = -1;
-    t->state.best = t->state.val_loss = t->val_bpb = NAN;
+    t->state.best = t->state.val_loss = t->val_bpb = t->val_acc = NAN;
     if (!cm_mkdirs(t->ckpt_dir, err) || !cm_ckpt_clean(t->ckpt_dir, err)) return false;
     if (j->resume != CM_RESUME_NEVER && !cm_ckpt_load(&t->ckpt, &found, err)) return false;
     if (found) {

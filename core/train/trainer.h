@@ -23,8 +23,11 @@ typedef struct cm__trainer {
     double loss_sum;     /* objective over the whole batch */
     double nll_sum;      /* token losses, when the objective fills them */
     int64_t scored;      /* targets of the batch */
+    int64_t hits;        /* of them, predicted */
+    int64_t counted;     /* what the objective is a mean over */
     double gnorm, lr;
-    double val_bpb;
+    int64_t val_hits;
+    double val_bpb, val_acc; /* bits per byte, share of targets predicted; or NaN */
     /* since the last metrics row */
     double row_seconds;  /* spent in steps */
     int64_t row_tokens;
@@ -43,11 +46,14 @@ void cm__unbuild(cm__trainer *t);
 
 /* Forward and backward of micro-batch i of the loaded rows (rows row.. of the source). */
 void cm__micro_step(cm__trainer *t, int i, int64_t row, cm_real norm, bool dry);
-/* Token losses of the first n loaded rows, without gradients: their sum. */
-double cm__val_rows(cm__trainer *t, int n, bool dry);
+/* Losses of the first n loaded rows (rows row.. of the validation source), without
+ * gradients: their sum. */
+double cm__val_rows(cm__trainer *t, int n, int64_t row, bool dry);
 
 /* Validate; stopped: a signal came and there is no result. */
 bool cm__validate(cm__trainer *t, bool *stopped, cm_err *err);
+/* How many things the loss of the first n loaded rows is a mean over. */
+int64_t cm__count(const cm__trainer *t, int64_t row, int64_t n);
 /* Did a signal or a STOP file ask to end? */
 bool cm__stop_asked(const cm__trainer *t);
 
@@ -57,7 +63,8 @@ double cm__loss(const cm__trainer *t);
 /* report.c: what the run's files and the terminal get to see; all silent without a run. */
 bool cm__report_open(cm__trainer *t, cm_err *err);
 bool cm__report_step(cm__trainer *t, cm_err *err);
-bool cm__report_val(cm__trainer *t, cm_err *err);
+/* stop: whoever watches the model wants the run to end; the reason is in err. */
+bool cm__report_val(cm__trainer *t, bool *stop, cm_err *err);
 bool cm__report_event(cm__trainer *t, const char *kind, cm_err *err, const char *fmt, ...)
     CM_PRINTF(4, 5);
 bool cm__report_end(cm__trainer *t, bool complete, cm_err *err);

@@ -3,19 +3,35 @@
 
 #include <math.h>
 
-double cm__val_rows(cm__trainer *t, int n, bool dry) {
+static double token_losses(cm__trainer *t, cm_tape *tape, const cm_batch *b, bool dry) {
+    cm_stats only = { .nll = t->stats.nll, .hit = t->stats.hit };
+    double sum = 0;
+    /* Without a backward pass only block outputs need to stay. */
+    cm_model_loss(&t->model, tape, b, 1, true, &only);
+    for (int64_t r = 0; !dry && r < (int64_t)b->B * b->T; r++)
+        if (b->target[r] >= 0) {
+            sum += (double)t->stats.nll[r];
+            t->val_hits += t->stats.hit[r];
+        }
+    return sum;
+}
+
+double cm__val_rows(cm__trainer *t, int n, int64_t row, bool dry) {
+    const cm_objective *o = &t->job->objective;
     cm_tape tape;
     size_t step = cm_arena_mark(&t->step), meta = cm_arena_mark(&t->meta);
     cm_tape_begin(&tape, &t->step, &t->meta, false, dry);
     bool packed = t->job->val->packed;
-    cm_batch b = { n, t->rows.T, t->rows.token, t->rows.target,
-                   packed ? t->rows.doc : NULL, packed ? t->rows.pos : NULL };
-    cm_stats only_nll = { .nll = t->stats.nll };
-    /* Without a backward pass only block outputs need to stay. */
-    cm_model_loss(&t->model, &tape, &b, 1, true, &only_nll);
+    cm_batch b = { .B = n, .T = t->rows.T, .token = t->rows.token,
+                   .target = t->rows.target, .doc = packed ? t->rows.doc : NULL,
+                   .pos = packed ? t->rows.pos : NULL };
     double sum = 0;
-    for (int64_t r = 0; !dry && r < (int64_t)n * b.T; r++)
-        if (b.target[r] >= 0) sum += (double)t->stats.nll[r];
+    if (o->val_loss) {
+        cm_var *loss = o->val_loss(o->self, &t->model, &tape, &b, row, &t->stats);
+        if (!dry) sum = (double)*cm_rdata(&loss->v);
+    } else {
+        sum = token_losses(t, &tape, &b, dry);
+    }
     cm_arena_reset(&t->step, step);
     cm_arena_reset(&t->meta, meta);
     return sum;
@@ -24,8 +40,11 @@ double cm__val_rows(cm__trainer *t, int n, bool dry) {
 bool cm__validate(cm__trainer *t, bool *stopped, cm_err *err) {
     const cm_source *v = t->job->val;
     double sum = 0;
-    int64_t scored = 0, micro = t->plan.micro_rows;
+    const cm_objective *o = &t->job->objective;
+    int64_t counted = 0, micro = t->plan.micro_rows;
     *stopped = false;
+    t->val_hits = 0;
+    if (o->begin) o->begin(o->self, true);
     for (int64_t row = 0; row < v->rows; row += micro) {
         if (cm__stop_asked(t)) {
             *stopped = true;
@@ -33,11 +52,11 @@ bool cm__validate(cm__trainer *t, bool *stopped, cm_err *err) {
         }
         int n = (int)(v->rows - row < micro ? v->rows - row : micro);
         if (!v->read(v->self, row, n, &t->rows, err)) return false;
-        sum += cm__val_rows(t, n, false);
-        for (int64_t r = 0; r < (int64_t)n * t->rows.T; r++)
-            scored += t->rows.target[r] >= 0;
+        sum += cm__val_rows(t, n, row, false);
+        counted += cm__count(t, row, n);
     }
-    t->state.val_loss = scored ? sum / (double)scored : NAN;
+    t->state.val_loss = counted ? sum / (double)counted : NAN;
+    t->val_acc = counted && !o->val_loss ? (double)t->val_hits / (double)counted : NAN;
     t->val_bpb = v->bytes ? sum / M_LN2 / (double)v->bytes : NAN;
     t->state.val_step = t->state.step;
     if (!isfinite(t->state.best) || t->state.val_loss < t->state.best) {

@@ -365,11 +365,57 @@ def prefer():
     return f
 
 
+# ---- noise: its random numbers are Philox4x32-10 with a SplitMix64 key -------------------
+
+M64 = (1 << 64) - 1
+
+
+def mix64(z):
+    z = (z ^ (z >> 30)) * 0xBF58476D1CE4E5B9 & M64
+    z = (z ^ (z >> 27)) * 0x94D049BB133111EB & M64
+    return z ^ (z >> 31)
+
+
+def philox(seed, purpose, step, i):
+    """Uniform in [0,1): element i of the stream."""
+    key = mix64((mix64((seed + 0x9E3779B97F4A7C15) & M64) + purpose) & M64)
+    c = [i & 0xFFFFFFFF, i >> 32, step & 0xFFFFFFFF, step >> 32]
+    k = [key & 0xFFFFFFFF, key >> 32]
+    for _ in range(10):
+        p, q = 0xD2511F53 * c[0], 0xCD9E8D57 * c[2]
+        c = [(q >> 32) ^ c[1] ^ k[0], q & 0xFFFFFFFF, (p >> 32) ^ c[3] ^ k[1],
+             p & 0xFFFFFFFF]
+        k = [(k[0] + 0x9E3779B9) & 0xFFFFFFFF, (k[1] + 0xBB67AE85) & 0xFFFFFFFF]
+    return ((c[1] << 32 | c[0]) >> 11) * 2.0 ** -53
+
+
+NEFTUNE = 11  # the purpose of the stream
+
+
+def noise():
+    GEN.manual_seed(11)  # whatever ran before
+    f = File("noise")
+    for seed, row, alpha, docs, D in ((7, 3, 5.0, [[0, 0, 1, 1, 1], [0, 0, 0, 0, 1]], 4),
+                                      (42, 1 << 33, 0.5, [[0] * 7], 3)):
+        B, T = len(docs), len(docs[0])
+        x, u = leaf(rand(B * T, D)), torch.zeros(B * T, D)
+        for b in range(B):
+            for t in range(T):
+                size = alpha / math.sqrt(docs[b].count(docs[b][t]) * D)
+                for d in range(D):
+                    p = philox(seed, NEFTUNE, row + b, t * D + d)
+                    u[b * T + t, d] = size * (2 * p - 1)
+        f.add({"B": B, "T": T, "seed": seed, "row": row, "alpha": alpha}, {"x": x},
+              {"y": x + u},
+              {"doc": torch.tensor(docs, dtype=torch.int32)})
+    return f
+
+
 def main():
     folder = sys.argv[1]
     os.makedirs(folder, exist_ok=True)
     for make in (embed, linear, rmsnorm, attention, conv_silu, ssd, gated_norm, residual,
-                 swiglu, moe, xent, total, logp, prefer):
+                 swiglu, moe, xent, total, logp, prefer, noise):
         make().save(folder)
 
 

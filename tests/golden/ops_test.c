@@ -131,6 +131,11 @@ static void do_embed(gold *g) {
     output(g, "y", cm_embed(&g->t, input(g, "w"), ids(g, "token"), R,
                             (cm_real)num(g, "scale")));
 }
+static void do_noise(gold *g) {
+    cm_seq seq = { .B = (int)count(g, "B"), .T = (int)count(g, "T"), .doc = ids(g, "doc") };
+    cm_noise n = { num(g, "alpha"), (uint64_t)num(g, "seed"), (int64_t)num(g, "row") };
+    output(g, "y", cm_add_noise(&g->t, input(g, "x"), &n, &seq));
+}
 static void do_linear(gold *g) {
     cm_var *x = input(g, "x");
     output(g, "y", cm_linear(&g->t, x, input(g, "w")));
@@ -289,7 +294,7 @@ static void do_xent(gold *g) {
     cm_var *x = input(g, "x"), *w = input(g, "w");
     cm_real *nll = cm_arena_alloc(&g->arena, sizeof *nll * (size_t)x->v.dim[0]);
     cm_var *y = cm_xent(&g->t, x, w, ids(g, "target"), (cm_real)num(g, "logit_scale"),
-                        (cm_real)num(g, "norm"), (cm_real)num(g, "z"), nll);
+                        (cm_real)num(g, "norm"), (cm_real)num(g, "z"), nll, NULL);
     compare(g, "", "nll", nll, need(g, "", "nll"));
     compare(g, "", "y", cm_rdata(&y->v), need(g, "", "y"));
     g->term[g->n_term++] = y; /* a loss: its upstream gradient is 1 */

@@ -45,7 +45,7 @@ static result run(const shape *s, bool recording) {
     cm_var *w = fix_var(&f, 2, 2, (int64_t[]){ s->V, s->D });
     r.nll = malloc((size_t)s->R * sizeof *r.nll);
     cm_var *y = cm_xent(&f.t, x, w, t, (cm_real)s->scale, (cm_real)NORM, (cm_real)s->z,
-                        r.nll);
+                        r.nll, NULL);
     if (recording) cm_tape_backward(&f.t, y, 1);
     r.loss = *cm_rdata(&y->v);
     r.gx = keep(x->g, s->R * s->D);
