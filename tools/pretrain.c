@@ -21,54 +21,33 @@ typedef struct {
 
 /* ---- callbacks of the loop --------------------------------------------------------- */
 
-/* What makes a checkpoint a model that transformers and our own tools load. */
 static bool extra_files(void *ctx, const char *folder, cm_err *err) {
     const pretrain *p = ctx;
-    char *path = cm_strf("%s/config.json", folder);
-    bool ok = cm_hf_write_config(&p->model, p->spm, path, err) &&
-              cm_hf_write_tokenizer(p->spm, NULL, folder, err);
-    free(path);
-    return ok;
+    return cm_app_model_files(&p->model, p->spm, NULL, folder, err);
 }
 
-/* One text from the beginning-of-text token to the end token or the length limit. */
-static bool sample_one(const pretrain *p, cm_session *s, uint64_t seed, void *work,
-                       cm_real *logits, int32_t *id, cm_buf *out, cm_err *err) {
-    const cm_val_conf *v = &p->conf->val;
-    cm_sampling how = { .temperature = v->temperature, .top_p = 1, .repeat_penalty = 1,
-                        .seed = seed };
-    int32_t next = p->data.bos >= 0 ? p->data.bos : 0;
-    int64_t n = 0;
-    cm_session_reset(s);
-    for (; n < v->sample_tokens && !cm_signal_stop(); n++) {
-        if (!cm_session_feed(s, &next, 1, NULL, logits, err)) return false;
-        next = cm_sample_token(&how, logits, (int)p->model.vocab_size, NULL, 0, (uint64_t)n,
-                               work);
-        if (next == p->data.eos || next == p->data.bos) break;
-        id[n] = next;
-    }
-    char *text = cm_spm_decode(p->spm, id, n);
-    cm_buf_addf(out, "%s\n\n", text);
-    free(text);
-    return true;
-}
-
+/* Texts from the beginning-of-text token to the end token or the length limit. */
 static bool samples(void *ctx, const cm_model *m, int64_t step, cm_buf *out, cm_err *err) {
     const pretrain *p = ctx;
     const cm_val_conf *v = &p->conf->val;
-    int V = (int)p->model.vocab_size;
+    int32_t begin = p->data.bos >= 0 ? p->data.bos : 0;
+    const int32_t stop[] = { p->data.eos, p->data.bos };
+    cm_rng r = cm_rng_make((uint64_t)p->conf->top.seed, CM_RNG_SAMPLE, (uint64_t)step);
     cm_session s;
     if (!cm_session_open(&s, m, (int)v->sample_tokens + 1, err)) return false;
-    void *work = malloc(cm_sample_work_bytes(V));
-    cm_real *logits = malloc((size_t)V * sizeof *logits);
     int32_t *id = malloc((size_t)v->sample_tokens * sizeof *id);
-    CM_ASSERT(work && logits && id, "out of memory for samples");
-    cm_rng r = cm_rng_make((uint64_t)p->conf->top.seed, CM_RNG_SAMPLE, (uint64_t)step);
+    CM_ASSERT(id, "out of memory for samples");
     bool ok = true;
-    for (int64_t i = 0; i < v->samples && ok && !cm_signal_stop(); i++)
-        ok = sample_one(p, &s, cm_rng_u64(r, (uint64_t)i), work, logits, id, out, err);
-    free(work);
-    free(logits);
+    for (int64_t i = 0, n; i < v->samples && ok && !cm_signal_stop(); i++) {
+        cm_sampling how = { .temperature = v->temperature, .top_p = 1, .repeat_penalty = 1,
+                            .seed = cm_rng_u64(r, (uint64_t)i) };
+        ok = cm_session_continue(&s, &how, &begin, 1, stop, 2, v->sample_tokens, id, &n,
+                                 err);
+        if (!ok) break;
+        char *text = cm_spm_decode(p->spm, id, n);
+        cm_buf_addf(out, "%s\n\n", text);
+        free(text);
+    }
     free(id);
     cm_session_close(&s);
     return ok;
@@ -117,73 +96,18 @@ static bool plan_without_data(pretrain *p, cm_err *err) {
     return resolve(p, err);
 }
 
-static bool dry_run(pretrain *p, cm_err *err) {
-    cm_plan plan;
-    if (!cm_plan_make(&p->job, &plan, err)) return false;
-    if (!p->app->json) {
-        cm_plan_print(&p->job, &plan, p->app->runs, stdout);
-        return true;
-    }
-    cm_buf b = { 0 };
-    cm_plan_json(&p->job, &plan, p->app->runs, &b);
-    puts(b.s);
-    cm_buf_free(&b);
-    return true;
-}
-
-static bool verify(pretrain *p, int64_t K, cm_err *err) {
-    char *scratch = cm_strf("%s/.verify-resume-%s", p->app->runs, p->conf->top.name);
-    cm_signals_install();
-    bool ok = cm_train_verify_resume(&p->job, K, scratch, err);
-    if (ok && !cm_signal_stop() && p->app->json)
-        printf("{\"resume_verified\":true,\"steps\":%lld,\"resumed_at\":%lld}\n",
-               (long long)(2 * K), (long long)K);
-    else if (ok && !cm_signal_stop())
-        printf("resume verified: %lld steps and %lld + %lld steps end in the same bits\n",
-               (long long)(2 * K), (long long)K, (long long)K);
-    free(scratch);
-    return ok;
-}
-
-/* --json: summary.json of this run, or of the finished one that was kept. */
-static bool print_summary(const pretrain *p, cm_err *err) {
-    char *path = cm_run_path(&p->app->run, "summary.json"), *text = NULL;
-    size_t n;
-    bool ok = cm_read_file(path, 1 << 20, &text, &n, err);
-    if (ok) fwrite(text, 1, n, stdout);
-    free(text);
-    free(path);
-    return ok;
-}
-
-static bool train(pretrain *p, cm_err *err) {
-    cm_plan plan; /* refuse before anything is written */
-    bool complete;
-    if (!cm_plan_make(&p->job, &plan, err) || !cm_app_run_open(p->app, err)) return false;
-    if (p->app->run.skip) return !p->app->json || print_summary(p, err);
-    p->job.run = &p->app->run;
-    if (!cm_run_input(p->job.run, "shards", p->data.dir, p->data.id, err) ||
-        !cm_run_input(p->job.run, "tokenizer", p->data.tokenizer_path, p->data.tokenizer,
-                      err))
-        return false;
-    bool ok = cm_train(&p->job, &complete, err);
-    p->app->run.unfinished = !complete;
-    return ok && (!p->app->json || print_summary(p, err));
-}
-
 static bool work(pretrain *p, cm_err *err) {
-    int64_t K = 0;
-    if (!cm_app_i64(p->app, "verify-resume", 1, 1000000, &K, err)) return false;
     bool no_data = p->app->dry_run && !*p->conf->data.shards;
     if (!(no_data ? plan_without_data(p, err) : open_data(p, err))) return false;
-    p->job = (cm_job){ .tool = "pretrain", .conf = p->conf, .model = &p->model,
-                       .train = &p->train_rows, .val = &p->val_rows,
+    cm_sched_epochs(&p->app->conf, &p->train_rows);
+    p->job = (cm_job){ .model = &p->model, .train = &p->train_rows, .val = &p->val_rows,
                        .objective = cm_lm_objective(p->conf),
-                       .tokenizer = p->data.tokenizer, .resume = p->app->resume,
-                       .quiet = p->app->quiet,
-                       .sample = samples, .extra = extra_files, .ctx = p };
-    if (p->app->dry_run) return dry_run(p, err);
-    return K ? verify(p, K, err) : train(p, err);
+                       .tokenizer = p->data.tokenizer, .sample = samples,
+                       .extra = extra_files, .ctx = p };
+    const cm_app_input in[] = { { "shards", p->data.dir, p->data.id },
+                                { "tokenizer", p->data.tokenizer_path, p->data.tokenizer },
+                                { 0 } };
+    return cm_app_train(p->app, &p->job, in, err);
 }
 
 static bool run(cm_app_ctx *ctx, cm_err *err) {
@@ -198,8 +122,7 @@ static bool run(cm_app_ctx *ctx, cm_err *err) {
 
 int main(int argc, char **argv) {
     static const cm_app_opt options[] = {
-        { "verify-resume", "K", "train K steps, save, resume, K more; compare with 2K" },
-        { 0 }
+        CM_APP_VERIFY_RESUME, { 0 }
     };
     return cm_app_main(argc, argv, &(cm_app){
         .name = "pretrain",

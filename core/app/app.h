@@ -96,4 +96,43 @@ void cm_app_version(const cm_app *app, cm_buf *out);
 /* The short --help, in which the tool goes by the name it was called by. */
 void cm_app_help(const cm_app_ctx *ctx, cm_buf *out);
 
+/* ==== programs that train: what pretrain, sft and dpo share above the loop ============
+ * (they include train/train.h themselves) */
+
+struct cm_job;
+struct cm_loaded;
+struct cm_model;
+struct cm_dataset;
+struct cm_spm;
+
+/* An input of a run, for run.json.  A table ends with {0}. */
+typedef struct cm_app_input {
+    const char *what, *path, *id; /* "shards", its folder, its SHA-256 */
+} cm_app_input;
+
+/* The option behind --verify-resume, for a tool's table. */
+#define CM_APP_VERIFY_RESUME                                                            \
+    { "verify-resume", "K", "train K steps, save, resume, K more; compare with 2K" }
+
+/* Do with the job what the command line asks for: print its plan (--dry-run), prove that
+ * it resumes (--verify-resume), or train in a run folder, with its summary on stdout under
+ * --json.  Fills the job's tool, conf, run, resume and quiet. */
+bool cm_app_train(cm_app_ctx *ctx, struct cm_job *job, const cm_app_input *in, cm_err *err);
+
+/* ---- post-training ------------------------------------------------------------------- */
+
+/* The model of post.model without its weights, and *model, its shape with the losses that
+ * post asks for; the strings of *model live as long as *start. */
+bool cm_app_start_model(const cm_conf *c, struct cm_loaded *start, cm_model_conf *model,
+                        cm_err *err);
+/* Its weights into m, which is built with that shape: they lie in memory once. */
+bool cm_app_start_weights(const struct cm_loaded *start, struct cm_model *m, cm_err *err);
+/* data.shards; refuses those of another tokenizer than the model's. */
+bool cm_app_chat_data(const cm_conf *c, const struct cm_loaded *start,
+                      struct cm_dataset *d, cm_err *err);
+/* What makes a checkpoint a model that transformers and our own tools load: config.json and
+ * the tokenizer's files in folder; chat as cm_export.chat_template. */
+bool cm_app_model_files(const cm_model_conf *model, const struct cm_spm *spm,
+                        const char *chat, const char *folder, cm_err *err);
+
 #endif

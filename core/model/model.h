@@ -143,6 +143,11 @@ int cm_sample_token(const cm_sampling *s, cm_real *logits, int V, const int32_t 
                     int n_recent, uint64_t draw, void *work);
 size_t cm_sample_work_bytes(int V);
 int cm_argmax(const cm_real *x, int n); /* lowest index of the largest */
+/* Read a prompt from the start of a text and add up to max tokens, out[max], until one of
+ * stop[n_stop] (not kept) or a signal.  Room for n + max tokens is the session's. */
+bool cm_session_continue(cm_session *s, const cm_sampling *how, const int32_t *prompt,
+                         int64_t n, const int32_t *stop, int n_stop, int64_t max,
+                         int32_t *out, int64_t *n_out, cm_err *err);
 /* False: NaN or infinite; nothing can be chosen from them, the weights are broken. */
 bool cm_logits_finite(const cm_real *logits, int64_t V);
 

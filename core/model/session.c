@@ -3,7 +3,9 @@
  * Prompts are fed in pieces of a fixed length, so memory does not grow with the prompt
  * and chunk boundaries of the scan sit at multiples of the piece from where it started. */
 #include "model/model.h"
+#include "run/run.h"
 
+#include <stdlib.h>
 #include <string.h>
 
 enum { PIECE = 256 };
@@ -82,4 +84,30 @@ bool cm_session_feed(cm_session *s, const int32_t *token, int64_t n, cm_real *al
         feed_piece(s, token + i, T, all ? all + i * V : NULL, end ? last : NULL);
     }
     return true;
+}
+
+static bool among(int32_t id, const int32_t *v, int n) {
+    for (int i = 0; i < n; i++)
+        if (v[i] == id) return true;
+    return false;
+}
+
+bool cm_session_continue(cm_session *s, const cm_sampling *how, const int32_t *prompt,
+                         int64_t n, const int32_t *stop, int n_stop, int64_t max,
+                         int32_t *out, int64_t *n_out, cm_err *err) {
+    int V = (int)s->m->conf.vocab_size;
+    void *work = malloc(cm_sample_work_bytes(V));
+    cm_real *logits = malloc((size_t)V * sizeof *logits);
+    CM_ASSERT(work && logits, "out of memory for samples");
+    cm_session_reset(s);
+    bool ok = cm_session_feed(s, prompt, n, NULL, logits, err);
+    for (*n_out = 0; ok && *n_out < max && !cm_signal_stop();) {
+        int32_t id = cm_sample_token(how, logits, V, NULL, 0, (uint64_t)*n_out, work);
+        if (among(id, stop, n_stop)) break;
+        out[(*n_out)++] = id;
+        if (*n_out < max) ok = cm_session_feed(s, &id, 1, NULL, logits, err);
+    }
+    free(work);
+    free(logits);
+    return ok;
 }

@@ -61,10 +61,5 @@ bool cm_corpus_measure(const cm_dataset *d, const cm_spm *spm, cm_split split,
 /* One token as text for a person: control pieces by name, a newline as "\u23CE" and a line
  * break, bytes that are not printable text as <0xE2>. */
 void cm_token_show(const cm_spm *spm, int id, cm_buf *out);
-/* Tokens with masks as text for a person: runs of one mask are decoded together; a turn to
- * a line.  Trained runs stand between marks (answer: [[ ]], reasoning: (( ))) or, in colour,
- * are green and yellow.  A text that spells a control token gets a backslash: <\|end|>. */
-void cm_masked_show(const cm_spm *spm, const int32_t *id, const uint8_t *mask, int64_t n,
-                    bool colour, cm_buf *out);
 
 #endif

@@ -1,5 +1,5 @@
 /* show.c -- tokens with masks as a person reads them. */
-#include "text/corpus.h"
+#include "text/text.h"
 
 #include <string.h>
 

@@ -144,6 +144,12 @@ void cm_voice_finish(cm_voice *v);
 /* The text behind the last block; nothing while one is open. */
 const char *cm_voice_reply(const cm_voice *v);
 
+/* Tokens with masks as text for a person: runs of one mask are decoded together; a turn to
+ * a line.  Trained runs stand between marks (answer: [[ ]], reasoning: (( ))) or, in colour,
+ * are green and yellow.  A text that spells a control token gets a backslash: <\|end|>. */
+void cm_masked_show(const cm_spm *spm, const int32_t *id, const uint8_t *mask, int64_t n,
+                    bool colour, cm_buf *out);
+
 /* The same template in Jinja, for GGUF's and Hugging Face's files; NULL for a tokenizer
  * without its control pieces. */
 const char *cm_chat_jinja(const cm_spm *spm);

@@ -264,7 +264,7 @@ static bool load_one(const cm_ckpt *c, const char *folder, bool *damaged, cm_err
              same_inputs(c, folder, data, tokenizer, err) && load_tensors(c, folder, err);
     }
     if (ok) {
-        cm_window *w[2] = { &c->state->guard.loss, &c->state->guard.gnorm };
+        cm_ring *w[2] = { &c->state->guard.loss, &c->state->guard.gnorm };
         double *keep[2] = { w[0]->x, w[1]->x };
         memcpy(keep[0], mem, (size_t)cap * sizeof *mem);
         memcpy(keep[1], mem + cap, (size_t)cap * sizeof *mem);

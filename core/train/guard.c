@@ -10,21 +10,21 @@
 #include <math.h>
 #include <string.h>
 
-static double sd_of(const cm_window *w, double mean) {
+static double sd_of(const cm_ring *w, double mean) {
     double s = 0;
     for (int i = 0; i < w->n; i++) s += (w->x[i] - mean) * (w->x[i] - mean);
     /* A flat history must not make a spike of rounding noise. */
     return fmax(sqrt(s / w->n), 1e-3 * fabs(mean) + 1e-12);
 }
 
-static double mean_of(const cm_window *w) {
+static double mean_of(const cm_ring *w) {
     double s = 0;
     for (int i = 0; i < w->n; i++) s += w->x[i];
     return s / w->n;
 }
 
 /* Deviations above the mean; pushes the value, cut at sigma deviations. */
-static double judge(cm_window *w, double x, double sigma) {
+static double judge(cm_ring *w, double x, double sigma) {
     double z = 0;
     if (w->n >= (w->cap + 1) / 2) {
         double mean = mean_of(w), sd = sd_of(w, mean);
@@ -40,11 +40,11 @@ static double judge(cm_window *w, double x, double sigma) {
 void cm_guard_init(cm_guard *g, const cm_train_conf *c, double *mem) {
     int cap = (int)c->spike_window;
     *g = (cm_guard){ .sigma = c->spike_sigma };
-    g->loss = (cm_window){ .x = mem, .cap = cap };
-    g->gnorm = (cm_window){ .x = mem + cap, .cap = cap };
+    g->loss = (cm_ring){ .x = mem, .cap = cap };
+    g->gnorm = (cm_ring){ .x = mem + cap, .cap = cap };
 }
 
-cm_verdict cm_guard_judge(cm_guard *g, double loss, double gnorm) {
+cm_step_verdict cm_guard_judge(cm_guard *g, double loss, double gnorm) {
     g->loss_z = g->gnorm_z = 0;
     if (!isfinite(loss) || !isfinite(gnorm)) return CM_STEP_BAD;
     g->loss_z = judge(&g->loss, loss, g->sigma);

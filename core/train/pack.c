@@ -315,6 +315,23 @@ bool cm_pack_open(cm_pack *p, const cm_dataset *d, cm_split split, cm_shard_kind
     return true;
 }
 
+/* The last run of masked tokens is the answer; what stands before it asks. */
+int32_t *cm_pack_prompt(const cm_pack *p, int64_t doc, int64_t more, int64_t *n,
+                        cm_err *err) {
+    int64_t start, bytes;
+    if (!cm_dataset_doc(p->data, p->split, doc, &start, n, &bytes, err)) return NULL;
+    int32_t *id = room(*n + more, sizeof *id);
+    uint8_t *mask = room(*n, sizeof *mask);
+    bool ok = cm_dataset_read(p->data, p->split, start, *n, id, NULL, err) &&
+              cm_dataset_masks(p->data, p->split, start, *n, mask, err);
+    while (ok && *n > 0 && mask[*n - 1] == CM_MASK_NONE) --*n;
+    while (ok && *n > 0 && mask[*n - 1] != CM_MASK_NONE) --*n;
+    free(mask);
+    if (ok) return id;
+    free(id);
+    return NULL;
+}
+
 void cm_pack_close(cm_pack *p) {
     free(p->first);
     free(p->order);

@@ -18,7 +18,7 @@
     X(val_step) X(best_step)
 #define DOUBLES(X) X(best) X(val_loss)
 
-static void window_write(const cm_window *w, const char *name, cm_buf *out) {
+static void window_write(const cm_ring *w, const char *name, cm_buf *out) {
     cm_buf_addf(out, ",\n  \"%s\": {\"at\": %d, \"x\": [", name, w->at);
     for (int i = 0; i < w->n; i++) cm_buf_addf(out, "%s\"%a\"", i ? ", " : "", w->x[i]);
     cm_buf_addf(out, "]}");
@@ -69,7 +69,7 @@ static bool read_hash(const cJSON *o, const char *name, char out[65]) {
     return true;
 }
 
-static bool read_window(const cJSON *o, const char *name, cm_window *w) {
+static bool read_window(const cJSON *o, const char *name, cm_ring *w) {
     const cJSON *ring = field(o, name), *list = field(ring, "x"), *v;
     int64_t at;
     if (!cJSON_IsArray(list) || !read_counter(ring, "at", &at)) return false;

@@ -21,16 +21,16 @@ double cm_sched_share(const cm_sched_conf *c, double tokens);
 
 /* ---- guard: spikes and broken numbers ---------------------------------------------- */
 
-typedef enum { CM_STEP_GOOD, CM_STEP_SPIKE, CM_STEP_BAD } cm_verdict;
+typedef enum { CM_STEP_GOOD, CM_STEP_SPIKE, CM_STEP_BAD } cm_step_verdict;
 
 /* The last `cap` values of a series, a ring. */
-typedef struct cm_window {
+typedef struct cm_ring {
     double *x;
     int cap, n, at;
-} cm_window;
+} cm_ring;
 typedef struct cm_guard {
     double sigma;
-    cm_window loss, gnorm;
+    cm_ring loss, gnorm;
     double loss_z, gnorm_z; /* of the step judged last; 0 while history is short */
 } cm_guard;
 
@@ -38,7 +38,7 @@ typedef struct cm_guard {
 void cm_guard_init(cm_guard *g, const cm_train_conf *c, double *mem);
 /* BAD: loss or norm is not finite (nothing is remembered).  SPIKE: one of them lies more
  * than sigma deviations above its window. */
-cm_verdict cm_guard_judge(cm_guard *g, double loss, double gnorm);
+cm_step_verdict cm_guard_judge(cm_guard *g, double loss, double gnorm);
 
 /* ---- optimizer --------------------------------------------------------------------- */
 
@@ -142,6 +142,11 @@ bool cm_pack_open(cm_pack *p, const cm_dataset *d, cm_split split, cm_shard_kind
 void cm_pack_close(cm_pack *p);
 /* The units of row `row` of the endless stream, in order: *unit, valid until closing. */
 int64_t cm_pack_units(const cm_pack *p, int64_t row, const int64_t **unit);
+
+/* The beginning of document `doc` of the split, up to its last turn's first target: what a
+ * model is asked.  *n tokens, malloc'ed with room for `more` after them; NULL: failure. */
+int32_t *cm_pack_prompt(const cm_pack *p, int64_t doc, int64_t more, int64_t *n,
+                        cm_err *err);
 
 /* sched.tokens from sched.epochs, where that is set: whole batches of the source's rows. */
 void cm_sched_epochs(cm_conf *c, const cm_source *s);

@@ -180,7 +180,7 @@ static bool on_spike(cm__trainer *t, cm_err *err) {
  * step of the run. */
 static bool settle(cm__trainer *t, bool *advance, cm_err *err) {
     t->gnorm = cm_optim_grad_norm(&t->optim);
-    cm_verdict v = cm_guard_judge(&t->state.guard, cm__loss(t), t->gnorm);
+    cm_step_verdict v = cm_guard_judge(&t->state.guard, cm__loss(t), t->gnorm);
     int policy = t->c->train.spike;
     bool use = v == CM_STEP_GOOD || (v == CM_STEP_SPIKE && policy == CM_SPIKE_LOG);
     *advance = true;

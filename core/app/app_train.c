@@ -1,0 +1,121 @@
+/* app_train.c -- what the programs that train do alike with their job. */
+#include "app/app.h"
+#include "train/train.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+static bool dry_run(const cm_app_ctx *ctx, const cm_job *job, cm_err *err) {
+    cm_plan plan;
+    if (!cm_plan_make(job, &plan, err)) return false;
+    if (!ctx->json) {
+        cm_plan_print(job, &plan, ctx->runs, stdout);
+        return true;
+    }
+    cm_buf b = { 0 };
+    cm_plan_json(job, &plan, ctx->runs, &b);
+    puts(b.s);
+    cm_buf_free(&b);
+    return true;
+}
+
+static bool verify(const cm_app_ctx *ctx, const cm_job *job, int64_t K, cm_err *err) {
+    char *scratch = cm_strf("%s/.verify-resume-%s", ctx->runs, job->conf->top.name);
+    cm_signals_install();
+    bool ok = cm_train_verify_resume(job, K, scratch, err);
+    if (ok && !cm_signal_stop() && ctx->json)
+        printf("{\"resume_verified\":true,\"steps\":%lld,\"resumed_at\":%lld}\n",
+               (long long)(2 * K), (long long)K);
+    else if (ok && !cm_signal_stop())
+        printf("resume verified: %lld steps and %lld + %lld steps end in the same bits\n",
+               (long long)(2 * K), (long long)K, (long long)K);
+    free(scratch);
+    return ok;
+}
+
+/* --json: summary.json of this run, or of the finished one that was kept. */
+static bool print_summary(const cm_app_ctx *ctx, cm_err *err) {
+    char *path = cm_run_path(&ctx->run, "summary.json"), *text = NULL;
+    size_t n;
+    bool ok = cm_read_file(path, 1 << 20, &text, &n, err);
+    if (ok) fwrite(text, 1, n, stdout);
+    free(text);
+    free(path);
+    return ok;
+}
+
+static bool train(cm_app_ctx *ctx, cm_job *job, const cm_app_input *in, cm_err *err) {
+    cm_plan plan; /* refuse before anything is written */
+    bool complete;
+    if (!cm_plan_make(job, &plan, err) || !cm_app_run_open(ctx, err)) return false;
+    if (ctx->run.skip) return !ctx->json || print_summary(ctx, err);
+    job->run = &ctx->run;
+    for (; in->what; in++)
+        if (!cm_run_input(job->run, in->what, in->path, in->id, err)) return false;
+    bool ok = cm_train(job, &complete, err);
+    ctx->run.unfinished = !complete;
+    return ok && (!ctx->json || print_summary(ctx, err));
+}
+
+bool cm_app_train(cm_app_ctx *ctx, cm_job *job, const cm_app_input *in, cm_err *err) {
+    int64_t K = 0;
+    if (!cm_app_i64(ctx, "verify-resume", 1, 1000000, &K, err)) return false;
+    job->tool = ctx->app->name;
+    job->conf = &ctx->conf;
+    job->resume = ctx->resume;
+    job->quiet = ctx->quiet;
+    if (ctx->dry_run) return dry_run(ctx, job, err);
+    return K ? verify(ctx, job, K, err) : train(ctx, job, in, err);
+}
+
+/* ---- post-training ------------------------------------------------------------------- */
+
+bool cm_app_start_model(const cm_conf *c, cm_loaded *start, cm_model_conf *model,
+                        cm_err *err) {
+    const char *path = c->post.model;
+    if (!*path)
+        return cm_conf_bad(c, err, "post.model",
+                           "name the model to start from: a run, a checkpoint, a Hugging "
+                           "Face folder or a GGUF file");
+    if (!cm_load(start, path, CM_LOAD_SHAPE, err)) return false;
+    *model = start->model.conf;
+    model->lb_coef = c->post.lb_coef;
+    model->z_coef = c->post.z_coef;
+    return start->spm != NULL ||
+           cm_fail(err, CM_EXIT_DATA, "%s: the model has no SentencePiece tokenizer, so no "
+                                      "conversation can be read for it", path);
+}
+
+bool cm_app_start_weights(const cm_loaded *start, cm_model *m, cm_err *err) {
+    char id[65];
+    if (!cm_load_into(m, start->path, id, err)) return false;
+    if (!strcmp(id, start->id)) return true;
+    return cm_fail(err, CM_EXIT_DATA, "%s: the weights changed while they were in use: SHA-256 "
+                   "%.12s..., was %.12s...", start->path, id, start->id);
+}
+
+bool cm_app_chat_data(const cm_conf *c, const cm_loaded *start, cm_dataset *d, cm_err *err) {
+    const char *path = c->data.shards;
+    char own[65];
+    size_t n;
+    if (!*path)
+        return cm_conf_bad(c, err, "data.shards",
+                           "name the folder of token shards (made by tokenize)");
+    if (!cm_dataset_open(d, path, err)) return false;
+    const void *proto = cm_spm_proto(start->spm, &n);
+    cm_sha_bytes(proto, n, own);
+    if (!strcmp(own, d->tokenizer)) return true;
+    return cm_fail(err, CM_EXIT_DATA,
+                   "%s: these shards were made with tokenizer %.12s, the model of %s has "
+                   "%.12s; tokenize with tokenize.tokenizer=%s", d->dir, d->tokenizer,
+                   start->path, own, start->path);
+}
+
+bool cm_app_model_files(const cm_model_conf *model, const cm_spm *spm, const char *chat,
+                        const char *folder, cm_err *err) {
+    char *path = cm_strf("%s/config.json", folder);
+    bool ok = cm_hf_write_config(model, spm, path, err) &&
+              cm_hf_write_tokenizer(spm, chat, folder, err);
+    free(path);
+    return ok;
+}

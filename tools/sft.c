@@ -1,0 +1,126 @@
+/* sft.c -- fine-tune a model on conversations.
+ *
+ * Only what is particular to it is here: the model to start from, rows of packed
+ * conversations of which the assistant's tokens are learned, answers to held-out prompts
+ * as samples.  The loop is core/train. */
+#include "app/app.h"
+#include "train/train.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+typedef struct {
+    cm_app_ctx *app;
+    const cm_conf *conf;
+    cm_loaded start; /* its weights are read into the trainer's own memory */
+    cm_model_conf model;
+    cm_dataset data;
+    cm_pack train, val;
+    cm_source train_rows, val_rows;
+    cm_job job;
+} sft;
+
+/* ---- callbacks of the loop --------------------------------------------------------- */
+
+static bool init(void *ctx, cm_model *m, cm_err *err) {
+    const sft *s = ctx;
+    return cm_app_start_weights(&s->start, m, err);
+}
+
+static bool extra_files(void *ctx, const char *folder, cm_err *err) {
+    const sft *s = ctx;
+    return cm_app_model_files(&s->model, s->start.spm, NULL, folder, err);
+}
+
+/* The model's answer to the prompt of validation document `doc`. */
+static bool answer_one(const sft *s, const cm_model *m, int64_t doc, uint64_t seed,
+                       cm_buf *out, cm_err *err) {
+    const cm_val_conf *v = &s->conf->val;
+    cm_sampling how = { .temperature = v->temperature, .top_p = 1, .repeat_penalty = 1,
+                        .seed = seed };
+    int64_t n, n_out;
+    int32_t *id = cm_pack_prompt(&s->val, doc, v->sample_tokens, &n, err);
+    if (!id) return false;
+    cm_session session;
+    int stop[] = { s->val.end };
+    bool ok = cm_session_open(&session, m, (int)(n + v->sample_tokens), err);
+    if (ok) {
+        ok = cm_session_continue(&session, &how, id, n, stop, 1, v->sample_tokens, id + n,
+                                 &n_out, err);
+        cm_session_close(&session);
+    }
+    if (ok) {
+        uint8_t *mask = calloc((size_t)(n + v->sample_tokens), 1);
+        CM_ASSERT(mask, "out of memory for samples");
+        memset(mask + n, CM_MASK_ANSWER, (size_t)n_out);
+        cm_masked_show(s->start.spm, id, mask, n + n_out, false, out);
+        cm_buf_addf(out, "\n\n");
+        free(mask);
+    }
+    free(id);
+    return ok;
+}
+
+static bool samples(void *ctx, const cm_model *m, int64_t step, cm_buf *out, cm_err *err) {
+    const sft *s = ctx;
+    cm_rng r = cm_rng_make((uint64_t)s->conf->top.seed, CM_RNG_SAMPLE, (uint64_t)step);
+    int64_t n = s->conf->val.samples;
+    if (n > s->data.n_docs[CM_SPLIT_VAL]) n = s->data.n_docs[CM_SPLIT_VAL];
+    for (int64_t i = 0; i < n && !cm_signal_stop(); i++)
+        if (!answer_one(s, m, i, cm_rng_u64(r, (uint64_t)i), out, err)) return false;
+    return true;
+}
+
+/* ---- inputs and the job -------------------------------------------------------------- */
+
+static bool open_inputs(sft *s, cm_err *err) {
+    const cm_conf *c = s->conf;
+    return cm_app_start_model(c, &s->start, &s->model, err) &&
+           cm_app_chat_data(c, &s->start, &s->data, err) &&
+           cm_pack_open(&s->train, &s->data, CM_SPLIT_TRAIN, CM_SHARD_SFT, c, s->start.spm,
+                        &s->train_rows, err) &&
+           cm_pack_open(&s->val, &s->data, CM_SPLIT_VAL, CM_SHARD_SFT, c, s->start.spm,
+                        &s->val_rows, err);
+}
+
+static bool work(sft *s, cm_err *err) {
+    if (!open_inputs(s, err)) return false;
+    cm_sched_epochs(&s->app->conf, &s->train_rows);
+    s->job = (cm_job){ .model = &s->model, .train = &s->train_rows, .val = &s->val_rows,
+                       .objective = cm_lm_objective(s->conf),
+                       .tokenizer = s->data.tokenizer, .init = init, .sample = samples,
+                       .extra = extra_files, .ctx = s };
+    const cm_app_input in[] = { { "model", s->start.path, s->start.id },
+                                { "shards", s->data.dir, s->data.id },
+                                { "tokenizer", s->data.tokenizer_path, s->data.tokenizer },
+                                { 0 } };
+    return cm_app_train(s->app, &s->job, in, err);
+}
+
+static bool run(cm_app_ctx *ctx, cm_err *err) {
+    sft s = { .app = ctx, .conf = &ctx->conf };
+    bool ok = work(&s, err);
+    cm_pack_close(&s.train);
+    cm_pack_close(&s.val);
+    cm_dataset_close(&s.data);
+    cm_loaded_close(&s.start);
+    return ok;
+}
+
+int main(int argc, char **argv) {
+    static const cm_app_opt options[] = { CM_APP_VERIFY_RESUME, { 0 } };
+    return cm_app_main(argc, argv, &(cm_app){
+        .name = "sft",
+        .summary = "fine-tune a model on conversations",
+        .examples = /* chat.jsonl: one conversation a line, docs/CHAT.md has the forms */
+                    "  tokenize tokenize.inputs=chat.jsonl tokenize.out=chat "
+                    "tokenize.tokenizer=runs/demo/ckpt/latest\n"
+                    "  tokenize head chat    # what is learned: look before training\n"
+                    "  sft post.model=runs/demo data.shards=chat name=chat optim.lr=1e-3 "
+                    "sched.epochs=2\n"
+                    "  sft post.model=runs/demo data.shards=chat name=chat --dry-run\n",
+        .sections = "top post sft data optim sched train val log ckpt",
+        .options = options,
+        .has_run = true,
+        .run = run });
+}
