@@ -72,11 +72,13 @@ bool cm_chart_curves(const cm_run_log *const *run, int n, const char *metric, co
         if (rx[1] > rx[0]) sx.lo = rx[0], sx.hi = rx[1];
         cm_scale sy = cm_scale_nice(ry[0], ry[1], log, 270, 40, 5);
         cm_svg_open(b, 776, 312 + below, metric);
-        cm_svg_text(b, 16, 18, "head", "start", metric);
+        char title[200];
+        snprintf(title, sizeof title, "%.160s%s", metric, log ? ", log scale" : "");
+        cm_svg_text(b, 16, 18, "head", "start", title);
         cm_svg_axes(b, &sx, &sy, x ? x : "step", NULL);
         for (int i = 0; i < n; i++) {
-            char class[16];
-            snprintf(class, sizeof class, "s%d", i % CM_N_SERIES);
+            char class[24];
+            cm_series_class(i, class);
             cm_svg_line(b, &sx, &sy, c[i].x, c[i].y, c[i].n, class);
             if (c[i].n == 1)
                 cm_svg_circle(b, cm_scale_at(&sx, c[i].x[0]), cm_scale_at(&sy, c[i].y[0]), 4,

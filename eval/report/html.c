@@ -23,8 +23,8 @@ static void banner(cm_buf *b, const char *class, const char *word, const char *r
 static const char *in_words(cm_verdict v) {
     static const char *const words[] = {
         "B is not worse than A by more than the margins allow.",
-        "B is worse than A in something that decides: beyond chance, and perhaps by more than its "
-        "margin.",
+        ("B is worse than A in something that decides: beyond chance, and perhaps by more than "
+         "its margin."),
         "Too little evidence: a loss beyond a margin is neither shown nor excluded.", "",
     };
     return words[v];
@@ -39,10 +39,10 @@ static const char *const column_help[CM_N_CELLS] = {
     "chance of a loss at least as large as this one if nothing was lost",
     "the same, made stricter for looking at several metrics (Holm)",
     "the loss that is tolerated",
-    "minimum detectable effect: the smallest loss that a comparison of this size would find with "
-    "the stated power",
-    "PASS: a loss as large as the margin is excluded. FAIL: a loss is shown, and it may be that "
-    "large. INCONCLUSIVE: neither",
+    ("minimum detectable effect: the smallest loss that a comparison of this size would find with "
+     "the stated power"),
+    ("PASS: a loss as large as the margin is excluded. FAIL: a loss is shown, and it may be that "
+     "large. INCONCLUSIVE: neither"),
 };
 
 static void how_to_read(const cm_comparison *c, cm_buf *b) {
@@ -64,9 +64,31 @@ static void how_to_read(const cm_comparison *c, cm_buf *b) {
 
 /* ---- the table of metrics ------------------------------------------------------ */
 
+/* A name; most readers take a plus for good, so what is better lower is marked. */
+static void named(const char *tag, const char *class, const char *name, bool lower, cm_buf *b) {
+    cm_buf_addf(b, "<%s class=\"%s\">", tag, class);
+    cm_xml_text(b, name);
+    if (lower)
+        cm_buf_addf(b, " <span class=\"soft\" title=\"lower is better\">\xE2\x86\x93</span>");
+    cm_buf_addf(b, "</%s>\n", tag);
+}
+
+static void metric_name(const cm_metric_cmp *m, const char *tag, const char *class, cm_buf *b) {
+    char name[160];
+    cm_cell(m, CM_CELL_METRIC, name);
+    named(tag, class, name, !m->metric->higher && m->metric->judged, b);
+}
+
 /* The verdict stands beside the metric: a narrow screen cuts the rest off. */
 static int column_at(int k) {
     return k == 0 ? CM_CELL_METRIC : k == 1 ? CM_CELL_VERDICT : k - 1;
+}
+
+/* Text in a verdict's colour. */
+static void verdict_cell(const char *class, cm_verdict v, const char *text, cm_buf *b) {
+    cm_buf_addf(b, "<td class=\"%s\"><span class=\"v %s\">", class, cm_verdict_class(v));
+    cm_xml_text(b, text);
+    cm_buf_addf(b, "</span></td>");
 }
 
 static void metric_row(const cm_metric_cmp *m, cm_buf *b) {
@@ -77,15 +99,9 @@ static void metric_row(const cm_metric_cmp *m, cm_buf *b) {
     for (int k = 0; k < CM_N_CELLS; k++) {
         int c = column_at(k);
         cm_cell(m, c, cell);
-        char class[32];
-        snprintf(class, sizeof class, "v %s", cm_verdict_class(m->verdict));
-        if (c == CM_CELL_VERDICT) {
-            cm_buf_addf(b, "<td>");
-            el(b, "span", class, cell);
-            cm_buf_addf(b, "</td>");
-        } else {
-            el(b, "td", c == CM_CELL_METRIC ? "key" : "n", cell);
-        }
+        if (c == CM_CELL_METRIC) metric_name(m, "td", "key", b);
+        else if (c == CM_CELL_VERDICT) verdict_cell("key", m->verdict, cell, b);
+        else el(b, "td", "n", cell);
     }
     cm_buf_addf(b, "</tr>\n");
 }
@@ -99,27 +115,32 @@ static void metric_table(const cm_comparison *c, const cm_pairing *p, cm_buf *b)
     }
     cm_buf_addf(b, "</tr></thead><tbody>\n");
     for (int i = 0; i < p->n_metrics; i++) metric_row(&p->metric[i], b);
-    cm_buf_addf(b, "</tbody></table></div>\n<p class=\"soft small\">Intervals "
-                   "are two-sided at %g%%; p is one-sided, of \"no loss\"; Holm p is adjusted over "
-                   "%d deciding metric%s. Hover over a row for its reason, over a title for "
-                   "what it means.</p>\n",
-                100 * (1 - c->alpha), c->family, c->family == 1 ? "" : "s");
+    cm_buf_addf(b,
+        "</tbody></table></div>\n<p class=\"soft small\">Intervals are two-sided at %g%%; p is "
+        "one-sided, of \"no loss\". Holm p is adjusted over the %d deciding comparison%s; in grey "
+        "rows, over all grey ones. MDE allows for the same. \xE2\x86\x93: lower is better, a plus "
+        "is a loss. Hover over a row for its reason, over a title for what it means.</p>\n",
+        100 * (1 - c->alpha), c->family, c->family == 1 ? "" : "s");
+}
+
+static void reason(cm_verdict v, const char *name, const char *text, cm_buf *b) {
+    cm_buf_addf(b, "<li><span class=\"v %s\">%s</span> ", cm_verdict_class(v), cm_verdict_text(v));
+    cm_xml_text(b, name);
+    cm_buf_addf(b, ": ");
+    cm_xml_text(b, text);
+    cm_buf_addf(b, "</li>\n");
 }
 
 static void reasons(const cm_pairing *p, cm_buf *b) {
     cm_buf_addf(b, "<ul>\n");
     for (int i = 0; i < p->n_metrics; i++) {
         const cm_metric_cmp *m = &p->metric[i];
-        if (!m->gates) continue;
         char name[160];
         cm_cell(m, CM_CELL_METRIC, name);
-        cm_buf_addf(b, "<li><span class=\"v %s\">%s</span> ", cm_verdict_class(m->verdict),
-                    cm_verdict_text(m->verdict));
-        cm_xml_text(b, name);
-        cm_buf_addf(b, ": ");
-        cm_xml_text(b, m->reason);
-        cm_buf_addf(b, "</li>\n");
+        if (m->gates) reason(m->verdict, name, m->reason, b);
     }
+    for (int i = 0; i < p->n_perf; i++)
+        reason(p->perf[i].verdict, p->perf[i].name, p->perf[i].reason, b);
     for (int i = 0; i < p->n_notes; i++) el(b, "li", "soft", p->note[i]);
     cm_buf_addf(b, "</ul>\n");
 }
@@ -336,15 +357,13 @@ static void run_config(const cm_report *r, int pair, cm_buf *b) {
     cm_buf_free(&diff);
 }
 
-static void perf(const cm_pairing *p, cm_buf *b) {
+static void perf(const cm_comparison *c, const cm_pairing *p, cm_buf *b) {
+    if (!p->n_perf) return;
     el(b, "h3", NULL, "Performance");
-    if (!p->n_perf) {
-        el(b, "p", "soft", "No repeated measurements were given.");
-        return;
-    }
     cm_buf_addf(b, "<div class=\"wide\"><table><thead><tr><th>measurement</th><th class=\"n\">A, "
                    "median</th><th class=\"n\">B, median</th><th class=\"n\">B / A</th><th "
-                   "class=\"n\">interval</th><th class=\"n\">p</th><th class=\"n\">Holm p</th><th "
+                   "class=\"n\">interval</th><th class=\"n\">margin</th><th "
+                   "class=\"n\">p</th><th class=\"n\">Holm p</th><th "
                    "class=\"n\">n</th><th>verdict</th></tr></thead><tbody>\n");
     for (int i = 0; i < p->n_perf; i++) {
         const cm_perf_cmp *m = &p->perf[i];
@@ -352,15 +371,19 @@ static void perf(const cm_pairing *p, cm_buf *b) {
         cm_buf_addf(b, "<tr title=\"");
         cm_xml_text(b, m->reason);
         cm_buf_addf(b, "\">");
-        el(b, "td", "key", m->name);
+        named("td", "key", m->name, !m->higher, b);
         cm_buf_addf(b, "<td class=\"n\">%.5g</td><td class=\"n\">%.5g</td><td class=\"n\">%.4f</td>"
-                       "<td class=\"n\">[%.4f, %.4f]</td><td class=\"n\">%s</td><td class=\"n\">%s"
-                       "</td><td class=\"n\">%d, %d</td><td><span class=\"v %s\">%s</span></td>"
-                       "</tr>\n", m->base, m->cand, m->ratio, m->lo, m->hi, cm_show_p(m->p, a),
-                    cm_show_p(m->p_holm, h), m->n_base, m->n_cand, cm_verdict_class(m->verdict),
-                    cm_verdict_text(m->verdict));
+                       "<td class=\"n\">[%.4f, %.4f]</td><td class=\"n\">%g%%</td>"
+                       "<td class=\"n\">%s</td><td class=\"n\">%s</td><td class=\"n\">%d, %d</td>",
+                    m->base, m->cand, m->ratio, m->lo, m->hi, 100 * m->margin,
+                    cm_show_p(m->p, a), cm_show_p(m->p_holm, h), m->n_base, m->n_cand);
+        verdict_cell("key", m->verdict, cm_verdict_text(m->verdict), b);
+        cm_buf_addf(b, "</tr>\n");
     }
-    cm_buf_addf(b, "</tbody></table></div>\n");
+    cm_buf_addf(b, "</tbody></table></div>\n<p class=\"soft small\">B / A is the middle of all "
+                   "ratios of two measurements, with its %g%% interval; p (Mann-Whitney) is "
+                   "one-sided, of \"no loss\"; n: repetitions of A and of B.</p>\n",
+                100 * (1 - c->alpha));
 }
 
 static void commands(const cm_report *r, cm_buf *b) {
@@ -396,8 +419,15 @@ static void section(const cm_report *r, int i, cm_buf *b) {
     cm_buf_addf(b, "</b>.</p>\n");
     banner(b, cm_verdict_class(p->verdict), cm_verdict_text(p->verdict), p->reason);
     el(b, "p", NULL, in_words(p->verdict));
+    if (!p->n_metrics) { /* measurements alone */
+        perf(r->cmp, p, b);
+        reasons(p, b);
+        cm_buf_addf(b, "</section>\n");
+        return;
+    }
     how_to_read(r->cmp, b);
     metric_table(r->cmp, p, b);
+    perf(r->cmp, p, b);
     cm_buf_addf(b, "<div class=\"chart\">\n");
     cm_chart_forest(p, b);
     cm_buf_addf(b, "</div>\n");
@@ -408,9 +438,46 @@ static void section(const cm_report *r, int i, cm_buf *b) {
     change_table(p, "Configuration", config, 1, b);
     run_config(r, i, b);
     change_table(p, "Lineage: model, tokenizer, data", lineage, 2, b);
-    perf(p, b);
     change_table(p, "Build and machine", build, 2, b);
     cm_buf_addf(b, "</section>\n");
+}
+
+/* Several candidates side by side: what decides, as differences from the baseline.  All pairs
+ * have the baseline's metrics in the same order; of measurements, some may lack one. */
+static void overview_head(const cm_pairing *p, cm_buf *b) {
+    cm_buf_addf(b, "<div class=\"wide\"><table><thead><tr><th>candidate</th><th>verdict</th>");
+    for (int i = 0; i < p->n_metrics; i++)
+        if (p->metric[i].gates) metric_name(&p->metric[i], "th", "n", b);
+    for (int i = 0; i < p->n_perf; i++)
+        named("th", "n", p->perf[i].name, !p->perf[i].higher, b);
+    cm_buf_addf(b, "</tr></thead><tbody>\n");
+}
+
+static void overview_row(const cm_pairing *p, const cm_pairing *first, cm_buf *b) {
+    char t[160];
+    cm_buf_addf(b, "<tr>");
+    el(b, "td", "key", p->cand);
+    verdict_cell("key", p->verdict, cm_verdict_text(p->verdict), b);
+    for (int i = 0; i < p->n_metrics; i++) {
+        if (!p->metric[i].gates) continue;
+        cm_cell(&p->metric[i], CM_CELL_DIFF, t);
+        verdict_cell("n", p->metric[i].verdict, t, b);
+    }
+    for (int i = 0; i < first->n_perf; i++) {
+        const cm_perf_cmp *m = NULL;
+        for (int k = 0; k < p->n_perf; k++)
+            if (!strcmp(p->perf[k].name, first->perf[i].name)) m = &p->perf[k];
+        snprintf(t, sizeof t, "%+.2f%%", m ? 100 * (m->ratio - 1) : 0);
+        verdict_cell("n", m ? m->verdict : CM_VERDICT_SKIPPED, m ? t : "", b);
+    }
+    cm_buf_addf(b, "</tr>\n");
+}
+
+static void overview(const cm_comparison *c, cm_buf *b) {
+    overview_head(&c->pair[0], b);
+    for (int k = 0; k < c->n; k++) overview_row(&c->pair[k], &c->pair[0], b);
+    cm_buf_addf(b, "</tbody></table></div>\n<p class=\"soft small\">Differences from the "
+                   "baseline in what decides, coloured by their verdicts.</p>\n");
 }
 
 void cm_report_html(const cm_report *r, cm_buf *b) {
@@ -421,6 +488,7 @@ void cm_report_html(const cm_report *r, cm_buf *b) {
     else if (r->cmp->n > 1)
         banner(b, cm_verdict_class(r->cmp->verdict), cm_verdict_text(r->cmp->verdict),
                strchr(line, ':') + 1);
+    if (r->cmp && r->cmp->n > 1) overview(r->cmp, b);
     for (int i = 0; r->cmp && i < r->cmp->n; i++) section(r, i, b);
     training(r, b);
     commands(r, b);

@@ -39,6 +39,22 @@ static void stack(const cm_buf *chart, int n, cm_buf *out) {
     cm_svg_close(out);
 }
 
+/* Which of the two names no run logged. */
+static bool not_drawn(const cm_run_log *run, int n, const char *metric, const char *x,
+                      cm_err *err) {
+    bool logged = false;
+    for (int i = 0; x && i < n; i++) {
+        cm_curve c;
+        cm_run_curve(&run[i], metric, NULL, &c);
+        logged = logged || c.n > 0;
+        cm_curve_free(&c);
+    }
+    if (logged)
+        return cm_fail(err, CM_EXIT_USAGE, "--x %s: no run logged it beside %s; it takes a name "
+                       "in metrics.jsonl (settings: regress table)", x, metric);
+    return cm_fail(err, CM_EXIT_USAGE, "--metric %s: no run logged it", metric);
+}
+
 bool cm_plot(const cm_run_log *run, int n, const char *const *metric, int n_metrics,
              const char *x, bool html, cm_buf *out, cm_err *err) {
     const cm_run_log **r = calloc((size_t)n + 1, sizeof *r);
@@ -49,7 +65,7 @@ bool cm_plot(const cm_run_log *run, int n, const char *const *metric, int n_metr
     bool ok = true;
     for (int i = 0; ok && i < n_metrics; i++)
         ok = charts_of(r, n, metric[i], x, chart, &n_charts) ||
-             cm_fail(err, CM_EXIT_USAGE, "--metric %s: no run logged it", metric[i]);
+             not_drawn(run, n, metric[i], x, err);
     if (ok && html) {
         cm_page_open(out, "Metrics of runs");
         for (int i = 0; i < n_charts; i++)

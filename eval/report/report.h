@@ -89,7 +89,8 @@ bool cm_table(const cm_run_log *run, int n, const char *cols, const char *sort,
 
 /* Charts of metrics over runs, one line a run, one chart a metric; `moe/expert_load_layer`
  * becomes a heat map for each run.  html: a whole page; else one SVG of the charts below each
- * other.  CM_EXIT_USAGE for a metric that no run logged. */
+ * other.  x: a logged metric, or NULL for the step.  CM_EXIT_USAGE for a metric or an x that
+ * no run logged. */
 bool cm_plot(const cm_run_log *run, int n, const char *const *metric, int n_metrics,
              const char *x, bool html, cm_buf *out, cm_err *err);
 

@@ -21,6 +21,7 @@ const char cm_chart_css[] =
     "svg .band{fill:var(--fail);fill-opacity:.06}svg .row{fill:var(--panel)}"
     "svg .diag{stroke:var(--soft);stroke-dasharray:3 4}"
     "svg .line{fill:none;stroke-width:1.8;stroke-linejoin:round;stroke-linecap:round}"
+    "svg .dash{stroke-dasharray:7 4}svg .dot2{stroke-dasharray:2 4}"
     "svg .ci{stroke-width:2.2;stroke-linecap:round}svg .hit{fill:transparent}"
     "svg .hit:hover{fill:var(--ink);fill-opacity:.07}"
     "svg .dot{stroke:var(--page);stroke-width:1}"
@@ -220,14 +221,20 @@ static double width_of(const char *s) {
     return 6.7 * chars;
 }
 
+const char *cm_series_class(int i, char buf[24]) {
+    int round = i / CM_N_SERIES;
+    snprintf(buf, 24, "s%d%s", i % CM_N_SERIES, round == 0 ? "" : round % 2 ? " dash" : " dot2");
+    return buf;
+}
+
 double cm_svg_legend(cm_buf *b, double x, double y, double width, const char *const *name,
                      int n) {
     double at = x, top = y;
     for (int i = 0; i < n; i++) {
         double w = 34 + width_of(name[i]);
         if (at > x && at + w > x + width) at = x, y += 18;
-        char class[16];
-        snprintf(class, sizeof class, "ci s%d", i % CM_N_SERIES);
+        char class[32], series[24];
+        snprintf(class, sizeof class, "ci %s", cm_series_class(i, series));
         cm_svg_seg(b, at, y - 4, at + 14, y - 4, class);
         cm_svg_text(b, at + 20, y, "", "start", name[i]);
         at += w;

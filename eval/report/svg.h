@@ -10,7 +10,9 @@
 
 extern const char cm_chart_css[];
 
-enum { CM_N_SERIES = 8 }; /* classes s0 .. s7 repeat after that */
+enum { CM_N_SERIES = 8 }; /* colours; after that they repeat, dashed, then dotted */
+/* The classes of line i: "s3", "s3 dash". */
+const char *cm_series_class(int i, char buf[24]);
 
 /* Text inside XML or HTML, quotes included: & < > " ' escaped, control bytes dropped. */
 void cm_xml_text(cm_buf *b, const char *s);

@@ -19,6 +19,10 @@ make_result "$tmp/version" n=1200 groups=60 version=2
 make_result "$tmp/items" n=1200 groups=60 word=other
 make_result "$tmp/fewer" n=1200 groups=60 drop=100
 
+# ---- and measurements
+printf '{"tok_per_s":[101,103,99,100,102,98,104,100,101,99]}' >"$tmp/fast.json"
+printf '{"tok_per_s":[81,83,79,80,82,78,84,80,81,79]}' >"$tmp/slow.json"
+
 # ---- verdicts
 expect_out "equals pass" "^PASS: .*choice acc .*PASS" $R "$tmp/base" "$tmp/equal"
 expect "a loss fails" 3 "" $R "$tmp/base" "$tmp/worse"
@@ -30,6 +34,26 @@ expect "a margin can be widened" 0 "" $R "$tmp/base" "$tmp/worse" \
     'regress.margins=[choice/acc=0.5, text/bits_per_byte=50%]'
 expect "the worst of several candidates decides" 3 "" $R "$tmp/base" "$tmp/equal" "$tmp/worse"
 said "each has its part" "^FAIL: of 2 candidates 1 pass, 1 fail, 0 inconclusive"
+expect "with a page" 3 "" $R "$tmp/base" "$tmp/equal" "$tmp/worse" --report "$tmp/many.html"
+has() { # NAME FILE REGEX: the page, as one line, matches
+    check "$1" sh -c 'tr "\n" " " <"$1" | grep -qE -- "$2"' - "$2" "$3"
+}
+cell='<td class="(n|key)"><span class="v'
+has "an overview before the parts" "$tmp/many.html" '<th>candidate</th>.*<td class="key">[^<]*/equal</td>.*<td class="key">[^<]*/worse</td>.*</table>.*<section>'
+has "each candidate's verdict and differences in it" "$tmp/many.html" \
+    "/equal</td> $cell pass\">PASS</span></td>$cell pass\">[-+0-9.]+ pp</span></td>$cell pass\">[-+0-9.e]+</span></td></tr>"
+has "the loser's are marked" "$tmp/many.html" "/worse</td> $cell fail\">FAIL</span></td>$cell fail\">-[0-9.]+ pp</span>"
+same "one candidate needs none" "$($R "$tmp/base" "$tmp/worse" --report "$tmp/one.html" >/dev/null
+    grep -c '<th>candidate</th>' "$tmp/one.html")" 0
+expect "measurements too" 3 "" $R "$tmp/base" "$tmp/equal" "$tmp/worse" --perf "$tmp/fast.json" --perf "$tmp/slow.json" \
+    --perf "$tmp/fast.json" --report "$tmp/many.html"
+has "in the overview" "$tmp/many.html" "/equal</td> $cell fail\">FAIL</span></td>.*$cell fail\">-20\.00%</span></td></tr>.*<section>"
+has "before the items" "$tmp/many.html" "<h3>Performance</h3>.*<h3>Items that changed</h3>.*<h3>Performance</h3>.*<h3>Items"
+lower=' <span class="soft" title="lower is better">'
+has "what is better lower is marked" "$tmp/one.html" "text bits_per_byte$lower"
+same "what is better higher, or not judged, is not" \
+    "$(tr '\n' ' ' <"$tmp/one.html" | grep -cE "(choice acc|choice margin|choice conf)$lower")" 0
+has "grey rows' Holm p is explained" "$tmp/one.html" "over the 2 deciding comparisons; in grey rows, over all grey ones. MDE"
 expect "one named twice counts once" 3 "named twice" $R "$tmp/base" "$tmp/worse" "$tmp/base"
 said "and is left out" "^FAIL: 2 of 2 gating"
 $R "$tmp/base" "$tmp/worse" --json >"$tmp/j.json" 2>/dev/null
@@ -199,16 +223,37 @@ expect "plot: a dry run" 0 "dry.svg: would be written" $R plot "$tmp/runs/s*" --
 absent "no picture" "$tmp/dry.svg"
 expect "plot as a page" 0 "" $R plot "$tmp/runs/s1" --out "$tmp/p.html"
 expect "plot: nobody logged it" 2 "val/zeal: no run" $R plot "$tmp/runs/s*" --metric val/zeal --out "$tmp/p.svg"
+expect "plot: nobody logged x" 2 "--x optim.lr: no run logged it beside train/loss" \
+    $R plot "$tmp/runs/s*" --metric train/loss --x optim.lr --out "$tmp/p.svg"
+expect "plot: nobody logged y, x or not" 2 "--metric val/zeal: no run" \
+    $R plot "$tmp/runs/s*" --metric val/zeal --x optim.lr --out "$tmp/p.svg"
+expect "plot: one metric against another" 0 "" \
+    $R plot "$tmp/runs/s*" --metric train/loss --x train/loss --out "$tmp/p.svg"
+mkdir "$tmp/nine"
+for s in 1 2 3 4 5 6 7 8 9; do
+    mkdir "$tmp/nine/s$s"
+    for k in 1 2 3; do printf '{"t":"metrics","step":%s,"train/loss":%s,"val/loss":%s}\n' $k $((k * s)) $((100 + s)); done \
+        >"$tmp/nine/s$s/metrics.jsonl"
+done
+expect "plot: nine runs" 0 "" $R plot "$tmp/nine/s*" --metric train/loss --metric val/loss --out "$tmp/nine.svg"
+same "the ninth line is the first's colour, dashed" "$(grep -cE '<path class="line s0( dash)?"' "$tmp/nine.svg")
+$(grep -c '<path class="line s0 dash"' "$tmp/nine.svg") $(grep -c '<line [^>]*class="ci s0 dash"' "$tmp/nine.svg")" "4
+2 2"
+check "a log scale is said" grep -q '>train/loss, log scale</text>' "$tmp/nine.svg"
+same "and only that" "$(grep -c '>val/loss</text>' "$tmp/nine.svg")" 1
 expect "plot: where to" 2 "svg" $R plot "$tmp/runs/s*"
 printf 'x\n' >>"$tmp/runs/s2/metrics.jsonl"
 expect "a broken row" 4 "s2/metrics.jsonl:5" $R table "$tmp/runs/s*"
 
 # ---- measurements
-printf '{"tok_per_s":[101,103,99,100,102,98,104,100,101,99]}' >"$tmp/fast.json"
-printf '{"tok_per_s":[81,83,79,80,82,78,84,80,81,79]}' >"$tmp/slow.json"
 printf '{"tok_per_s":[81,83]}' >"$tmp/two.json"
 expect "slower" 3 "" $R perf "$tmp/fast.json" "$tmp/slow.json" --report "$tmp/perf.html" --report "$tmp/perf.xml"
 check "in JUnit" grep -q '<failure' "$tmp/perf.xml"
+same "alone: one table" "$(grep -c '<table' "$tmp/perf.html")" 1
+same "and nothing that was not compared" "$(grep -cE 'Items that changed|No difference' "$tmp/perf.html")" 0
+has "with its margin" "$tmp/perf.html" '>margin</th>.*<td class="n">5%</td>.*<span class="v fail">FAIL'
+has "and its reason" "$tmp/perf.html" "<li><span class=\"v fail\">FAIL</span> tok_per_s: -20"
+same "an evaluation alone has no measurements" "$(grep -c '<h3>Performance' "$tmp/one.html")" 0
 expect "as fast" 0 "" $R perf "$tmp/fast.json" "$tmp/fast.json"
 expect "too few repetitions" 5 "" $R perf "$tmp/fast.json" "$tmp/two.json"
 expect "beside an evaluation" 3 "" $R "$tmp/base" "$tmp/equal" --perf "$tmp/fast.json" --perf "$tmp/slow.json"
