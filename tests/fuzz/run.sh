@@ -40,7 +40,7 @@ make_seeds() {
     cp "$tmp"/d/*.tok.zst "$seeds/shard/"
     for k in chat preference; do
         "$BIN/tokenize" --quiet tokenize.out="$tmp/$k" tokenize.inputs=tests/cli/chat/$k.jsonl \
-            tokenize.tokenizer=tests/golden/chat >/dev/null
+            tokenize.tokenizer=tests/golden/chat tokenize.val_frac=0 >/dev/null
         for f in "$tmp/$k"/*.tok.zst; do cp "$f" "$seeds/shard/$k-$(basename "$f")"; done
     done
     cp "$tmp/d/tokenizer.model" "$seeds/spm/"
