@@ -1,9 +1,12 @@
-/* generate.c -- continue a prompt with a checkpoint or GGUF model. */
+/* generate.c -- continue a prompt with a checkpoint or GGUF model, or talk with it. */
 #include "app/app.h"
 #include "model/model.h"
+#include "text/talk.h"
 
+#include <ctype.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 typedef struct {
     int32_t *id;
@@ -117,12 +120,17 @@ static void show(const job *j, cm_stream *st, cm_buf *whole) {
     fflush(stdout);
 }
 
+static cm_sampling sampling(const job *j) {
+    const cm_generate_conf *g = &j->app->conf.generate;
+    uint64_t seed = (uint64_t)j->app->conf.top.seed + (uint64_t)j->sample * 0x9E3779B97F4A7C15u;
+    return (cm_sampling){ g->temperature, g->top_k, g->top_p, g->min_p, g->repeat_penalty,
+                          g->repeat_last, seed };
+}
+
 /* Decode until the end of text, a stop string or the limit; the reason. */
 static const char *decode(job *j, cm_stream *st, cm_buf *whole, cm_err *err, bool *ok) {
     const cm_generate_conf *g = &j->app->conf.generate;
-    cm_sampling how = { g->temperature, g->top_k, g->top_p, g->min_p, g->repeat_penalty,
-                        g->repeat_last, 0 };
-    how.seed = (uint64_t)j->app->conf.top.seed + (uint64_t)j->sample * 0x9E3779B97F4A7C15u;
+    cm_sampling how = sampling(j);
     int V = (int)j->l.model.conf.vocab_size;
     cm_buf bytes = { 0 };
     const char *why = "length";
@@ -200,9 +208,6 @@ static bool one_sample(job *j, cm_err *err) {
 
 static bool all_samples(job *j, cm_err *err) {
     const cm_generate_conf *g = &j->app->conf.generate;
-    for (int i = 0; i < g->stop.n; i++)
-        if (!g->stop.v[i][0])
-            return cm_fail(err, CM_EXIT_USAGE, "generate.stop: an empty string");
     if (cm_app_switch(j->app, "echo") && j->prompt_text && !j->app->json)
         fputs(j->prompt_text, stdout);
     for (j->sample = 0; j->sample < g->samples && !cm_signal_stop(); j->sample++)
@@ -235,11 +240,263 @@ static void print_plan(const job *j) {
            (long long)m->context, (long long)j->prompt.n);
 }
 
+/* ---- --chat ------------------------------------------------------------------------------ */
+
+typedef struct {
+    job *j;
+    cm_dialog d;
+    cm_voice v;
+    cm_talk talk;          /* turns of --messages */
+    cm_turn turn[2];       /* else the system's and the user's */
+    const cm_turn *ask;    /* what is said next */
+    int n_ask;
+    char *line;            /* the user's text */
+    size_t cap;
+    bool colour, hide;     /* reasoning is dimmed; is not shown */
+    bool dim;              /* right now */
+    size_t shown;          /* of the voice's text */
+} chat;
+
+/* Colours where a person looks on, unless they said no (no-color.org). */
+static bool wants_colour(void) {
+    const char *no = getenv("NO_COLOR"), *term = getenv("TERM");
+    return isatty(STDOUT_FILENO) && !(no && *no) && term && strcmp(term, "dumb") != 0;
+}
+
+static void show_chat(chat *k, const cm_voice *v) {
+    if (k->j->app->json) return;
+    if (k->hide && v->thinking) k->shown = v->text.n;
+    if (k->hide && k->shown < v->reply) k->shown = v->reply;
+    if (k->colour && v->thinking && !k->dim) fputs("\x1b[2m", stdout);
+    if (v->thinking) k->dim = k->colour;
+    fwrite(v->text.s + k->shown, 1, v->text.n - k->shown, stdout);
+    k->shown = v->text.n;
+    if (k->dim && !v->thinking) fputs("\x1b[0m", stdout);
+    k->dim = k->dim && v->thinking;
+    fflush(stdout);
+}
+
+static bool each_token(void *ctx, const cm_voice *v) {
+    show_chat(ctx, v);
+    return !cm_signal_stop();
+}
+
+/* The first closed block's text, where the answer begins with one. */
+static void put_think(const cm_voice *v, cm_buf *b) {
+    cm_turn u;
+    if (!v->thought || !cm_turn_answer(&u, v->text.s, v->text.n) || !u.think) return;
+    char *think = cm_strf("%.*s", (int)u.n_think, u.think);
+    cm_json_str(b, "think", think);
+    free(think);
+}
+
+static void answer_json(const chat *k, int64_t from, const char *why) {
+    cm_buf b = { 0 };
+    char *user = cm_strf("%.*s", (int)k->ask[k->n_ask - 1].n, k->ask[k->n_ask - 1].text);
+    cm_json_open(&b, NULL, '{');
+    cm_json_str(&b, "prompt", user);
+    cm_json_str(&b, "text", k->v.text.s);
+    put_think(&k->v, &b);
+    cm_json_str(&b, "answer", cm_voice_reply(&k->v));
+    cm_json_str(&b, "end", why);
+    cm_json_open(&b, "tokens", '[');
+    for (int64_t i = from; i < k->d.n; i++) cm_json_i64(&b, NULL, k->d.id[i]);
+    cm_json_close(&b, '[');
+    cm_json_close(&b, '{');
+    puts(b.s);
+    fflush(stdout);
+    cm_buf_free(&b);
+    free(user);
+}
+
+/* Answer what is asked. */
+static bool answer(chat *k, cm_err *err) {
+    const cm_generate_conf *g = &k->j->app->conf.generate;
+    cm_sampling how = sampling(k->j);
+    cm_err why = { 0 };
+    if (!cm_dialog_say(&k->d, k->ask, k->n_ask, err)) return false;
+    int64_t from = k->d.n;
+    double t0 = cm_now();
+    cm_voice_open(&k->v, k->j->l.spm, &k->d.chat, g->stop.v, g->stop.n);
+    k->shown = 0;
+    bool ok = cm_dialog_answer(&k->d, &how, g->max_tokens, &k->v, each_token, k, &why);
+    const char *end = cm_signal_stop() ? "interrupted" : !k->v.ended ? "length"
+                      : k->v.stopped ? "stop" : "end";
+    if (ok) show_chat(k, &k->v);
+    if (k->dim) fputs("\x1b[0m", stdout);
+    k->dim = false;
+    if (ok && k->j->app->json) answer_json(k, from, end);
+    if (ok && !k->j->app->json) puts("");
+    cm_log(CM_LOG_INFO, "%lld tokens at %.1f tokens/s%s", (long long)(k->d.n - from),
+           (double)(k->d.n - from) / (cm_now() - t0),
+           !strcmp(end, "length") ? "; cut off (generate.max_tokens, or the context is full)" : "");
+    cm_voice_close(&k->v);
+    return ok || cm_fail(err, why.code, "%s: %s", cm_app_text(k->j->app, "model"), why.msg);
+}
+
+static bool good_text(const char *what, const char *s, size_t n, cm_err *err) {
+    size_t bad;
+    if (!cm_utf8_valid(s, n, &bad))
+        return cm_fail(err, CM_EXIT_DATA, "%s: invalid UTF-8 at byte %zu", what, bad);
+    if (memchr(s, 0, n)) return cm_fail(err, CM_EXIT_DATA, "%s: a zero byte", what);
+    return true;
+}
+
+/* The system's turn, where there is one, and the user's. */
+static void ask_text(chat *k, const char *s, size_t n, bool first) {
+    const char *system = cm_app_text(k->j->app, "system");
+    k->n_ask = 0;
+    if (first && system)
+        k->turn[k->n_ask++] = (cm_turn){ CM_ROLE_SYSTEM, system, NULL, strlen(system), 0 };
+    k->turn[k->n_ask++] = (cm_turn){ CM_ROLE_USER, s, NULL, n, 0 };
+    k->ask = k->turn;
+}
+
+static bool ask_messages(chat *k, const char *path, cm_err *err) {
+    char *s = NULL;
+    size_t n;
+    bool in = !strcmp(path, "-");
+    const char *name = in ? "/dev/stdin" : path;
+    if (cm_app_text(k->j->app, "system"))
+        return cm_fail(err, CM_EXIT_USAGE, "--system: messages have their own system turn");
+    bool ok = (in || cm_need_input(path, err)) &&
+              cm_read_file(name, (size_t)1 << 28, &s, &n, err) &&
+              good_text(in ? "stdin" : path, s, n, err);
+    if (ok && !cm_talk_read_prompt(&k->talk, s, n))
+        ok = cm_fail(err, CM_EXIT_DATA, "%s: %s", in ? "stdin" : path, k->talk.why);
+    k->ask = k->talk.turn;
+    k->n_ask = k->talk.n;
+    free(s);
+    return ok;
+}
+
+/* One question from the command line, as often as samples are wanted. */
+static bool chat_once(chat *k, cm_err *err) {
+    for (k->j->sample = 0; k->j->sample < k->j->app->conf.generate.samples; k->j->sample++) {
+        cm_dialog_reset(&k->d);
+        if (!answer(k, err)) return false;
+        if (cm_signal_stop()) return true;
+    }
+    return true;
+}
+
+/* A line of the user's without its end; false at the end of input. */
+static bool next_line(chat *k, bool person, size_t *n) {
+    if (person) fputs("> ", stdout);
+    fflush(stdout);
+    ssize_t got = getline(&k->line, &k->cap, stdin);
+    if (got < 0 && person) puts("");
+    if (got < 0) return false;
+    while (got && isspace((unsigned char)k->line[got - 1])) got--;
+    k->line[got] = 0;
+    *n = (size_t)got;
+    return true;
+}
+
+/* Ctrl-C ends an answer; where nothing is being answered, the program. */
+static bool chat_lines(chat *k, bool person, cm_err *err) {
+    cm_err why;
+    size_t n;
+    if (person)
+        cm_log(CM_LOG_INFO, "/quit or the end of input ends it, /new begins anew, Ctrl-C stops an "
+               "answer");
+    for (bool first = true;;) {
+        cm_signals_release();
+        if (!next_line(k, person, &n) || !strcmp(k->line, "/quit")) return true;
+        if (!n) continue;
+        if (!strcmp(k->line, "/new")) {
+            cm_dialog_reset(&k->d);
+            first = true;
+            continue;
+        }
+        cm_signals_install_as("stopping the answer");
+        ask_text(k, k->line, n, first);
+        bool ok = good_text("the question", k->line, n, &why) && answer(k, &why);
+        if (ok) first = false;
+        else if (person && why.code != CM_EXIT_RESOURCE) cm_log(CM_LOG_WARN, "%s", why.msg);
+        else return cm_fail(err, why.code, "%s", why.msg);
+        if (!person && cm_signal_stop()) return true;
+    }
+}
+
+/* What is asked, and how large the conversation may get. */
+static bool open_chat(chat *k, bool *talks, cm_err *err) {
+    cm_app_ctx *app = k->j->app;
+    const char *text = cm_app_text(app, "prompt"), *file = cm_app_text(app, "prompt-file");
+    const char *messages = cm_app_text(app, "messages");
+    int64_t cap = k->j->l.model.conf.context, bytes = 0;
+    *talks = !text && !file && !messages;
+    if ((text != NULL) + (file != NULL) + (messages != NULL) > 1)
+        return cm_fail(err, CM_EXIT_USAGE, "--chat takes one of --prompt, --prompt-file and "
+                       "--messages; without them it reads lines from stdin");
+    if (*talks && app->conf.generate.samples != 1)
+        return cm_fail(err, CM_EXIT_USAGE, "generate.samples: a conversation has one");
+    const char *system = cm_app_text(app, "system");
+    if (system && !good_text("--system", system, strlen(system), err)) return false;
+    if (messages && !ask_messages(k, messages, err)) return false;
+    if (file) {
+        size_t n;
+        if (!cm_need_input(file, err) ||
+            !cm_read_file(file, (size_t)1 << 28, &k->line, &n, err) ||
+            !good_text(file, k->line, n, err))
+            return false;
+        text = k->line;
+    }
+    if (text) ask_text(k, text, strlen(text), true);
+    if (text && (!*text || !good_text("--prompt", text, strlen(text), err)))
+        return *text ? false : cm_fail(err, CM_EXIT_USAGE, "the prompt is empty");
+    for (int i = 0; i < k->n_ask; i++) bytes += (int64_t)(k->ask[i].n + k->ask[i].n_think) + 8;
+    if (bytes + app->conf.generate.max_tokens > cap && !*talks)
+        cap = bytes + app->conf.generate.max_tokens; /* a token is a byte at least */
+    if (cap > INT32_MAX / 4) cap = INT32_MAX / 4;
+    return cm_dialog_open(&k->d, &k->j->l.model, k->j->l.spm, (int)cap, err);
+}
+
+static bool run_chat(job *j, cm_err *err) {
+    static const char *const foreign[] = { "tokens", "logits", "echo" };
+    chat k = { .j = j, .hide = cm_app_switch(j->app, "hide-think"), .colour = wants_colour() };
+    bool talks, ok = true, person = isatty(STDIN_FILENO) && !j->app->json;
+    for (int i = 0; ok && i < 3; i++)
+        if (cm_app_switch(j->app, foreign[i]))
+            ok = cm_fail(err, CM_EXIT_USAGE, "--%s means nothing with --chat", foreign[i]);
+    if (ok && j->app->conf.generate.ignore_eos)
+        ok = cm_fail(err, CM_EXIT_USAGE, "generate.ignore_eos: an answer ends where it ends");
+    if (ok && !j->l.spm)
+        ok = cm_fail(err, CM_EXIT_DATA, "the model has no tokenizer, so it cannot talk");
+    ok = ok && open_chat(&k, &talks, err);
+    if (ok && j->app->dry_run) {
+        ok = talks || cm_dialog_say(&k.d, k.ask, k.n_ask, err);
+        j->prompt.n = k.d.n;
+        if (ok) print_plan(j);
+    } else if (ok) {
+        ok = talks ? chat_lines(&k, person, err) : chat_once(&k, err);
+    }
+    cm_dialog_close(&k.d);
+    cm_talk_free(&k.talk);
+    free(k.line);
+    return ok;
+}
+
+static bool check_stops(const cm_generate_conf *g, cm_err *err) {
+    for (int i = 0; i < g->stop.n; i++)
+        if (!g->stop.v[i][0])
+            return cm_fail(err, CM_EXIT_USAGE, "generate.stop: an empty string");
+    return true;
+}
+
 static bool run_job(job *j, cm_err *err) {
     const char *model = cm_app_text(j->app, "model");
     const char *logits = cm_app_text(j->app, "logits");
+    static const char *const of_chat[] = { "messages", "system", "hide-think" };
+    bool talk = cm_app_switch(j->app, "chat");
     if (!model) return cm_fail(err, CM_EXIT_USAGE, "--model PATH is needed");
-    if (!cm_load(&j->l, model, CM_LOAD_UNNAMED, err) || !read_prompt(j, err)) return false;
+    for (int i = 0; i < 3 && !talk; i++)
+        if (cm_app_switch(j->app, of_chat[i]))
+            return cm_fail(err, CM_EXIT_USAGE, "--%s wants --chat", of_chat[i]);
+    if (!check_stops(&j->app->conf.generate, err)) return false;
+    if (!cm_load(&j->l, model, CM_LOAD_UNNAMED, err)) return false;
+    if (talk) return run_chat(j, err);
+    if (!read_prompt(j, err)) return false;
     int64_t need = j->prompt.n + (logits ? 0 : j->app->conf.generate.max_tokens);
     int64_t V = j->l.model.conf.vocab_size;
     if (need > j->l.model.conf.context)
@@ -279,16 +536,21 @@ int main(int argc, char **argv) {
         { "tokens", "IDS", "token ids to continue, separated by commas, taken as they are" },
         { "logits", "FILE", "write raw float32 logits [tokens][vocabulary] and stop" },
         { "echo", NULL, "print the prompt before its continuation" },
+        { "chat", NULL, "talk: --prompt is the user's turn; without it lines of stdin are" },
+        { "messages", "FILE", "with --chat: a JSON conversation to be answered; - is stdin" },
+        { "system", "TEXT", "with --chat: the system's turn" },
+        { "hide-think", NULL, "with --chat: do not show the reasoning" },
         { 0 },
     };
     return cm_app_main(argc, argv, &(cm_app){
         .name = "generate",
-        .summary = "continue a text with a model",
+        .summary = "continue a text with a model, or talk with it",
         .examples =
             "  generate --model runs/demo/ckpt/latest --prompt 'Once upon a time'\n"
             "  generate --model demo.gguf --prompt 'One day' "
             "generate.temperature=0\n"
-            "  generate --model runs/demo --tokens 1,267 --logits logits.f32\n",
+            "  generate --model runs/demo --tokens 1,267 --logits logits.f32\n"
+            "  generate --model runs/demo --chat --prompt 'What is 28 - 13?'\n",
         .sections = "top generate",
         .options = options,
         .run = run,

@@ -151,6 +151,29 @@ bool cm_session_continue(cm_session *s, const cm_sampling *how, const int32_t *p
 /* False: NaN or infinite; nothing can be chosen from them, the weights are broken. */
 bool cm_logits_finite(const cm_real *logits, int64_t V);
 
+/* A conversation with a model in the chat template, read once and kept in one session. */
+typedef struct cm_dialog {
+    const cm_spm *spm;
+    cm_chat chat;
+    cm_session s;
+    int32_t *id;     /* [cap + 1] all that was said, as tokens */
+    int64_t n, fed;  /* of it; how much the session has read */
+    int64_t draws;   /* random numbers used */
+    cm_real *logits;
+    void *work;
+} cm_dialog;
+/* cap: most tokens of the whole conversation.  CM_EXIT_USAGE: a tokenizer without the
+ * template's pieces. */
+bool cm_dialog_open(cm_dialog *d, const cm_model *m, const cm_spm *spm, int cap, cm_err *err);
+void cm_dialog_close(cm_dialog *d); /* a zeroed one is fine */
+void cm_dialog_reset(cm_dialog *d); /* a new conversation */
+/* Turns that the assistant is to answer.  CM_EXIT_USAGE: no room; nothing is added. */
+bool cm_dialog_say(cm_dialog *d, const cm_turn *turn, int n, cm_err *err);
+/* The answer, of at most `most` tokens, into an open voice; after each token `each` is told
+ * (false: enough).  The conversation then goes on as if it had ended in <|end|>. */
+bool cm_dialog_answer(cm_dialog *d, const cm_sampling *how, int64_t most, cm_voice *v,
+                      bool (*each)(void *ctx, const cm_voice *v), void *ctx, cm_err *err);
+
 /* ---- models as files ------------------------------------------------------------------ */
 
 /* A model ready to run, from a GGUF file or a folder: a checkpoint, a run (its latest

@@ -122,6 +122,8 @@ void cm_machine_json(cm_buf *b);
  * "stopping", or `what` (a string that stays: "stopping after saving"). */
 void cm_signals_install(void);
 void cm_signals_install_as(const char *what);
+/* Forget a stop request; SIGINT and SIGTERM end the program again. */
+void cm_signals_release(void);
 /* The signal that asked to stop, or 0.  To be polled in every loop that can last. */
 int cm_signal_stop(void);
 /* Whether a save was asked for since the last call. */

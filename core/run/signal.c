@@ -43,6 +43,12 @@ void cm_signals_install_as(const char *what) {
     sigaction(SIGUSR1, &sa, NULL);
 }
 
+void cm_signals_release(void) {
+    signal(SIGINT, SIG_DFL);
+    signal(SIGTERM, SIG_DFL);
+    stop_sig = 0;
+}
+
 int cm_signal_stop(void) { return stop_sig; }
 
 bool cm_signal_save(void) {

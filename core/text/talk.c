@@ -353,17 +353,24 @@ static bool judge_text(cm_talk *t, int i) {
     return fit_to_encode(t, i, u->text, u->n) && fit_to_encode(t, i, u->think, u->n_think);
 }
 
-/* system? (user assistant)+, where the last assistant turn of a pair is two answers. */
-static bool judge(cm_talk *t, bool pair) {
-    int n = t->n - pair, first = n > 0 && t->turn[0].role == CM_ROLE_SYSTEM, answers = 0;
-    for (int i = 0; i < t->n; i++) answers += t->turn[i].role == CM_ROLE_ASSISTANT;
-    if (!answers) return refuse(t, CM_REJECT_NO_ANSWER, "no assistant turn");
-    for (int i = first; i < n; i++) {
-        cm_role want = (i - first) % 2 ? CM_ROLE_ASSISTANT : CM_ROLE_USER;
+/* system? then user and assistant in turn; *first: index of the first user's. */
+static bool in_order(cm_talk *t, int n, int *first) {
+    *first = n > 0 && t->turn[0].role == CM_ROLE_SYSTEM;
+    for (int i = *first; i < n; i++) {
+        cm_role want = (i - *first) % 2 ? CM_ROLE_ASSISTANT : CM_ROLE_USER;
         if (t->turn[i].role != want)
             return refuse(t, CM_REJECT_ORDER, "turn %d is the %s's, wanted the %s's", i + 1,
                           cm_role_names[t->turn[i].role], cm_role_names[want]);
     }
+    return true;
+}
+
+/* system? (user assistant)+, where the last assistant turn of a pair is two answers. */
+static bool judge(cm_talk *t, bool pair) {
+    int n = t->n - pair, first, answers = 0;
+    for (int i = 0; i < t->n; i++) answers += t->turn[i].role == CM_ROLE_ASSISTANT;
+    if (!answers) return refuse(t, CM_REJECT_NO_ANSWER, "no assistant turn");
+    if (!in_order(t, n, &first)) return false;
     if ((n - first) % 2)
         return refuse(t, CM_REJECT_ORDER, "ends with a turn of the user's");
     if (pair && t->turn[n].role != CM_ROLE_ASSISTANT)
@@ -384,6 +391,25 @@ bool cm_talk_read(cm_talk *t, const char *s, size_t n, bool pair) {
     if (t->json.node[0].type != CM_JSON_OBJECT)
         return refuse(t, CM_REJECT_BAD_JSON, "not a JSON object");
     return (pair ? read_pair(t) : read_chat(t)) && judge(t, pair);
+}
+
+bool cm_talk_read_prompt(cm_talk *t, const char *s, size_t n) {
+    cm_err err;
+    int first;
+    t->n = 0;
+    if (!cm_json_tree_read(&t->json, s, n, &err))
+        return refuse(t, CM_REJECT_BAD_JSON, "%.150s", err.msg);
+    cm_json_type type = t->json.node[0].type;
+    if (type != CM_JSON_OBJECT && type != CM_JSON_ARRAY)
+        return refuse(t, CM_REJECT_BAD_JSON, "not a JSON object or array");
+    if (!(type == CM_JSON_ARRAY ? add_list(t, 0) : read_prompt(t)) || !in_order(t, t->n, &first))
+        return false;
+    if ((t->n - first) % 2 == 0)
+        return refuse(t, CM_REJECT_ORDER, t->n ? "ends with the assistant's turn; nothing is to "
+                      "be answered" : "no turn of the user's");
+    for (int i = 0; i < t->n; i++)
+        if (!judge_text(t, i)) return false;
+    return true;
 }
 
 void cm_talk_free(cm_talk *t) {

@@ -33,6 +33,9 @@ typedef struct cm_talk {
 /* Read one JSON value of UTF-8.  pair: a preference, else a conversation; docs/CHAT.md
  * lists the forms.  False: refused, see t->reject.  May be called again with the same t. */
 bool cm_talk_read(cm_talk *t, const char *s, size_t n, bool pair);
+/* The same of a conversation that is to be answered: a list of messages, or an object with
+ * messages, conversations or a prompt; it ends with the user's turn. */
+bool cm_talk_read_prompt(cm_talk *t, const char *s, size_t n);
 void cm_talk_free(cm_talk *t);
 /* What kind of data one JSON value is: CM_SHARD_SFT, CM_SHARD_DPO, or CM_SHARD_LM where it
  * has the field `text` or is nothing that cm_talk_read knows. */

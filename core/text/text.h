@@ -131,7 +131,7 @@ typedef struct cm_voice {
     cm_buf text;            /* so far: whole characters, nothing of a stop string */
     size_t reply;           /* bytes of it up to behind the last </think> token */
     bool thought, thinking; /* a block was closed; one is open */
-    bool ended;             /* by <|end|>, the end-of-text token or a stop string */
+    bool ended, stopped;    /* by <|end|>, the end-of-text token or a stop string; by that */
 } cm_voice;
 /* chat: control tokens stand in the text by name, since text cannot forge them there; NULL:
  * they say nothing.  stop as in cm_stream_open. */

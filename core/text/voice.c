@@ -43,7 +43,7 @@ bool cm_voice_token(cm_voice *v, int32_t id) {
     if (v->ended || control(v, id)) return v->ended;
     cm_buf bytes = { 0 };
     cm_spm_token_bytes(v->spm, id, &bytes);
-    v->ended = cm_stream_push(&v->stream, bytes.s ? bytes.s : "", bytes.n);
+    v->ended = v->stopped = cm_stream_push(&v->stream, bytes.s ? bytes.s : "", bytes.n);
     add_ready(v);
     cm_buf_free(&bytes);
     return v->ended;

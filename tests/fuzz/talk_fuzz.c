@@ -34,6 +34,16 @@ static void read_one(const char *s, size_t n, bool pair) {
     if (cm_talk_bytes(&t) > n) abort();
 }
 
+/* A conversation to be answered ends with the user. */
+static void read_prompt(const char *s, size_t n) {
+    static cm_talk t;
+    if (cm_talk_read_prompt(&t, s, n)) {
+        if (t.turn[t.n - 1].role != CM_ROLE_USER) abort();
+    } else if (!t.why[0] || t.reject >= CM_N_REJECTS) {
+        abort();
+    }
+}
+
 /* The same bytes as a file, for what finds lines and arrays. */
 static void read_file(const uint8_t *data, size_t size, cm_shard_kind kind) {
     static char path[] = "/tmp/chimera-talk-fuzz-XXXXXX";
@@ -70,6 +80,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
     if (cm_utf8_valid(s, size, &bad)) {
         read_one(s, size, false);
         read_one(s, size, true);
+        read_prompt(s, size);
     }
     read_file(data, size, size % 2 ? CM_SHARD_SFT : CM_SHARD_DPO);
     return 0;

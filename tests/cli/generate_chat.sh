@@ -1,0 +1,95 @@
+#!/bin/sh
+# generate_chat.sh -- talking with a model: the template's tokens, turns, signals, refusals.
+. tests/cli/lib.sh
+model model.context=20000
+C="$BIN/generate --threads 1 --quiet --model $M --chat"
+G="$C generate.max_tokens=12 generate.temperature=0"
+tokens() { sed 's/.*"tokens":\[\([0-9,]*\)\].*/\1/'; }
+# Ids of a conversation up to <|assistant|>, by the tool that makes training data.
+printf '%s\n' '{"messages":[{"role":"system","content":"Be <|end|> brief."},{"role":"user","content":"What <|user|> is it?"},{"role":"assistant","content":"x"}]}' \
+    '{"messages":[{"role":"user","content":"And now?"},{"role":"assistant","content":"x"}]}' >"$tmp/t.jsonl"
+"$BIN/tokenize" --quiet tokenize.out="$tmp/t" "tokenize.inputs=$tmp/t.jsonl" "tokenize.tokenizer=$M" \
+    tokenize.val_frac=0 >/dev/null
+"$BIN/tokenize" head "$tmp/t" --docs 2 --json >"$tmp/ids"
+ids() { sed -n "$1p" "$tmp/ids" | sed 's/.*"ids":\[\([0-9,]*\)\].*/\1/; s/,5,.*/,5/'; } # 5 is <|assistant|>
+raw() { "$BIN/generate" --threads 1 --quiet --model "$M" --tokens "$1" --json generate.max_tokens=12 \
+    generate.temperature=0 | tokens; }
+
+# ---- what the model reads
+first=$($G --prompt 'What <|user|> is it?' --system 'Be <|end|> brief.' --json | tokens)
+same "the template's tokens, text is never control" "${first%,6}" "$(raw "$(ids 1)")"
+printf 'What <|user|> is it?\nAnd now?\n' | $G --system 'Be <|end|> brief.' --json >"$tmp/two"
+json "--json: a line an answer" "$tmp/two"
+same "the first of a conversation" "$(sed -n 1p "$tmp/two" | tokens)" "$first"
+same "the next goes on from it" "$(sed -n 2p "$tmp/two" | tokens | sed 's/,6$//')" \
+    "$(raw "$(ids 1),$first,$(ids 2 | sed 's/^1,//')")"
+printf '{"system":"Be <|end|> brief.","messages":[{"role":"user","content":"What <|user|> is it?"}]}' >"$tmp/m.json"
+same "--messages" "$($G --messages "$tmp/m.json" --json | tokens)" "$first"
+same "--messages from stdin" "$($G --messages - --json <"$tmp/m.json" | tokens)" "$first"
+printf 'What <|user|> is it?' >"$tmp/q"
+same "--prompt-file" "$($G --prompt-file "$tmp/q" --system 'Be <|end|> brief.' --json | tokens)" "$first"
+text=$($G --prompt 'And now?')
+same "plain output is the answer" "$($G --prompt 'And now?' --json | grep -c "\"prompt\":\"And now?\".*\"end\":\"length\"")" 1
+same "/new begins anew, empty lines say nothing" "$(printf 'Hm?\n\n/new\nAnd now?\n/quit\nmore\n' | $G | sed 1d)" "$text"
+same "samples" "$($C --prompt x generate.samples=3 generate.max_tokens=9 --json | sort -u | wc -l)" 3
+drawn=$($C --prompt x generate.max_tokens=9 seed=4)
+same "the same seed, the same words" "$("$BIN/generate" --quiet --model "$M" --chat --prompt x generate.max_tokens=9 seed=4 --threads 2)" "$drawn"
+check "and there are some" test -n "$drawn"
+c=$(printf %s "$text" | cut -c 4)
+check "a stop string" sh -c "$G --prompt 'And now?' --json 'generate.stop=[\"$c\"]' | grep -q '\"end\":\"stop\"'"
+expect_out "--dry-run" "prompt +[0-9]+ tokens" $G --prompt x --dry-run
+# ---- a person at a terminal
+if command -v script >/dev/null 2>&1; then
+    mkfifo "$tmp/keys"
+    TERM=xterm script -qec "$BIN/generate --threads 1 --model $M --chat generate.max_tokens=15000 \
+        generate.temperature=0; echo left \$?" /dev/null <"$tmp/keys" >"$tmp/screen" 2>&1 &
+    pid=$!
+    exec 9>"$tmp/keys"
+    echo 'And now?' >&9
+    for _ in $(seq 400); do [ "$(wc -c <"$tmp/screen")" -gt 3000 ] && break; sleep 0.02; done
+    printf '\003' >&9
+    for _ in $(seq 400); do grep -q "stopping the answer" "$tmp/screen" && break; sleep 0.02; done
+    sleep 0.2
+    echo '/quit' >&9
+    exec 9>&-
+    wait $pid
+    check "Ctrl-C stops the answer" grep -q "stopping the answer; once more to quit at once" "$tmp/screen"
+    check "not the program" grep -q "left 0" "$tmp/screen"
+    check "which says how" grep -q "/quit or the end of input ends it" "$tmp/screen"
+else
+    skip "a person at a terminal" "no script(1)"
+fi
+printf 'x\n' | "$BIN/generate" --threads 1 --quiet --model "$M" --chat generate.max_tokens=15000 >"$tmp/o" 2>"$tmp/e" &
+pid=$!
+for _ in $(seq 400); do [ -s "$tmp/o" ] && break; sleep 0.02; done
+kill -TERM $pid; wait $pid
+same "SIGTERM: exit 143" "$?" 143
+
+# ---- refusals
+expect "prompt and messages" 2 "one of --prompt, --prompt-file and" $G --prompt x --messages "$tmp/m.json"
+expect "an empty prompt" 2 "the prompt is empty" $G --prompt ""
+expect "--tokens" 2 "tokens means nothing with --chat" $G --tokens 1
+expect "--logits" 2 "logits means nothing with --chat" $G --prompt x --logits "$tmp/l"
+expect "--system without --chat" 2 "system wants --chat" "$BIN/generate" --model "$M" --prompt x --system y
+expect "--system twice" 2 "messages have their own system" $G --messages "$tmp/m.json" --system y
+expect "ignore_eos" 2 "generate.ignore_eos" $G --prompt x generate.ignore_eos=true
+expect "samples of a conversation" 2 "generate.samples" $G generate.samples=2
+expect "no such file" 2 "none.json" $G --messages "$tmp/none.json"
+echo '{"messages":[{"role":"user","content":"a"},{"role":"assistant","content":"b"}]}' >"$tmp/b.json"
+expect "nothing to be answered" 4 "b.json: ends with the assistant's turn" $G --messages "$tmp/b.json"
+echo '[{"role":"tool","content":"a"}]' >"$tmp/b.json"
+expect "an unknown role" 4 "b.json: turn 1: unknown role 'tool'" $G --messages "$tmp/b.json"
+echo '[]' >"$tmp/b.json"
+expect "no turn" 4 "no turn of the user's" $G --messages "$tmp/b.json"
+echo 'oops' >"$tmp/b.json"
+expect "no JSON" 4 "b.json: " $G --messages "$tmp/b.json"
+expect "invalid UTF-8" 4 "invalid UTF-8 at byte 1" $G --prompt "$(printf 'a\377b')"
+cp -rL "$M" "$tmp/plain"
+chmod -R u+w "$tmp/plain"
+rm "$tmp/plain/tokenizer.model"
+expect "no tokenizer" 4 "no tokenizer, so it cannot talk" "$BIN/generate" --model "$tmp/plain" --chat --prompt x
+printf '%30000s' x | tr ' ' a >"$tmp/long"
+expect "longer than the context: read all the same" 0 "" $C --prompt-file "$tmp/long" generate.max_tokens=1
+same "but a conversation has its end" "$($G <"$tmp/long" >/dev/null 2>"$tmp/e"; echo $?)" 2
+check "told" grep -q "the conversation needs [0-9]* tokens and more to be answered, but there is room for 20000" "$tmp/e"
+finish
