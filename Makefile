@@ -154,7 +154,7 @@ ci: deps ## a frozen model to the last bit, a fresh one against five seeds (docs
 
 PREFIX ?= /usr/local
 install: all ## install the tools as PREFIX/bin/chimera-TOOL with man pages
-	@for t in tokenize pretrain sft quantize eval regress generate; do \
+	@for t in tokenize pretrain sft dpo quantize eval regress generate; do \
 	    install -D -m 755 $(BIN)/$$t $(DESTDIR)$(PREFIX)/bin/chimera-$$t && \
 	    install -d $(DESTDIR)$(PREFIX)/share/man/man1 && \
 	    $(BIN)/$$t --help=man > $(DESTDIR)$(PREFIX)/share/man/man1/chimera-$$t.1 || exit 1; \

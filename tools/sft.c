@@ -6,9 +6,6 @@
 #include "app/app.h"
 #include "train/train.h"
 
-#include <stdlib.h>
-#include <string.h>
-
 typedef struct {
     cm_app_ctx *app;
     const cm_conf *conf;
@@ -32,43 +29,9 @@ static bool extra_files(void *ctx, const char *folder, cm_err *err) {
     return cm_app_model_files(&s->model, s->start.spm, NULL, folder, err);
 }
 
-/* The model's answer to the prompt of validation document `doc`. */
-static bool answer_one(const sft *s, const cm_model *m, int64_t doc, uint64_t seed,
-                       cm_buf *out, cm_err *err) {
-    const cm_val_conf *v = &s->conf->val;
-    cm_sampling how = { .temperature = v->temperature, .top_p = 1, .repeat_penalty = 1,
-                        .seed = seed };
-    int64_t n, n_out;
-    int32_t *id = cm_pack_prompt(&s->val, doc, v->sample_tokens, &n, err);
-    if (!id) return false;
-    cm_session session;
-    int stop[] = { s->val.end };
-    bool ok = cm_session_open(&session, m, (int)(n + v->sample_tokens), err);
-    if (ok) {
-        ok = cm_session_continue(&session, &how, id, n, stop, 1, v->sample_tokens, id + n,
-                                 &n_out, err);
-        cm_session_close(&session);
-    }
-    if (ok) {
-        uint8_t *mask = calloc((size_t)(n + v->sample_tokens), 1);
-        CM_ASSERT(mask, "out of memory for samples");
-        memset(mask + n, CM_MASK_ANSWER, (size_t)n_out);
-        cm_masked_show(s->start.spm, id, mask, n + n_out, false, out);
-        cm_buf_addf(out, "\n\n");
-        free(mask);
-    }
-    free(id);
-    return ok;
-}
-
 static bool samples(void *ctx, const cm_model *m, int64_t step, cm_buf *out, cm_err *err) {
     const sft *s = ctx;
-    cm_rng r = cm_rng_make((uint64_t)s->conf->top.seed, CM_RNG_SAMPLE, (uint64_t)step);
-    int64_t n = s->conf->val.samples;
-    if (n > s->data.n_docs[CM_SPLIT_VAL]) n = s->data.n_docs[CM_SPLIT_VAL];
-    for (int64_t i = 0; i < n && !cm_signal_stop(); i++)
-        if (!answer_one(s, m, i, cm_rng_u64(r, (uint64_t)i), out, err)) return false;
-    return true;
+    return cm_app_answers(s->conf, s->start.spm, &s->val, m, step, out, err);
 }
 
 /* ---- inputs and the job -------------------------------------------------------------- */

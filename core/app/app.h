@@ -103,6 +103,7 @@ struct cm_job;
 struct cm_loaded;
 struct cm_model;
 struct cm_dataset;
+struct cm_pack;
 struct cm_spm;
 
 /* An input of a run, for run.json.  A table ends with {0}. */
@@ -130,6 +131,13 @@ bool cm_app_start_weights(const struct cm_loaded *start, struct cm_model *m, cm_
 /* data.shards; refuses those of another tokenizer than the model's. */
 bool cm_app_chat_data(const cm_conf *c, const struct cm_loaded *start,
                       struct cm_dataset *d, cm_err *err);
+/* Were the shards made with the model's tokenizer?  own: its SHA-256, or "none". */
+bool cm_app_same_tokenizer(const struct cm_loaded *l, const struct cm_dataset *d,
+                           char own[65]);
+/* For cm_job.sample: the model's answers to the first val.samples prompts of the validation
+ * split, as `tokenize head` shows text. */
+bool cm_app_answers(const cm_conf *c, const struct cm_spm *spm, const struct cm_pack *val,
+                    const struct cm_model *m, int64_t step, cm_buf *out, cm_err *err);
 /* What makes a checkpoint a model that transformers and our own tools load: config.json and
  * the tokenizer's files in folder; chat as cm_export.chat_template. */
 bool cm_app_model_files(const cm_model_conf *model, const struct cm_spm *spm,

@@ -94,17 +94,22 @@ bool cm_app_start_weights(const cm_loaded *start, cm_model *m, cm_err *err) {
                    "%.12s..., was %.12s...", start->path, id, start->id);
 }
 
+bool cm_app_same_tokenizer(const cm_loaded *l, const cm_dataset *d, char own[65]) {
+    size_t n;
+    const void *proto = l->spm ? cm_spm_proto(l->spm, &n) : NULL;
+    snprintf(own, 65, "none");
+    if (proto) cm_sha_bytes(proto, n, own);
+    return !strcmp(own, d->tokenizer);
+}
+
 bool cm_app_chat_data(const cm_conf *c, const cm_loaded *start, cm_dataset *d, cm_err *err) {
     const char *path = c->data.shards;
     char own[65];
-    size_t n;
     if (!*path)
         return cm_conf_bad(c, err, "data.shards",
                            "name the folder of token shards (made by tokenize)");
     if (!cm_dataset_open(d, path, err)) return false;
-    const void *proto = cm_spm_proto(start->spm, &n);
-    cm_sha_bytes(proto, n, own);
-    if (!strcmp(own, d->tokenizer)) return true;
+    if (cm_app_same_tokenizer(start, d, own)) return true;
     return cm_fail(err, CM_EXIT_DATA,
                    "%s: these shards were made with tokenizer %.12s, the model of %s has "
                    "%.12s; tokenize with tokenize.tokenizer=%s", d->dir, d->tokenizer,
@@ -118,4 +123,45 @@ bool cm_app_model_files(const cm_model_conf *model, const cm_spm *spm, const cha
               cm_hf_write_tokenizer(spm, chat, folder, err);
     free(path);
     return ok;
+}
+
+/* The model's answer to the prompt of validation document `doc`. */
+static bool answer_one(const cm_val_conf *v, const cm_spm *spm, const cm_pack *val,
+                       const cm_model *m, int64_t doc, uint64_t seed, cm_buf *out,
+                       cm_err *err) {
+    cm_sampling how = { .temperature = v->temperature, .top_p = 1, .repeat_penalty = 1,
+                        .seed = seed };
+    int64_t n, n_out;
+    int32_t *id = cm_pack_prompt(val, doc, v->sample_tokens, &n, err);
+    if (!id) return false;
+    cm_session session;
+    int stop[] = { val->end };
+    bool ok = cm_session_open(&session, m, (int)(n + v->sample_tokens), err);
+    if (ok) {
+        ok = cm_session_continue(&session, &how, id, n, stop, 1, v->sample_tokens, id + n,
+                                 &n_out, err);
+        cm_session_close(&session);
+    }
+    if (ok) {
+        uint8_t *mask = calloc((size_t)(n + v->sample_tokens), 1);
+        CM_ASSERT(mask, "out of memory for samples");
+        memset(mask + n, CM_MASK_ANSWER, (size_t)n_out);
+        cm_masked_show(spm, id, mask, n + n_out, false, out);
+        cm_buf_addf(out, "\n\n");
+        free(mask);
+    }
+    free(id);
+    return ok;
+}
+
+bool cm_app_answers(const cm_conf *c, const cm_spm *spm, const cm_pack *val,
+                    const cm_model *m, int64_t step, cm_buf *out, cm_err *err) {
+    cm_rng r = cm_rng_make((uint64_t)c->top.seed, CM_RNG_SAMPLE, (uint64_t)step);
+    int64_t n = c->val.samples, have = val->data->n_docs[CM_SPLIT_VAL] / val->docs;
+    if (n > have) n = have;
+    for (int64_t i = 0; i < n && !cm_signal_stop(); i++)
+        if (!answer_one(&c->val, spm, val, m, i * val->docs, cm_rng_u64(r, (uint64_t)i), out,
+                        err))
+            return false;
+    return true;
 }

@@ -28,7 +28,7 @@ static const char *unit_name(const cm_pack *p) {
 }
 
 /* "conversation 17 of the training split (line 18 of its source)" */
-static char *place(const cm_pack *p, int64_t doc) {
+char *cm_pack_place(const cm_pack *p, int64_t doc) {
     uint32_t source;
     uint64_t line;
     bool known = cm_dataset_origin(p->data, p->split, doc, &source, &line, NULL);
@@ -68,7 +68,7 @@ static bool check_doc(cm_pack *p, int64_t doc, int64_t start, int64_t n, faults 
 
 static bool report(const cm_pack *p, const faults *f, cm_err *err) {
     if (!f->untrained && !f->open_end) return true;
-    char *at = place(p, f->untrained ? f->first_untrained : f->first_open);
+    char *at = cm_pack_place(p, f->untrained ? f->first_untrained : f->first_open);
     if (f->untrained)
         cm_fail(err, CM_EXIT_DATA,
                 "%s: %s has no token to learn (sft.train_on); so have %lld in all: look at "
@@ -116,7 +116,7 @@ static bool too_long(cm_pack *p, int64_t u, int64_t n, cm_err *err) {
         p->dropped++;
         return true;
     }
-    char *at = place(p, u * p->docs);
+    char *at = cm_pack_place(p, u * p->docs);
     cm_fail(err, CM_EXIT_USAGE,
             "%s: %s takes %lld tokens, a row has %d (data.seq_len): make rows longer, leave "
             "such ones out with post.overlong=drop, or tokenize with tokenize.max_tokens",

@@ -140,6 +140,9 @@ typedef struct cm_pack {
 bool cm_pack_open(cm_pack *p, const cm_dataset *d, cm_split split, cm_shard_kind kind,
                   const cm_conf *c, const cm_spm *spm, cm_source *s, cm_err *err);
 void cm_pack_close(cm_pack *p);
+/* "pair 17 of the train split (source 0, line 18), its chosen answer": where document `doc`
+ * came from, for messages (free()). */
+char *cm_pack_place(const cm_pack *p, int64_t doc);
 /* The units of row `row` of the endless stream, in order: *unit, valid until closing. */
 int64_t cm_pack_units(const cm_pack *p, int64_t row, const int64_t **unit);
 
@@ -233,6 +236,69 @@ typedef struct cm_objective {
  * for it; conf outlives the objective. */
 cm_objective cm_lm_objective(const cm_conf *c);
 
+/* ---- preferences -------------------------------------------------------------------- */
+
+/* Log-probabilities of a split's answers under the reference, which stays as it is: they
+ * are computed once, before training, and kept in a file. */
+typedef struct cm_refs {
+    int64_t n;       /* pairs of the split */
+    double *logp[2]; /* [n] chosen, rejected; NaN: in no row */
+} cm_refs;
+/* Of every pair that the packs (by split; one without rows needs none) put into rows: from
+ * their files in folder `dir`, or, where these are absent, damaged or of something else
+ * (which is said), computed with the reference's weights, read for this alone and released,
+ * and written.  A file's name is the hash of what it depends on: model, data, split,
+ * tokenizer, row length, numerics; it holds these, too, and a hash of its numbers.
+ * A signal to stop leaves them incomplete and is no failure. */
+bool cm_refs_open(cm_refs r[2], const cm_loaded *reference, const cm_pack *const pack[2],
+                  const cm_source *const rows[2], const cm_conf *c, const char *dir,
+                  cm_progress_mode mode, cm_err *err);
+void cm_refs_close(cm_refs *r);
+
+/* The pairs of b, rows `row`.. of the pack's stream: their rows in the batch and numbers of
+ * trained tokens; unit[i] is pair i's number in the split.  Returns how many. */
+int cm_pack_pairs(const cm_pack *p, const cm_batch *b, int64_t row, cm_pair *pair,
+                  int64_t *unit);
+/* Most pairs that n rows of the pack can hold. */
+int64_t cm_pack_most(const cm_pack *p, int64_t n);
+
+/* Sums over pairs, from which the metrics follow. */
+typedef struct cm_prefer_sums {
+    double n, loss, nll, won;         /* nll: the part of dpo.nll; won: margin above 0 */
+    double reward[2], logp[2], drift[2], tokens[2]; /* drift: logp - ref */
+    double m, mm, d, dd, md;          /* margin, difference of lengths, products */
+    double uneven, longer;            /* lengths differ; and the longer one wins */
+} cm_prefer_sums;
+
+/* The objective over pairs: dpo.def's losses, metrics by TRL's names, alarms. */
+typedef struct cm_dpo {
+    const cm_conf *conf;
+    cm_prefer_conf how;
+    const cm_pack *pack[2];   /* by split */
+    const cm_refs *refs;      /* [2]; NULL: reference-free */
+    bool from_reference;      /* the policy starts as the reference: the first loss is known */
+    cm_run *run;              /* gets events; or NULL */
+    cm_pair *pair;            /* of a micro-batch */
+    int64_t *unit;
+    cm_split split;           /* whose rows come */
+    int64_t row;              /* first row of the batch; -1 before it */
+    cm_prefer_sums sum;       /* of the batch or the validation */
+    cm_prefer_sums since;     /* of batches, where no validation judges */
+    bool told[2];             /* alarms that are out until they recover */
+} cm_dpo;
+/* The keys of dpo.def against each other; CM_EXIT_USAGE. */
+bool cm_dpo_check(const cm_conf *c, cm_err *err);
+/* Checks all pairs of the packs: prompts must be equal, answers must not (CM_EXIT_DATA,
+ * naming the first offender).  pack, by split, and conf outlive it; refs may be filled
+ * later, before the first batch. */
+bool cm_dpo_open(cm_dpo *p, const cm_conf *c, const cm_pack *const pack[2],
+                 const cm_refs *refs, cm_err *err);
+void cm_dpo_close(cm_dpo *p);
+cm_objective cm_dpo_objective(cm_dpo *p);
+/* After a validation: alarms that its pairs call for are told (once, until they recover);
+ * under dpo.stop they set *stop and say in err why.  For cm_job.watch. */
+void cm_dpo_watch(cm_dpo *p, int64_t step, bool *stop, cm_err *err);
+
 /* One training run, as a tool describes it.  Everything outlives cm_train. */
 typedef struct cm_job {
     const char *tool;
@@ -247,6 +313,8 @@ typedef struct cm_job {
     cm_resume resume;
     bool quiet;                 /* no progress on stderr */
     int64_t stop_at;            /* stop (saving) after this step; 0: train to the end */
+    /* What has to be done before the run's memory is taken; may be called again. */
+    bool (*prepare)(void *ctx, cm_err *err);
     /* Start from these weights instead of the seed's: fill m, all of it. */
     bool (*init)(void *ctx, cm_model *m, cm_err *err);
     /* Text of a few samples after a validation, appended to out. */

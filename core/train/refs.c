@@ -1,0 +1,252 @@
+/* refs.c -- the reference's log-probabilities: computed once, kept in a file.
+ *
+ * The reference reads the very rows that training will read, through the same ops, and the
+ * sums are taken in the same order: so a policy that starts as the reference has exactly its
+ * numbers, and the first loss is exactly what the formula says. */
+#include "train/train.h"
+
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum { MICRO_TOKENS = 4096 }; /* computed at once when nobody chose */
+
+/* ---- the file ----------------------------------------------------------------------- */
+
+/* All that the numbers depend on, a line each. */
+static char *describe(const cm_loaded *reference, const cm_pack *p, const cm_conf *c) {
+    return cm_strf("model %s\ndata %s\nsplit %s\ntokenizer %s\nrow %d\nnumerics %s\n",
+                   reference->id, p->data->id, cm_split_name(p->split), p->data->tokenizer,
+                   p->T, cm_conf_word_of(c, "numerics"));
+}
+
+static char *file_name(const char *dir, const char *what) {
+    char hex[65];
+    cm_sha_bytes(what, strlen(what), hex);
+    return cm_strf("%s/%.32s.safetensors", dir, hex);
+}
+
+static void hash_numbers(const double *const logp[2], int64_t n, char hex[65]) {
+    cm_sha *h = cm_sha_open();
+    for (int k = 0; k < 2; k++) cm_sha_add(h, logp[k], (size_t)n * sizeof(double));
+    cm_sha_close(h, hex);
+}
+
+/* The first line of `what` that `found` does not have. */
+static void difference(const char *what, const char *found, char *out, size_t size) {
+    for (size_t n; *what; what += n + 1) {
+        n = strcspn(what, "\n");
+        char *line = cm_strf("%.*s", (int)n, what);
+        bool has = strstr(found, line) != NULL;
+        if (!has) snprintf(out, size, "it is not of %.100s", line);
+        free(line);
+        if (!has) return;
+    }
+    snprintf(out, size, "it says other things about itself");
+}
+
+/* Why the open file cannot be used ("" when it can); then its numbers are in r. */
+static void take(const cm_st *st, const char *what, cm_refs *r, char *why, size_t size) {
+    static const char *const name[2] = { "chosen", "rejected" };
+    const char *found = cm_st_get_meta(st, "of"), *sum = cm_st_get_meta(st, "sha256");
+    const double *logp[2];
+    char hex[65];
+    if (!found || !sum) {
+        snprintf(why, size, "it is no file of reference log-probabilities");
+        return;
+    }
+    if (strcmp(found, what)) {
+        difference(what, found, why, size);
+        return;
+    }
+    for (int k = 0; k < 2; k++) {
+        const cm_tensor *t = cm_st_find(st, name[k]);
+        if (!t || t->dtype != CM_F64_T || t->nd != 1 || t->dim[0] != r->n) {
+            snprintf(why, size, "it has no %lld numbers '%s'", (long long)r->n, name[k]);
+            return;
+        }
+        logp[k] = t->data;
+    }
+    hash_numbers(logp, r->n, hex);
+    if (strcmp(hex, sum)) {
+        snprintf(why, size, "it is damaged");
+        return;
+    }
+    *why = 0;
+    for (int k = 0; k < 2; k++) memcpy(r->logp[k], logp[k], sizeof(double) * (size_t)r->n);
+}
+
+/* Has every pair of the pack's rows its numbers? */
+static bool complete(const cm_refs *r, const cm_pack *p) {
+    for (int64_t i = 0; i < p->units; i++)
+        for (int k = 0; k < 2; k++)
+            if (!isfinite(r->logp[k][p->order[i]])) return false;
+    return true;
+}
+
+/* From the file; false: absent, or (said) of no use. */
+static bool load(cm_refs *r, const cm_pack *p, const char *what, const char *path) {
+    cm_st st;
+    cm_err err;
+    char why[256];
+    if (!cm_exists(path)) return false;
+    if (cm_st_open(&st, path, &err)) {
+        take(&st, what, r, why, sizeof why);
+        cm_st_close(&st);
+        if (*why) cm_log(CM_LOG_WARN, "%s: %s: computed anew", path, why);
+    } else {
+        snprintf(why, sizeof why, "unreadable");
+        cm_log(CM_LOG_WARN, "%s: computed anew", err.msg);
+    }
+    if (*why || !complete(r, p)) return false;
+    cm_log(CM_LOG_INFO, "reference log-probabilities of %lld %s pairs: from %s",
+           (long long)p->units, cm_split_name(p->split), path);
+    return true;
+}
+
+/* What was computed is used in any case; a file that cannot be written is a warning. */
+static void save(const cm_refs *r, const char *what, const char *dir, const char *path) {
+    char hex[65];
+    cm_err err;
+    hash_numbers((const double *const *)r->logp, r->n, hex);
+    cm_st_entry item[2] = { { .name = "chosen" }, { .name = "rejected" } };
+    for (int k = 0; k < 2; k++)
+        item[k].t = (cm_tensor){ .dtype = CM_F64_T, .nd = 1, .dim = { r->n },
+                                 .data = r->logp[k] };
+    const cm_st_meta meta[2] = { { "of", what }, { "sha256", hex } };
+    if (!cm_mkdirs(dir, &err) || !cm_st_write(path, item, 2, meta, 2, NULL, NULL, &err))
+        cm_log(CM_LOG_WARN, "the reference's log-probabilities are not kept: %s", err.msg);
+}
+
+/* ---- computing ---------------------------------------------------------------------- */
+
+typedef struct {
+    const cm_model *m;
+    cm_arena step, meta;
+    cm_rows rows;
+    int micro;
+    cm_pair *pair;
+    int64_t *unit;
+} scorer;
+
+static cm_var *forward(scorer *s, const cm_batch *b, cm_arena *step, bool dry) {
+    cm_tape t;
+    cm_tape_begin(&t, step, &s->meta, false, dry);
+    return cm_model_logp(s->m, &t, b, 0, true, NULL, NULL);
+}
+
+static bool open_scorer(scorer *s, const cm_model *m, const cm_pack *p, const cm_conf *c,
+                        cm_err *err) {
+    *s = (scorer){ .m = m, .rows.T = p->T };
+    s->micro = c->data.micro_rows ? (int)c->data.micro_rows : MICRO_TOKENS / p->T;
+    if (s->micro < 1) s->micro = 1;
+    if (s->micro > p->rows) s->micro = (int)p->rows;
+    size_t n = (size_t)s->micro * (size_t)p->T, most = (size_t)cm_pack_most(p, s->micro);
+    cm_arena count;
+    if (!cm_arena_open(&s->meta, "reference's tape", (size_t)1 << 30, err) ||
+        !cm_arena_open_counting(&count, "plan of the reference", err))
+        return false;
+    forward(s, &(cm_batch){ .B = s->micro, .T = p->T }, &count, true);
+    cm_arena_reset(&s->meta, 0);
+    bool ok = cm_arena_open(&s->step, "reference", count.peak, err);
+    cm_arena_close(&count);
+    int32_t *rows = malloc(4 * n * sizeof *rows);
+    s->pair = malloc((most + 1) * sizeof *s->pair);
+    s->unit = malloc((most + 1) * sizeof *s->unit);
+    CM_ASSERT(rows && s->pair && s->unit, "out of memory for the reference's rows");
+    s->rows.token = rows;
+    s->rows.target = rows + n;
+    s->rows.doc = rows + 2 * n;
+    s->rows.pos = rows + 3 * n;
+    return ok;
+}
+
+static void close_scorer(scorer *s) {
+    cm_arena_close(&s->step);
+    cm_arena_close(&s->meta);
+    free(s->rows.token);
+    free(s->pair);
+    free(s->unit);
+}
+
+static void sum_pairs(const scorer *s, const cm_pack *p, const cm_batch *b, int64_t row,
+                      const cm_real *logp, cm_refs *r) {
+    int n = cm_pack_pairs(p, b, row, s->pair, s->unit);
+    for (int i = 0; i < n; i++)
+        for (int k = 0; k < 2; k++) {
+            double sum = 0;
+            for (int32_t t = s->pair[i].from[k]; t < s->pair[i].to[k]; t++)
+                sum += (double)logp[t];
+            r->logp[k][s->unit[i]] = sum;
+        }
+}
+
+/* All rows of the pack once; *stopped: a signal came. */
+static bool score(const cm_model *m, const cm_pack *p, const cm_source *src,
+                  const cm_conf *c, cm_progress_mode mode, cm_refs *r, bool *stopped,
+                  cm_err *err) {
+    scorer s;
+    cm_progress bar;
+    bool ok = open_scorer(&s, m, p, c, err);
+    cm_progress_open(&bar, "reference", "tok", (double)(p->rows * p->T), 1,
+                     mode, NULL);
+    for (int64_t row = 0; ok && row < p->rows; row += s.micro) {
+        if ((*stopped = cm_signal_stop())) break;
+        int n = (int)(p->rows - row < s.micro ? p->rows - row : s.micro);
+        ok = src->read(src->self, row, n, &s.rows, err);
+        if (!ok) break;
+        cm_batch b = { .B = n, .T = p->T, .token = s.rows.token, .target = s.rows.target,
+                       .doc = s.rows.doc, .pos = s.rows.pos };
+        sum_pairs(&s, p, &b, row, cm_rdata(&forward(&s, &b, &s.step, false)->v), r);
+        cm_arena_reset(&s.step, 0);
+        cm_arena_reset(&s.meta, 0);
+        cm_progress_show(&bar, (double)(row + n) * p->T, "%s", cm_split_name(p->split));
+    }
+    cm_progress_close(&bar);
+    close_scorer(&s);
+    return ok;
+}
+
+/* ---- both splits -------------------------------------------------------------------- */
+
+static void make_room(cm_refs *r, const cm_pack *p) {
+    r->n = p->data->n_docs[p->split] / 2;
+    for (int k = 0; k < 2; k++) {
+        r->logp[k] = malloc((size_t)(r->n + 1) * sizeof(double));
+        CM_ASSERT(r->logp[k], "out of memory for %lld reference log-probabilities",
+                  (long long)r->n);
+        for (int64_t i = 0; i < r->n; i++) r->logp[k][i] = NAN;
+    }
+}
+
+bool cm_refs_open(cm_refs r[2], const cm_loaded *reference, const cm_pack *const pack[2],
+                  const cm_source *const rows[2], const cm_conf *c, const char *dir,
+                  cm_progress_mode mode, cm_err *err) {
+    cm_loaded l = { 0 };
+    bool ok = true, loaded = false, stopped = false;
+    for (int s = 0; ok && !stopped && s < 2; s++) {
+        r[s] = (cm_refs){ 0 };
+        if (!pack[s]->rows) continue;
+        char *what = describe(reference, pack[s], c), *path = file_name(dir, what);
+        make_room(&r[s], pack[s]);
+        if (!load(&r[s], pack[s], what, path)) {
+            ok = loaded || (loaded = cm_load(&l, reference->path, 0, err));
+            if (ok && strcmp(l.id, reference->id))
+                ok = cm_fail(err, CM_EXIT_DATA, "%s: the weights changed while they were in "
+                             "use: SHA-256 %.12s..., was %.12s...", reference->path, l.id,
+                             reference->id);
+            ok = ok && score(&l.model, pack[s], rows[s], c, mode, &r[s], &stopped, err);
+            if (ok && !stopped) save(&r[s], what, dir, path);
+        }
+        free(what);
+        free(path);
+    }
+    if (loaded) cm_loaded_close(&l);
+    return ok;
+}
+
+void cm_refs_close(cm_refs *r) {
+    free(r->logp[0]);
+    free(r->logp[1]);
+    *r = (cm_refs){ 0 };
+}
