@@ -7,14 +7,17 @@
 #include <unistd.h>
 
 static const char usage[] =
-    "usage: world [--kind stories|instructions|preferences|eval] [--split train|val|test]\n"
-    "             [--seed N] [--bytes N | --count N] [--format jsonl|txt] [--out FILE|-]\n"
+    "usage: world [--kind stories|instructions|preferences|questions|eval]\n"
+    "             [--split train|val|test] [--seed N] [--bytes N | --count N]\n"
+    "             [--turns N] [--noise SHARE] [--format jsonl|txt] [--out FILE|-]\n"
     "       world check [--allow-cut] [--show] [--least PERCENT] FILE|-\n"
     "       world --version\n"
     "\n"
     "Writes text from a small simulated world, or checks texts (one a line, or jsonl with\n"
     "a field `text`): does each sentence parse, and is it true in the world so far?\n"
     "Fewer than --least PERCENT that parse: exit code 3.\n"
+    "Instructions have up to --turns questions about one story (default 1), of which a\n"
+    "--noise share (default 0) is answered badly: wrongly, twice over, or not at all.\n"
     "\n"
     "  world --seed 1 --bytes 40M --out stories.jsonl\n"
     "  world --split test --count 500 --format txt --out -\n"
@@ -22,7 +25,8 @@ static const char usage[] =
 
 typedef struct options {
     const char *kind, *split, *format, *out;
-    int64_t seed, bytes, count;
+    int64_t seed, bytes, count, turns;
+    double noise;
     bool sized; /* --bytes or --count was given */
 } options;
 
@@ -64,35 +68,28 @@ static void begin_task(cm_buf *b, const cm_task *t, uint64_t i) {
                 (unsigned long long)i, t->skill);
 }
 
+/* Where a question comes from: the story's key, and the operands of a sum. */
+static void add_source(cm_buf *b, const cm_task *t) {
+    cm_buf_addf(b, ",\"doc\":\"%016llx\"", (unsigned long long)t->doc);
+    if (t->sum[0]) cm_buf_addf(b, ",\"sum\":\"%s\"", t->sum);
+}
+
 /* What the assistant says: the reasoning, where there is some, then the answer. */
 static cm_text reply(const cm_task *t, const cm_text *says) {
     cm_text r = {.n = 0};
     if (t->think.n) {
         cm_text_add(&r, "<think>", 7);
         cm_text_add(&r, t->think.s, t->think.n);
-        cm_text_add(&r, "</think>\n", 9);
+        cm_text_add(&r, "</think>", 8);
     }
     cm_text_add(&r, says->s, says->n);
     return r;
 }
 
-static void add_instruction(cm_buf *b, const options *o, cm_side side, uint64_t i) {
-    static cm_task t;
-    cm_task_make(&t, (uint64_t)o->seed, side, i, false);
-    cm_text r = reply(&t, &t.says);
-    begin_task(b, &t, i);
-    cm_buf_addf(b, ",\"messages\":[{\"role\":\"user\",\"content\":");
-    cm_world_json(b, t.prompt.s, t.prompt.n);
-    cm_buf_addf(b, "},{\"role\":\"assistant\",\"content\":");
-    cm_world_json(b, r.s, r.n);
-    cm_buf_addf(b, "}]");
-    member(b, "answer", &t.answer);
-    cm_buf_addf(b, "}\n");
-}
-
-/* Rejected: mostly a wrong answer; also one that says it again and again, or gives up. */
-static const char *spoil(cm_text *r, const cm_task *t, uint64_t i) {
-    if (i % 4 == 3) {
+/* A bad answer: mostly a wrong one; also one that is given twice more, or none.  how: from
+ * 0 to 7. */
+static const char *spoil(cm_text *r, const cm_task *t, int how) {
+    if (how == 3 || how == 7) {
         *r = reply(t, &t->says);
         for (int k = 0; k < 2; k++) {
             cm_text_add(r, " ", 1);
@@ -101,7 +98,7 @@ static const char *spoil(cm_text *r, const cm_task *t, uint64_t i) {
         return "repeats itself";
     }
     r->n = 0, r->full = false;
-    if (i % 8 == 2) {
+    if (how == 2) {
         cm_text_add(r, "I do not know.", 14);
         return "no answer";
     }
@@ -109,23 +106,66 @@ static const char *spoil(cm_text *r, const cm_task *t, uint64_t i) {
     return "wrong";
 }
 
+static void message(cm_buf *b, const char *role, const cm_text *t) {
+    cm_buf_addf(b, "%s{\"role\":\"%s\",\"content\":", b->s[b->n - 1] == '[' ? "" : ",", role);
+    cm_world_json(b, t->s, t->n);
+    cm_buf_addf(b, "}");
+}
+
+static void add_instruction(cm_buf *b, const options *o, cm_side side, uint64_t i) {
+    static cm_talk talk;
+    static cm_text said;
+    cm_talk_make(&talk, (uint64_t)o->seed, side, i, (int)o->turns);
+    cm_dice d = {cm_rng_make((uint64_t)o->seed, CM_RNG_CORPUS, ~i), 0};
+    cm_buf bad = {0};
+    begin_task(b, &talk.turn[0], i);
+    add_source(b, &talk.turn[0]);
+    cm_buf_addf(b, ",\"messages\":[");
+    for (int k = 0; k < talk.n; k++) {
+        const cm_task *t = &talk.turn[k];
+        bool spoiled = cm_rng_uniform(d.rng, d.i++) < o->noise;
+        if (spoiled) cm_buf_addf(&bad, ",\"%s\"", spoil(&said, t, cm_roll(&d, 8)));
+        else said = reply(t, &t->says), cm_buf_addf(&bad, ",null");
+        message(b, "user", &t->prompt);
+        message(b, "assistant", &said);
+    }
+    cm_buf_addf(b, "]");
+    member(b, "answer", &talk.turn[0].answer);
+    if (o->noise > 0) cm_buf_addf(b, ",\"noise\":[%s]", bad.s + 1);
+    cm_buf_addf(b, "}\n");
+    cm_buf_free(&bad);
+}
+
 static void add_preference(cm_buf *b, const options *o, cm_side side, uint64_t i) {
-    static cm_task t;
+    static cm_talk talk;
     static cm_text rejected;
-    cm_task_make(&t, (uint64_t)o->seed + 1000003, side, i, false);
-    cm_text r = reply(&t, &t.says);
-    const char *why = spoil(&rejected, &t, i);
-    begin_task(b, &t, i);
-    member(b, "prompt", &t.prompt);
+    const cm_task *t = &talk.turn[0];
+    cm_talk_make(&talk, (uint64_t)o->seed + 1000003, side, i, 1);
+    cm_text r = reply(t, &t->says);
+    const char *why = spoil(&rejected, t, (int)(i % 8));
+    begin_task(b, t, i);
+    add_source(b, t);
+    member(b, "prompt", &t->prompt);
     member(b, "chosen", &r);
     member(b, "rejected", &rejected);
-    member(b, "answer", &t.answer);
+    member(b, "answer", &t->answer);
     cm_buf_addf(b, ",\"why\":\"%s\"}\n", why);
+}
+
+/* A question of a conversation's kind, without its answer in words. */
+static void add_question(cm_buf *b, const options *o, cm_side side, uint64_t i) {
+    static cm_talk talk;
+    cm_talk_make(&talk, (uint64_t)o->seed + 3000017, side, i, 1);
+    begin_task(b, &talk.turn[0], i);
+    add_source(b, &talk.turn[0]);
+    member(b, "prompt", &talk.turn[0].prompt);
+    member(b, "answer", &talk.turn[0].answer);
+    cm_buf_addf(b, "}\n");
 }
 
 static void add_item(cm_buf *b, const options *o, cm_side side, uint64_t i) {
     static cm_task t;
-    cm_task_make(&t, (uint64_t)o->seed + 2000003, side, i, true);
+    cm_task_make(&t, (uint64_t)o->seed + 2000003, side, i);
     begin_task(b, &t, i);
     cm_buf_addf(b, ",\"doc\":\"%016llx\",\"type\":\"%s\"", (unsigned long long)t.doc,
                 t.pair ? "pair" : "choice");
@@ -150,13 +190,13 @@ static void add_item(cm_buf *b, const options *o, cm_side side, uint64_t i) {
 typedef void (*add_fn)(cm_buf *, const options *, cm_side, uint64_t);
 static const struct { const char *name; add_fn add; } kinds[] = {
     {"stories", add_story}, {"instructions", add_instruction},
-    {"preferences", add_preference}, {"eval", add_item}};
+    {"preferences", add_preference}, {"questions", add_question}, {"eval", add_item}};
 
 static add_fn kind_find(const char *name, cm_err *err) {
     for (size_t i = 0; i < sizeof kinds / sizeof *kinds; i++)
         if (strcmp(kinds[i].name, name) == 0) return kinds[i].add;
     cm_fail(err, CM_EXIT_USAGE,
-            "--kind %s: want stories, instructions, preferences or eval", name);
+            "--kind %s: want stories, instructions, preferences, questions or eval", name);
     return NULL;
 }
 
@@ -281,6 +321,10 @@ static bool read_options(int argc, char **argv, options *o, cm_err *err) {
         else if (strcmp(k, "--out") == 0) o->out = v;
         else if (strcmp(k, "--seed") == 0) ok = cm_parse_i64(v, &o->seed) && o->seed >= 0;
         else if (strcmp(k, "--bytes") == 0) ok = cm_parse_count(v, &o->bytes) && o->bytes > 0;
+        else if (strcmp(k, "--turns") == 0)
+            ok = cm_parse_i64(v, &o->turns) && o->turns >= 1 && o->turns <= CM_TURNS;
+        else if (strcmp(k, "--noise") == 0)
+            ok = cm_parse_f64(v, &o->noise) && o->noise >= 0 && o->noise <= 1;
         else if (strcmp(k, "--count") == 0) ok = cm_parse_count(v, &o->count) && o->count > 0;
         else return cm_fail(err, CM_EXIT_USAGE, "unknown option '%s' (see --help)", k);
         if (!ok) return cm_fail(err, CM_EXIT_USAGE, "%s %s: not a fitting number", k, v);
@@ -291,7 +335,7 @@ static bool read_options(int argc, char **argv, options *o, cm_err *err) {
 
 int main(int argc, char **argv) {
     cm_err err = {0};
-    options o = {"stories", "train", "jsonl", "-", 1, 1000000, 0, false};
+    options o = {"stories", "train", "jsonl", "-", 1, 1000000, 0, 1, 0, false};
     cm_log_setup("world", CM_LOG_INFO);
     if (argc > 1 && (strcmp(argv[1], "--help") == 0 || strcmp(argv[1], "-h") == 0)) {
         fputs(usage, stdout);

@@ -57,7 +57,8 @@
 #define CM_THINK_CHOICES(X)                                                             \
     X(CM_THINK_DROP, drop) X(CM_THINK_KEEP, keep) X(CM_THINK_NONE, none)
 #define CM_CHECKER_CHOICES(X)                                                           \
-    X(CM_CHECKER_EXACT, exact) X(CM_CHECKER_NUMERIC, numeric) X(CM_CHECKER_WORLD, world)
+    X(CM_CHECKER_EXACT, exact) X(CM_CHECKER_NUMERIC, numeric) X(CM_CHECKER_WORLD, world) \
+    X(CM_CHECKER_WORDS, words)
 
 #define CM_TYPE_CHOICES(X)                                                              \
     X(CM_TYPE_F32, f32) X(CM_TYPE_F16, f16) X(CM_TYPE_BF16, bf16) X(CM_TYPE_Q8_0, q8_0)

@@ -66,13 +66,15 @@ static bool draw_word(char var, const char *clause, cm_bind *b, cm_dice *d) {
     return false;
 }
 
-/* "s=n+m" belongs to the side; "s<=n+m" only must not be held out; "s==n+m" is free. */
+/* "s=n+m" belongs to the side; "s<=n+m" only must not be held out; "s<<n+m" is of training;
+ * "s==n+m" is free. */
 static bool draw_sum(const char *p, cm_bind *b, cm_side side) {
     cm_facts nowhere;
     cm_facts_clear(&nowhere);
-    if (p[1] != '=' && side != CM_TRAIN) side = CM_ANY;
+    if (p[2] == '<') side = CM_TRAIN;
+    else if (p[1] != '=' && side != CM_TRAIN) side = CM_ANY;
     if (p[1] == '=' && p[2] == '=') side = CM_ANY;
-    const char *rhs = p + 2 + (p[2] == '=');
+    const char *rhs = p + 2 + (p[2] == '=' || p[2] == '<');
     char clause[32];
     snprintf(clause, sizeof clause, "%c = %c %c %.*s", p[0], rhs[0], rhs[1],
              (int)strcspn(rhs + 2, " "), rhs + 2);

@@ -13,30 +13,41 @@ typedef struct kind {
     const char *ask, *think, *says, *brief;
 } kind;
 
-static const kind about_story[] = {
-#define STORY(skill, vary, needs, ask, says, brief)                                     \
+#define STORY(skill, vary, needs, ask, says, brief) \
     {#skill, vary, needs, ask, "", says, brief},
-#define TASK(...)
-#define PAIR(...)
-#include "data/world/tasks.def"
-#undef STORY
-#undef TASK
-};
-static const kind alone[] = {
-#define STORY(...)
-#define TASK(skill, vary, draws, ask, think, says, brief)                               \
+#define ALONE(skill, vary, draws, ask, think, says, brief) \
     {#skill, vary, draws, ask, think, says, brief},
-#include "data/world/tasks.def"
-#undef TASK
-#undef PAIR
-};
-static const kind pairs_of[] = {
 #define TASK(...)
-#define PAIR(skill, draws, good, bad) {#skill, 0, draws, good, "", good, bad},
+#define CHAT(...)
+#define BOTH(...)
+#define PAIR(...)
+static const kind about_story[] = {
 #include "data/world/tasks.def"
+};
 #undef STORY
+#define STORY(...)
+#undef BOTH
+#define BOTH ALONE
 #undef TASK
+#define TASK ALONE
+static const kind alone[] = {
+#include "data/world/tasks.def"
+};
+#undef TASK
+#define TASK(...)
+#undef CHAT
+#define CHAT ALONE
+static const kind in_chat[] = {
+#include "data/world/tasks.def"
+};
+#undef CHAT
+#define CHAT(...)
+#undef BOTH
+#define BOTH(...)
 #undef PAIR
+#define PAIR(skill, draws, good, bad) {#skill, 0, draws, good, "", good, bad},
+static const kind pairs_of[] = {
+#include "data/world/tasks.def"
 };
 #define COUNT(a) ((int)(sizeof(a) / sizeof *(a)))
 
@@ -123,38 +134,62 @@ static bool choose(void *ctx, const cm_bind *b) {
     return false;
 }
 
-static bool ask_story(cm_task *t, uint64_t seed, cm_side side, uint64_t index, cm_dice *d) {
-    static _Thread_local cm_story st;
-    cm_story_make(&st, cm_mix(seed, 1), side, index);
-    const kind *k = NULL;
+/* Ask k about a story's end; false where it has no answer there. */
+static bool ask_about(cm_task *t, const kind *k, const cm_story *st, cm_dice *d) {
     choice c = {.n = 0, .d = d};
     cm_bind none;
     cm_bind_clear(&none);
-    for (int tries = 0; !c.n && tries < 40; tries++) {
-        k = &about_story[cm_roll(d, COUNT(about_story))];
-        if (k->vary == 'P' && tries < 8) continue; /* everybody is somewhere: seldom */
-        cm_holds(k->from, &st.end, &none, choose, &c);
-    }
+    cm_holds(k->from, &st->end, &none, choose, &c);
     if (!c.n) return false;
-    const cast people = cast_of(&st.plan);
-    t->doc = st.key;
+    const cast people = cast_of(&st->plan);
+    t->doc = st->key;
+    t->sum[0] = 0;
     answer_with(t, k, &c.b, &people, d);
     say(&t->prompt, k->ask, &c.b, d);
-    cm_text_add(&st.text, "\n", 1);
-    cm_text_add(&st.text, t->prompt.s, t->prompt.n);
-    t->prompt = st.text;
     return true;
 }
 
-static bool ask_alone(cm_task *t, cm_side side, cm_dice *d) {
-    int i = cm_roll(d, COUNT(alone)), tries = 0;
-    const kind *k = &alone[i];
+static void put_story_before(cm_task *t, cm_story *st) {
+    cm_text_add(&st->text, "\n", 1);
+    cm_text_add(&st->text, t->prompt.s, t->prompt.n);
+    t->prompt = st->text;
+}
+
+static bool ask_story(cm_task *t, uint64_t seed, cm_side side, uint64_t index, cm_dice *d) {
+    static _Thread_local cm_story st;
+    cm_story_make(&st, cm_mix(seed, 1), side, index);
+    bool asked = false;
+    for (int tries = 0; !asked && tries < 40; tries++) {
+        const kind *k = &about_story[cm_roll(d, COUNT(about_story))];
+        if (k->vary == 'P' && tries < 8) continue; /* everybody is somewhere: seldom */
+        asked = ask_about(t, k, &st, d);
+    }
+    if (asked) put_story_before(t, &st);
+    return asked;
+}
+
+/* The sum that is asked for, the first "s=n+m" of the draws, with its numbers. */
+static void name_sum(cm_task *t, const char *draws, const cm_bind *b) {
+    const char *p = draws;
+    t->sum[0] = 0;
+    while (*p && !(p[1] == '=' && strchr("+*", p[3]) && p[3])) {
+        p += strcspn(p, " ");
+        p += *p == ' ';
+    }
+    if (*p)
+        snprintf(t->sum, sizeof t->sum, "%d %c %d", cm_val(b, p[2]), p[3], cm_val(b, p[4]));
+}
+
+/* id: where the key of k's questions starts from. */
+static bool ask_alone(cm_task *t, const kind *k, uint64_t id, cm_side side, cm_dice *d) {
+    int tries = 0;
     cm_bind b;
-    while (!cm_plan(k->from, 1000 + (uint64_t)i, &b, &t->doc, d, side))
+    while (!cm_plan(k->from, id, &b, &t->doc, d, side))
         if (++tries == 8) return false;
     const cast people = cast_of(&b);
     answer_with(t, k, &b, &people, d);
     say(&t->prompt, k->ask, &b, d);
+    name_sum(t, k->from, &b);
     return true;
 }
 
@@ -171,15 +206,59 @@ static bool ask_pair(cm_task *t, cm_side side, cm_dice *d) {
     return true;
 }
 
-void cm_task_make(cm_task *t, uint64_t seed, cm_side side, uint64_t index, bool pairs) {
+void cm_task_make(cm_task *t, uint64_t seed, cm_side side, uint64_t index) {
     uint64_t world = cm_mix(cm_mix(seed, CM_WORLD_VERSION), 100 + (uint64_t)side);
     cm_dice d = {cm_rng_make(world, CM_RNG_CORPUS, index), 0};
     for (uint64_t tries = 0;; tries++) {
-        int sort = cm_roll(&d, pairs ? 8 : 7);
+        int sort = cm_roll(&d, 8);
         uint64_t story = index / 3 + (tries > 40 ? tries << 40 : 0);
-        bool ok = sort < 4   ? ask_story(t, seed, side, story, &d)
-                  : sort < 7 ? ask_alone(t, side, &d)
-                             : ask_pair(t, side, &d);
+        bool ok;
+        if (sort < 4) ok = ask_story(t, seed, side, story, &d);
+        else if (sort == 7) ok = ask_pair(t, side, &d);
+        else {
+            int i = cm_roll(&d, COUNT(alone));
+            ok = ask_alone(t, &alone[i], 1000 + (uint64_t)i, side, &d);
+        }
         if (ok) return;
+    }
+}
+
+/* ---- conversations ---------------------------------------------------------------------- */
+
+/* Most stories end at home: three of four questions that only ask for that are left out. */
+static bool too_common(const cm_task *t, cm_dice *d) {
+    return strcmp(t->answer.s, "At home") == 0 && cm_roll(d, 4) > 0;
+}
+
+/* Questions about one story, the first of them of the given kind; each is another one. */
+static void talk_about(cm_talk *c, const kind *k, uint64_t seed, cm_side side, uint64_t index,
+                       int most, cm_dice *d) {
+    static _Thread_local cm_story st;
+    uint64_t story = cm_mix(index, 0x7a1c); /* far apart, so that talks share no story */
+    do cm_story_make(&st, cm_mix(seed, 1), side, story++);
+    while (!ask_about(&c->turn[0], k, &st, d) || too_common(&c->turn[0], d));
+    c->n = 1;
+    for (int tries = 0; c->n < most && tries < 12; tries++) {
+        cm_task *t = &c->turn[c->n];
+        bool ok = ask_about(t, &about_story[cm_roll(d, COUNT(about_story))], &st, d);
+        for (int i = 0; ok && i < c->n; i++) ok = strcmp(t->prompt.s, c->turn[i].prompt.s) != 0;
+        c->n += ok;
+    }
+    put_story_before(&c->turn[0], &st);
+}
+
+void cm_talk_make(cm_talk *c, uint64_t seed, cm_side side, uint64_t index, int most) {
+    uint64_t world = cm_mix(cm_mix(seed, CM_WORLD_VERSION), 200 + (uint64_t)side);
+    cm_dice d = {cm_rng_make(world, CM_RNG_CORPUS, index), 0};
+    CM_ASSERT(most >= 1 && most <= CM_TURNS, "%d turns", most);
+    for (;;) {
+        int i = cm_roll(&d, COUNT(about_story) + COUNT(in_chat)) - COUNT(about_story);
+        c->n = 1;
+        if (i < 0) {
+            talk_about(c, &about_story[i + COUNT(about_story)], seed, side, index,
+                       1 + cm_roll(&d, most), &d);
+            return;
+        }
+        if (ask_alone(&c->turn[0], &in_chat[i], 3000 + (uint64_t)i, side, &d)) return;
     }
 }

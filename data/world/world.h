@@ -185,14 +185,24 @@ typedef struct cm_task {
     const char *skill;
     uint64_t doc;             /* items with one value belong together (one story) */
     bool pair;                /* answer is the right sentence, wrong[0] the other */
+    char sum[24];             /* "34 + 17", "12 * 3": operands of what is asked, or empty */
     cm_text prompt, think;    /* think: worked reasoning, or empty */
     cm_text says, answer;     /* the answer as a sentence; as briefly as it can be */
     cm_text wrong[CM_WRONGS]; /* brief answers that are not true, all different */
     cm_text wrong_says;       /* wrong[0] as a sentence */
 } cm_task;
-/* Task `index` of a side: three in a row ask about one story.  pairs: also sentence
- * pairs (for evaluation). */
-void cm_task_make(cm_task *t, uint64_t seed, cm_side side, uint64_t index, bool pairs);
+/* Task `index` of a side: three in a row ask about one story; also sentence pairs. */
+void cm_task_make(cm_task *t, uint64_t seed, cm_side side, uint64_t index);
+
+/* A conversation: questions about one story, which stands in the first turn's prompt, or one
+ * question of its own.  All skills are equally frequent as first turns. */
+enum { CM_TURNS = 3 };
+typedef struct cm_talk {
+    int n;
+    cm_task turn[CM_TURNS];
+} cm_talk;
+/* Conversation `index` of a side, at most `most` (1 to CM_TURNS) turns. */
+void cm_talk_make(cm_talk *c, uint64_t seed, cm_side side, uint64_t index, int most);
 
 /* ---- the little JSON that the corpus needs ------------------------------------------- */
 

@@ -82,11 +82,10 @@ static bool next_word(const char **p, const char *end, char word[64]) {
     }
 }
 
-/* The answer's words stand one after another in the first sentence: "Under the bed" is
- * found in "It was under the bed."  Nothing can be found for an answer without words. */
-static bool world_answer(const char *got, const char *want) {
+bool cm_answer_stands(const char *got, const char *want, bool anywhere) {
     while (isspace((unsigned char)*got)) got++;
-    const char *end = got + strcspn(got, ".!?\n"), *want_end = want + strlen(want);
+    const char *end = got + (anywhere ? strlen(got) : strcspn(got, ".!?\n"));
+    const char *want_end = want + strlen(want);
     char a[64], b[64];
     for (const char *from = got; next_word(&from, end, a);) {
         const char *p = want, *q = from;
@@ -111,9 +110,11 @@ bool cm_check_reference(const cm_eval_task *t, const char *want, cm_err *err) {
     if (ok && t->c->checker == CM_CHECKER_NUMERIC && !number_of(b.s, &x))
         ok = cm_fail(err, CM_EXIT_DATA, "the reference '%.100s' is no number, so no answer could "
                      "be right (task.checker numeric)", b.s);
-    if (ok && t->c->checker == CM_CHECKER_WORLD && !next_word(&p, b.s + b.n, word))
+    bool words = t->c->checker == CM_CHECKER_WORLD || t->c->checker == CM_CHECKER_WORDS;
+    if (ok && words && !next_word(&p, b.s + b.n, word))
         ok = cm_fail(err, CM_EXIT_DATA, "the reference '%.100s' has no word, so no answer could "
-                     "be right (task.checker world)", b.s);
+                     "be right (task.checker %s)", b.s,
+                     t->c->checker == CM_CHECKER_WORLD ? "world" : "words");
     cm_buf_free(&b);
     return ok;
 }
@@ -126,8 +127,8 @@ bool cm_check_answer(const cm_eval_task *t, const char *got, const char *want, b
     if (ok) {
         if (t->c->checker == CM_CHECKER_NUMERIC)
             *same = number_of(a.s, &x) && number_of(b.s, &y) && x == y;
-        else if (t->c->checker == CM_CHECKER_WORLD)
-            *same = world_answer(a.s, b.s);
+        else if (t->c->checker == CM_CHECKER_WORLD || t->c->checker == CM_CHECKER_WORDS)
+            *same = cm_answer_stands(a.s, b.s, t->c->checker == CM_CHECKER_WORDS);
         else
             *same = !strcmp(a.s, b.s);
     }

@@ -505,4 +505,9 @@ typedef struct cm_kl_card {
 /* pos[n], row[n]: the row of text each position came from, not decreasing. */
 void cm_kl_card_of(const cm_kl_pos *pos, const int64_t *row, int64_t n, cm_kl_card *out);
 
+/* The words of `want`, articles aside, stand one after another in the first sentence of
+ * `got` (anywhere: in all of it): "Under the bed" is found in "It was under the bed."  Nothing
+ * can be found for an answer without words.  The checkers world and words. */
+bool cm_answer_stands(const char *got, const char *want, bool anywhere);
+
 #endif

@@ -314,7 +314,7 @@ TEST(world_tasks_are_sound) {
     int equations = 0, stories = 0, pairs = 0;
     for (int side = CM_TRAIN; side <= CM_TEST; side++)
         for (uint64_t i = 0; i < 500; i++) {
-            cm_task_make(&t, 23, (cm_side)side, i, true);
+            cm_task_make(&t, 23, (cm_side)side, i);
             CHECKF(strcmp(t.answer.s, t.wrong[0].s) != 0, "%s: %s", t.skill, t.answer.s);
             if (t.pair) {
                 pairs++;
