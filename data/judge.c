@@ -115,8 +115,8 @@ static bool fill_columns(const options *o, const cm_questions *q, column *c, int
         CM_ASSERT(c[k].right, "out of memory");
     }
     *n_columns = 2;
-    strcpy(c[0].name, "commonest");
-    strcpy(c[1].name, "nearest");
+    snprintf(c[0].name, sizeof c[0].name, "commonest");
+    snprintf(c[1].name, sizeof c[1].name, "nearest");
     cm_majority_score(q, c[0].right);
     bool ok = cm_nearest_score(&train, q, c[1].right, err);
     cm_questions_free(&train);
@@ -298,7 +298,8 @@ int main(int argc, char **argv) {
             ok = read_options(argc, argv, &o, &err) && verbs[i].fn(&o, &err);
             break;
         }
-    if (!known) cm_fail(&err, CM_EXIT_USAGE, "wanted one of table, wins, pairs and leaks (see --help)");
+    if (!known)
+        cm_fail(&err, CM_EXIT_USAGE, "wanted one of table, wins, pairs and leaks (see --help)");
     if (ok) return CM_EXIT_OK;
     cm_log(CM_LOG_ERROR, "%s", err.msg);
     return (int)err.code;

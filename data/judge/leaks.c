@@ -207,7 +207,8 @@ bool cm_leaks_add(cm_leaks *l, const char *path, uint64_t seed, cm_err *err) {
 /* ---- the verdict ---------------------------------------------------------------------------- */
 
 static void found(cm_leaks_count *c, int *counter, const char *what, const char *id) {
-    if (!(*counter)++ && !*c->example) snprintf(c->example, sizeof c->example, "%s of %s", what, id);
+    if (!(*counter)++ && !*c->example)
+        snprintf(c->example, sizeof c->example, "%s of %s", what, id);
 }
 
 static void look_for(const cm_leaks *l, const cm_question_row *r, cm_leaks_count *c) {

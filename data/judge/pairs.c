@@ -43,7 +43,8 @@ bool cm_pairs_write(const cm_questions *q, const cm_sampled *s, int n_samples, c
         ok = cm_out_write(&out, b.s, b.n, err);
     }
     cm_buf_free(&b);
-    if (ok && !c->pairs) ok = cm_fail(err, CM_EXIT_DATA, "%s: no pairs: every answer is right", path);
+    if (ok && !c->pairs)
+        ok = cm_fail(err, CM_EXIT_DATA, "%s: no pairs: every answer is right", path);
     if (ok) return cm_out_commit(&out, err);
     cm_out_abort(&out);
     return false;

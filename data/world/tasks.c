@@ -19,6 +19,7 @@ typedef struct kind {
     {#skill, vary, draws, ask, think, says, brief},
 #define TASK(...)
 #define CHAT(...)
+#define DRILL(...)
 #define BOTH(...)
 #define PAIR(...)
 static const kind about_story[] = {
@@ -42,8 +43,15 @@ static const kind in_chat[] = {
 };
 #undef CHAT
 #define CHAT(...)
+#undef DRILL
+#define DRILL ALONE
 #undef BOTH
 #define BOTH(...)
+static const kind drills[] = {
+#include "data/world/tasks.def"
+};
+#undef DRILL
+#define DRILL(...)
 #undef PAIR
 #define PAIR(skill, draws, good, bad) {#skill, 0, draws, good, "", good, bad},
 static const kind pairs_of[] = {
@@ -247,18 +255,30 @@ static void talk_about(cm_talk *c, const kind *k, uint64_t seed, cm_side side, u
     put_story_before(&c->turn[0], &st);
 }
 
+/* Steps of sums, one after the other. */
+static bool drill(cm_talk *c, cm_side side, int most, cm_dice *d) {
+    for (c->n = 0; c->n < most; c->n++) {
+        int i = cm_roll(d, COUNT(drills));
+        if (!ask_alone(&c->turn[c->n], &drills[i], 4000 + (uint64_t)i, side, d)) return false;
+    }
+    return true;
+}
+
 void cm_talk_make(cm_talk *c, uint64_t seed, cm_side side, uint64_t index, int most) {
     uint64_t world = cm_mix(cm_mix(seed, CM_WORLD_VERSION), 200 + (uint64_t)side);
     cm_dice d = {cm_rng_make(world, CM_RNG_CORPUS, index), 0};
     CM_ASSERT(most >= 1 && most <= CM_TURNS, "%d turns", most);
+    const int n_alone = COUNT(in_chat), n_drills = side == CM_TRAIN && most > 1 ? COUNT(drills) : 0;
     for (;;) {
-        int i = cm_roll(&d, COUNT(about_story) + COUNT(in_chat)) - COUNT(about_story);
+        int i = cm_roll(&d, COUNT(about_story) + n_alone + n_drills) - COUNT(about_story);
         c->n = 1;
         if (i < 0) {
             talk_about(c, &about_story[i + COUNT(about_story)], seed, side, index,
                        1 + cm_roll(&d, most), &d);
             return;
         }
-        if (ask_alone(&c->turn[0], &in_chat[i], 3000 + (uint64_t)i, side, &d)) return;
+        if (i >= n_alone ? drill(c, side, most, &d)
+                         : ask_alone(&c->turn[0], &in_chat[i], 3000 + (uint64_t)i, side, &d))
+            return;
     }
 }

@@ -12,7 +12,7 @@ check "plain text" $w --count 50 --format txt --split test --out "$tmp/t.txt"
 expect_out "plain text is checked too" 'consistent 50 ' $w check "$tmp/t.txt"
 printf 'Colourless green ideas sleep furiously.\n' >"$tmp/no.txt"
 expect_out "other text does not parse" 'parse 0 \(0.0%\)' $w check "$tmp/no.txt"
-for kind in instructions preferences eval; do
+for kind in instructions preferences questions eval; do
     expect_out "$kind" '"skill":' $w --kind $kind --count 20
 done
 check "asked for bytes" $w --bytes 100k --out "$tmp/c.jsonl"

@@ -336,19 +336,67 @@ TEST(world_tasks_are_sound) {
            equations, stories, pairs);
 }
 
-TEST(world_training_tasks_hold_no_test_sum) {
-    static const struct { const char *word; char op; } forms[] = {
-        {" + ", '+'}, {" - ", '-'}, {" x ", '*'}};
-    static cm_task t;
+static const struct { const char *word; char op; } sum_forms[] = {
+    {" + ", '+'}, {" - ", '-'}, {" x ", '*'}};
+
+/* Sums written in a task's question and reasoning, each of the side. */
+static int check_task(const cm_task *t, cm_side side) {
     int found = 0;
-    for (uint64_t i = 0; i < 4000; i++) {
-        cm_task_make(&t, 29, CM_TRAIN, i, false);
-        for (size_t f = 0; f < 3; f++) {
-            found += check_pairs(t.prompt.s, forms[f].word, forms[f].op, CM_TRAIN);
-            found += check_pairs(t.think.s, forms[f].word, forms[f].op, CM_TRAIN);
-        }
+    for (size_t f = 0; f < sizeof sum_forms / sizeof *sum_forms; f++) {
+        found += check_pairs(t->prompt.s, sum_forms[f].word, sum_forms[f].op, side);
+        found += check_pairs(t->think.s, sum_forms[f].word, sum_forms[f].op, side);
+    }
+    return found;
+}
+
+TEST(world_training_tasks_hold_no_test_sum) {
+    static cm_task t;
+    static cm_talk talk;
+    int found = 0;
+    for (uint64_t i = 0; i < 3000; i++) {
+        cm_task_make(&t, 29, CM_TRAIN, i);
+        if (!t.pair) found += check_task(&t, CM_TRAIN);
+        cm_talk_make(&talk, 29, CM_TRAIN, i, CM_TURNS);
+        for (int k = 0; k < talk.n; k++) found += check_task(&talk.turn[k], CM_TRAIN);
     }
     CHECKF(found > 500, "only %d sums", found);
+}
+
+TEST(world_talks_are_sound) {
+    static cm_talk c;
+    static cm_verdict v;
+    char skill[64][24];
+    int skills = 0, sums = 0, stories = 0, later = 0, equations = 0;
+    for (int side = CM_TRAIN; side <= CM_TEST; side++)
+        for (uint64_t i = 0; i < (side == CM_TRAIN ? 600 : 120); i++) {
+            cm_talk_make(&c, 31, (cm_side)side, i, CM_TURNS);
+            const cm_task *t = &c.turn[0];
+            int k = 0, a, b;
+            char op;
+            while (k < skills && strcmp(skill[k], t->skill) != 0) k++;
+            if (k == skills && skills < 64) snprintf(skill[skills++], 24, "%s", t->skill);
+            for (int n = 1; n < c.n; n++, later++) {
+                CHECK(strcmp(c.turn[n].prompt.s, c.turn[n - 1].prompt.s) != 0);
+                CHECKF(!strchr(c.turn[n].prompt.s, '\n'), "told again: %s", c.turn[n].prompt.s);
+            }
+            equations += check_equations(t->think.s);
+            /* what is asked is the side's own, the steps are training's: none is held out */
+            if (sscanf(t->sum, "%d %c %d", &a, &op, &b) == 3) {
+                sums++;
+                CHECKF(cm_pair_side(op, a, b) == (cm_side)side, "%s: %s", t->skill, t->sum);
+                for (size_t f = 0; f < 3; f++)
+                    check_pairs(t->think.s, sum_forms[f].word, sum_forms[f].op, CM_TRAIN);
+            }
+            const char *end = strchr(t->prompt.s, '\n');
+            if (!end) continue;
+            stories++;
+            cm_story_check(t->prompt.s, (size_t)(end - t->prompt.s), true, &v);
+            CHECKF(v.parses && v.consistent && cm_key_side(t->doc) == (cm_side)side, "%s: %s",
+                   v.why, t->prompt.s);
+        }
+    CHECKF(skills == 27 && sums > 100 && stories > 300 && later > 100 && equations > 200,
+           "%d skills, %d sums, %d stories, %d later turns, %d equations", skills, sums, stories,
+           later, equations);
 }
 
 TEST(world_facts_have_distinct_names) {
