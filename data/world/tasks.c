@@ -238,6 +238,13 @@ static bool too_common(const cm_task *t, cm_dice *d) {
     return strcmp(t->answer.s, "At home") == 0 && cm_roll(d, 4) > 0;
 }
 
+/* Turn c->n asks what no turn before it does. */
+static bool is_other(const cm_talk *c) {
+    for (int i = 0; i < c->n; i++)
+        if (strcmp(c->turn[c->n].prompt.s, c->turn[i].prompt.s) == 0) return false;
+    return true;
+}
+
 /* Questions about one story, the first of them of the given kind; each is another one. */
 static void talk_about(cm_talk *c, const kind *k, uint64_t seed, cm_side side, uint64_t index,
                        int most, cm_dice *d) {
@@ -248,16 +255,14 @@ static void talk_about(cm_talk *c, const kind *k, uint64_t seed, cm_side side, u
     c->n = 1;
     for (int tries = 0; c->n < most && tries < 12; tries++) {
         cm_task *t = &c->turn[c->n];
-        bool ok = ask_about(t, &about_story[cm_roll(d, COUNT(about_story))], &st, d);
-        for (int i = 0; ok && i < c->n; i++) ok = strcmp(t->prompt.s, c->turn[i].prompt.s) != 0;
-        c->n += ok;
+        c->n += ask_about(t, &about_story[cm_roll(d, COUNT(about_story))], &st, d) && is_other(c);
     }
     put_story_before(&c->turn[0], &st);
 }
 
 /* Steps of sums, one after the other. */
 static bool drill(cm_talk *c, cm_side side, int most, cm_dice *d) {
-    for (c->n = 0; c->n < most; c->n++) {
+    for (c->n = 0; c->n < most; c->n += is_other(c)) {
         int i = cm_roll(d, COUNT(drills));
         if (!ask_alone(&c->turn[c->n], &drills[i], 4000 + (uint64_t)i, side, d)) return false;
     }
