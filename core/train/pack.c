@@ -27,18 +27,23 @@ static const char *unit_name(const cm_pack *p) {
     return p->docs == 2 ? "pair" : "conversation";
 }
 
-/* "conversation 17 of the training split (line 18 of its source)" */
-char *cm_pack_place(const cm_pack *p, int64_t doc) {
+char *cm_pack_place(const cm_pack *p, int64_t unit) {
     uint32_t source;
     uint64_t line;
-    bool known = cm_dataset_origin(p->data, p->split, doc, &source, &line, NULL);
-    char *where = known ? cm_strf(" (source %u, line %llu)", source,
-                                  (unsigned long long)line) : cm_strf("%s", "");
-    char *s = cm_strf("%s %lld of the %s split%s%s", unit_name(p), (long long)(doc / p->docs),
-                      cm_split_name(p->split), where,
-                      p->docs == 1 ? "" : doc % 2 ? ", its rejected answer"
-                                                  : ", its chosen answer");
-    free(where);
+    char where[64] = "";
+    if (cm_dataset_origin(p->data, p->split, unit * p->docs, &source, &line, NULL))
+        snprintf(where, sizeof where, " (source %u, line %llu)", source,
+                 (unsigned long long)line);
+    return cm_strf("%s %lld of the %s split%s", unit_name(p), (long long)unit,
+                   cm_split_name(p->split), where);
+}
+
+/* The same of a document: which of a pair's answers it is. */
+static char *doc_place(const cm_pack *p, int64_t doc) {
+    char *unit = cm_pack_place(p, doc / p->docs);
+    char *s = cm_strf("%s%s", unit, p->docs == 1 ? "" : doc % 2 ? ", its rejected answer,"
+                                                                : ", its chosen answer,");
+    free(unit);
     return s;
 }
 
@@ -68,11 +73,12 @@ static bool check_doc(cm_pack *p, int64_t doc, int64_t start, int64_t n, faults 
 
 static bool report(const cm_pack *p, const faults *f, cm_err *err) {
     if (!f->untrained && !f->open_end) return true;
-    char *at = cm_pack_place(p, f->untrained ? f->first_untrained : f->first_open);
+    char *at = doc_place(p, f->untrained ? f->first_untrained : f->first_open);
     if (f->untrained)
         cm_fail(err, CM_EXIT_DATA,
-                "%s: %s has no token to learn (sft.train_on); so have %lld in all: look at "
-                "them with `tokenize head`", p->data->dir, at, (long long)f->untrained);
+                "%s: %s has no token to learn%s; so have %lld in all: look at them with "
+                "`tokenize head`", p->data->dir, at, p->docs == 1 ? " (sft.train_on)" : "",
+                (long long)f->untrained);
     else
         cm_fail(err, CM_EXIT_DATA,
                 "%s: %s does not end in a trained <|end|>, and so %lld in all: a model "
@@ -116,7 +122,7 @@ static bool too_long(cm_pack *p, int64_t u, int64_t n, cm_err *err) {
         p->dropped++;
         return true;
     }
-    char *at = cm_pack_place(p, u * p->docs);
+    char *at = cm_pack_place(p, u);
     cm_fail(err, CM_EXIT_USAGE,
             "%s: %s takes %lld tokens, a row has %d (data.seq_len): make rows longer, leave "
             "such ones out with post.overlong=drop, or tokenize with tokenize.max_tokens",

@@ -288,7 +288,7 @@ static int by_number(const void *a, const void *b) {
 
 static bool report(const cm_pack *p, const faults *f, cm_err *err) {
     if (!f->equal && !f->apart) return true;
-    char *at = cm_pack_place(p, 2 * (f->equal ? f->first_equal : f->first_apart));
+    char *at = cm_pack_place(p, f->equal ? f->first_equal : f->first_apart);
     if (f->equal)
         cm_fail(err, CM_EXIT_DATA,
                 "%s: %s: its chosen and its rejected answer are the same tokens, and so in "

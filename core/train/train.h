@@ -140,9 +140,8 @@ typedef struct cm_pack {
 bool cm_pack_open(cm_pack *p, const cm_dataset *d, cm_split split, cm_shard_kind kind,
                   const cm_conf *c, const cm_spm *spm, cm_source *s, cm_err *err);
 void cm_pack_close(cm_pack *p);
-/* "pair 17 of the train split (source 0, line 18), its chosen answer": where document `doc`
- * came from, for messages (free()). */
-char *cm_pack_place(const cm_pack *p, int64_t doc);
+/* "pair 17 of the train split (source 0, line 18)", for messages (free()). */
+char *cm_pack_place(const cm_pack *p, int64_t unit);
 /* The units of row `row` of the endless stream, in order: *unit, valid until closing. */
 int64_t cm_pack_units(const cm_pack *p, int64_t row, const int64_t **unit);
 
