@@ -319,7 +319,7 @@ static bool check_pairs(const cm_pack *p, cm_err *err) {
     return ok && report(p, &f, err);
 }
 
-bool cm_dpo_open(cm_dpo *p, const cm_conf *c, const cm_pack *const pack[2],
+bool cm_dpo_open(cm_dpo *p, const cm_conf *c, const cm_pack *const *pack,
                  const cm_refs *refs, cm_err *err) {
     const cm_dpo_conf *d = &c->dpo;
     *p = (cm_dpo){ .conf = c, .pack = { pack[0], pack[1] }, .refs = refs, .row = -1 };

@@ -219,8 +219,8 @@ static void make_room(cm_refs *r, const cm_pack *p) {
     }
 }
 
-bool cm_refs_open(cm_refs r[2], const cm_loaded *reference, const cm_pack *const pack[2],
-                  const cm_source *const rows[2], const cm_conf *c, const char *dir,
+bool cm_refs_open(cm_refs *r, const cm_loaded *reference, const cm_pack *const *pack,
+                  const cm_source *const *rows, const cm_conf *c, const char *dir,
                   cm_progress_mode mode, cm_err *err) {
     cm_loaded l = { 0 };
     bool ok = true, loaded = false, stopped = false;

@@ -243,14 +243,14 @@ typedef struct cm_refs {
     int64_t n;       /* pairs of the split */
     double *logp[2]; /* [n] chosen, rejected; NaN: in no row */
 } cm_refs;
-/* Of every pair that the packs (by split; one without rows needs none) put into rows: from
+/* Of every pair that the packs (two, by split; one without rows needs none) put into rows: from
  * their files in folder `dir`, or, where these are absent, damaged or of something else
  * (which is said), computed with the reference's weights, read for this alone and released,
  * and written.  A file's name is the hash of what it depends on: model, data, split,
  * tokenizer, row length, numerics; it holds these, too, and a hash of its numbers.
  * A signal to stop leaves them incomplete and is no failure. */
-bool cm_refs_open(cm_refs r[2], const cm_loaded *reference, const cm_pack *const pack[2],
-                  const cm_source *const rows[2], const cm_conf *c, const char *dir,
+bool cm_refs_open(cm_refs *r, const cm_loaded *reference, const cm_pack *const *pack,
+                  const cm_source *const *rows, const cm_conf *c, const char *dir,
                   cm_progress_mode mode, cm_err *err);
 void cm_refs_close(cm_refs *r);
 
@@ -290,7 +290,7 @@ bool cm_dpo_check(const cm_conf *c, cm_err *err);
 /* Checks all pairs of the packs: prompts must be equal, answers must not (CM_EXIT_DATA,
  * naming the first offender).  pack, by split, and conf outlive it; refs may be filled
  * later, before the first batch. */
-bool cm_dpo_open(cm_dpo *p, const cm_conf *c, const cm_pack *const pack[2],
+bool cm_dpo_open(cm_dpo *p, const cm_conf *c, const cm_pack *const *pack,
                  const cm_refs *refs, cm_err *err);
 void cm_dpo_close(cm_dpo *p);
 cm_objective cm_dpo_objective(cm_dpo *p);
