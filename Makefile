@@ -117,7 +117,7 @@ demo: deps ## text to a GGUF file: generate a corpus, train, sample, export (TEX
 
 # The double build runs what compares numbers; release runs everything else.
 F64.tests := $(patsubst tests/%.c,build/f64/test/%,$(wildcard tests/grad/*_test.c) \
-             tests/golden/model_test.c tests/golden/ops_test.c \
+             tests/golden/model_test.c tests/golden/ops_test.c tests/golden/dpo_test.c \
              $(foreach t,ssd mixer attention moe xent nn,$(wildcard tests/unit/$(t)_test.c)))
 REL.tests := $(filter-out $(T)/grad/%,$(TESTS))
 SCRIPTS   := $(wildcard tests/lint/*.sh) $(filter-out %/lib.sh,$(wildcard tests/cli/*.sh)) \

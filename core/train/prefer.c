@@ -249,6 +249,14 @@ bool cm_dpo_check(const cm_conf *c, cm_err *err) {
            cm_conf_bad(c, err, key, "dpo.reference_free leaves no reference to compare with");
 }
 
+cm_prefer_conf cm_dpo_how(const cm_conf *c) {
+    const cm_dpo_conf *d = &c->dpo;
+    return (cm_prefer_conf){
+        .loss = d->loss, .beta = d->beta, .label_smoothing = d->label_smoothing,
+        .margin = d->margin, .nll = d->nll, .dpop = d->dpop, .length_norm = d->length_norm,
+        .reference_free = d->reference_free };
+}
+
 /* What is wrong with pairs, and where first. */
 typedef struct {
     int64_t equal, first_equal, apart, first_apart;
@@ -321,12 +329,7 @@ static bool check_pairs(const cm_pack *p, cm_err *err) {
 
 bool cm_dpo_open(cm_dpo *p, const cm_conf *c, const cm_pack *const *pack,
                  const cm_refs *refs, cm_err *err) {
-    const cm_dpo_conf *d = &c->dpo;
-    *p = (cm_dpo){ .conf = c, .pack = { pack[0], pack[1] }, .refs = refs, .row = -1 };
-    p->how = (cm_prefer_conf){
-        .loss = d->loss, .beta = d->beta, .label_smoothing = d->label_smoothing,
-        .margin = d->margin, .nll = d->nll, .dpop = d->dpop, .length_norm = d->length_norm,
-        .reference_free = d->reference_free };
+    *p = (cm_dpo){ .conf = c, .how = cm_dpo_how(c), .pack = { pack[0], pack[1] }, .refs = refs, .row = -1 };
     int64_t rows = c->data.batch_tokens / c->data.seq_len, most = 1;
     for (int s = 0; s < 2; s++) {
         if (!check_pairs(pack[s], err)) return false;

@@ -287,6 +287,7 @@ typedef struct cm_dpo {
 } cm_dpo;
 /* The keys of dpo.def against each other; CM_EXIT_USAGE. */
 bool cm_dpo_check(const cm_conf *c, cm_err *err);
+cm_prefer_conf cm_dpo_how(const cm_conf *c); /* the loss they ask for */
 /* Checks all pairs of the packs: prompts must be equal, answers must not (CM_EXIT_DATA,
  * naming the first offender).  pack, by split, and conf outlive it; refs may be filled
  * later, before the first batch. */
