@@ -329,7 +329,8 @@ static bool check_pairs(const cm_pack *p, cm_err *err) {
 
 bool cm_dpo_open(cm_dpo *p, const cm_conf *c, const cm_pack *const *pack,
                  const cm_refs *refs, cm_err *err) {
-    *p = (cm_dpo){ .conf = c, .how = cm_dpo_how(c), .pack = { pack[0], pack[1] }, .refs = refs, .row = -1 };
+    *p = (cm_dpo){ .conf = c, .how = cm_dpo_how(c), .pack = { pack[0], pack[1] },
+                   .refs = refs, .row = -1 };
     int64_t rows = c->data.batch_tokens / c->data.seq_len, most = 1;
     for (int s = 0; s < 2; s++) {
         if (!check_pairs(pack[s], err)) return false;
