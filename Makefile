@@ -45,7 +45,7 @@ LIBO    := $(CORE:%.c=$(O)/%.o) $(patsubst %.cc,$(O)/%.o,$(wildcard core/*/*.cc)
 TOOLS   := $(patsubst tools/%.c,$(BIN)/%,$(wildcard tools/*.c)) \
            $(patsubst data/%.c,$(BIN)/%,$(wildcard data/*.c))
 TESTS   := $(patsubst tests/%.c,$(T)/%,$(wildcard tests/unit/*_test.c tests/grad/*_test.c \
-           tests/golden/*_test.c tests/fault/*_test.c))
+           tests/golden/*_test.c tests/fault/*_test.c tests/interop/*_test.c))
 
 all: $(TOOLS) ## build every tool into build/bin/
 tests-build: $(TESTS) $(T)/cli/mkresult
@@ -119,7 +119,7 @@ demo: deps ## text to a GGUF file: generate a corpus, train, sample, export (TEX
 F64.tests := $(patsubst tests/%.c,build/f64/test/%,$(wildcard tests/grad/*_test.c) \
              tests/golden/model_test.c tests/golden/ops_test.c tests/golden/dpo_test.c \
              $(foreach t,ssd mixer attention moe xent nn,$(wildcard tests/unit/$(t)_test.c)))
-REL.tests := $(filter-out $(T)/grad/%,$(TESTS))
+REL.tests := $(filter-out $(T)/grad/% $(T)/interop/%,$(TESTS))
 SCRIPTS   := $(wildcard tests/lint/*.sh) $(filter-out %/lib.sh,$(wildcard tests/cli/*.sh)) \
              $(filter-out %/lib.sh,$(wildcard tests/fault/*.sh))
 test-deps:
@@ -128,12 +128,13 @@ MKMODEL := build/release/test/interop/mkmodel
 test: test-deps ## set up, build and run every test; last line `N passed, N failed, N skipped`
 	@$(MAKE) --no-print-directory -j2 all tests-build $(MKMODEL)
 	@$(MAKE) --no-print-directory -j2 MODE=f64 tests-build
-	@sh tests/run.sh $(SCRIPTS) $(F64.tests) $(REL.tests) tests/interop/run.sh tests/interop/chat.sh
+	@sh tests/run.sh $(SCRIPTS) $(F64.tests) $(REL.tests) tests/interop/ggml.sh tests/interop/run.sh \
+	    tests/interop/chat.sh
 test-full: test ## also sanitizers, every kernel level, long fault loops, fuzzing, chimera-700m
 	@sh tests/full.sh
 interop: test-deps ## logits, tokens and greedy text against llama.cpp (node-llama-cpp)
 	@$(MAKE) --no-print-directory -j2 all tests-build $(MKMODEL)
-	@sh tests/run.sh tests/interop/run.sh tests/interop/chat.sh
+	@sh tests/run.sh tests/interop/ggml.sh tests/interop/run.sh tests/interop/chat.sh
 lint: all ## layers, style, generated documents
 	@sh tests/run.sh $(wildcard tests/lint/*.sh)
 BENCHES := $(patsubst bench/%.c,build/bench/%,$(wildcard bench/*.c))

@@ -192,8 +192,7 @@ bool cm_source_read(cm_source *s, const cm_item *it, const char *name, int64_t s
         return cm_fail(err, CM_EXIT_DATA, "%s: tensor '%s' has shape %s; %s was wanted",
                        s->path, name, cm_tensor_shape_str(t, have_s, sizeof have_s),
                        cm_tensor_shape_str(&want, want_s, sizeof want_s));
-    if (t->dtype != CM_F32_T && t->dtype != CM_F64_T && t->dtype != CM_F16_T &&
-        t->dtype != CM_BF16_T && t->dtype != CM_Q8_0_T)
+    if (t->dtype == CM_I32_T || t->dtype == CM_I64_T || t->dtype == CM_U8_T)
         return cm_fail(err, CM_EXIT_DATA, "%s: tensor '%s' is %s, not a weight", s->path,
                        name, cm_dtypes[t->dtype].name);
     if (it->cols % cm_dtypes[t->dtype].block)

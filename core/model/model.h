@@ -178,7 +178,7 @@ bool cm_dialog_answer(cm_dialog *d, const cm_sampling *how, int64_t most, cm_voi
 
 /* A model ready to run, from a GGUF file or a folder: a checkpoint, a run (its latest
  * checkpoint) or a Hugging Face model; with its tokenizer (NULL when the source has none,
- * or one that is not SentencePiece).  F32, F16, BF16 and Q8_0 weights become cm_real. */
+ * or one that is not SentencePiece).  Weights of every float and block type become cm_real. */
 typedef struct cm_loaded {
     cm_model model;
     cm_spm *spm;

@@ -45,16 +45,6 @@ uint16_t cm_f32_to_bf16(float f) {
     return (uint16_t)((u + 0x7fff + (u >> 16 & 1)) >> 16);
 }
 
-/* Q8_0: blocks of a half-precision scale and 32 signed bytes. */
-static void q8_0_to_f32(const unsigned char *s, float *dst, int64_t n) {
-    for (int64_t i = 0; i < n; i += 32, s += 34) {
-        uint16_t h;
-        memcpy(&h, s, sizeof h);
-        float d = cm_f16_to_f32(h);
-        for (int j = 0; j < 32; j++) dst[i + j] = d * (float)(int8_t)s[2 + j];
-    }
-}
-
 void cm_to_f32(cm_dtype dt, const void *src, float *dst, int64_t n) {
     CM_ASSERT(n % cm_dtypes[dt].block == 0, "%lld elements of %s", (long long)n,
               cm_dtypes[dt].name);
@@ -65,8 +55,9 @@ void cm_to_f32(cm_dtype dt, const void *src, float *dst, int64_t n) {
     case CM_F64_T: for (int64_t i = 0; i < n; i++) dst[i] = (float)d[i]; return;
     case CM_F16_T: for (int64_t i = 0; i < n; i++) dst[i] = cm_f16_to_f32(h[i]); return;
     case CM_BF16_T: for (int64_t i = 0; i < n; i++) dst[i] = cm_bf16_to_f32(h[i]); return;
-    case CM_Q8_0_T: q8_0_to_f32(src, dst, n); return;
-    default: CM_ASSERT(false, "no conversion from %s to F32", cm_dtypes[dt].name);
+    default:
+        CM_ASSERT(cm_dtypes[dt].block > 1, "no conversion from %s to F32", cm_dtypes[dt].name);
+        cm_blocks_to_f32(dt, src, dst, n);
     }
 }
 

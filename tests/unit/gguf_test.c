@@ -198,9 +198,9 @@ TEST(wrong_files) {
     refuse("half", "rows", 4, "'rows' appears twice");
     refuse("a.f32\6", "a.f32\77", 6, "unknown type 63");
     refuse("rows\2", "rows\5", 5, "5 dimensions");
-    /* "q8" {32,2}: the type's place holds Q4_K (12), then a row of 31 */
+    /* "q8" {32,2}: the type's place holds IQ2_XXS (16), then a row of 31 */
     refuse("q8\2\0\0\0\x20\0\0\0\0\0\0\0\2\0\0\0\0\0\0\0\x08",
-           "q8\2\0\0\0\x20\0\0\0\0\0\0\0\2\0\0\0\0\0\0\0\x0c", 23, "Q4_K (12)");
+           "q8\2\0\0\0\x20\0\0\0\0\0\0\0\2\0\0\0\0\0\0\0\x10", 23, "IQ2_XXS (16)");
     refuse("q8\2\0\0\0\x20", "q8\2\0\0\0\x1f", 7, "is impossible");
     refuse("rows\2\0\0\0\3\0\0\0\0\0\0\0", "rows\2\0\0\0\3\0\0\0\0\0\0\x7f", 16,
            "is impossible");
