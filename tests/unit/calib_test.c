@@ -67,11 +67,11 @@ static void make_ids(void) {
     ids = calloc(MOST, sizeof *ids);
     no_group = calloc(MOST, sizeof *no_group);
     hashes = calloc(MOST, sizeof *hashes);
-    char *text = calloc(MOST, 8);
+    char *text = calloc(MOST, 12);
     CM_ASSERT(ids && no_group && hashes && text, "out of memory");
     for (int i = 0; i < MOST; i++) {
-        ids[i] = text + 8 * (size_t)i;
-        snprintf(ids[i], 8, "%d", i);
+        ids[i] = text + 12 * (size_t)i;
+        snprintf(ids[i], 12, "%d", i);
     }
 }
 
