@@ -114,7 +114,7 @@ static cm_var *do_moe(bench *b) {
     cm_var *x = var(b, 2, (int64_t[]){ R, D }), *r = var(b, 2, (int64_t[]){ E, D });
     cm_var *wi = var(b, 3, (int64_t[]){ E, 2 * F, D });
     cm_var *wo = var(b, 3, (int64_t[]){ E, D, F }), *y, *aux;
-    cm_moe(&b->t, x, r, wi, wo, K, (cm_real)0.01, (cm_real)1e-3, NULL, NULL, &y, &aux);
+    cm_moe(&b->t, x, r, wi, wo, NULL, K, (cm_real)0.01, (cm_real)1e-3, NULL, NULL, &y, &aux);
     return y;
 }
 static cm_var *do_xent(bench *b) {

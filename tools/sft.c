@@ -53,6 +53,7 @@ static bool work(sft *s, cm_err *err) {
                        .objective = cm_lm_objective(s->conf),
                        .tokenizer = s->data.tokenizer, .init = init, .sample = samples,
                        .extra = extra_files, .ctx = s };
+    cm_app_lora(s->conf, &s->start, &s->job);
     const cm_app_input in[] = { { "model", s->start.path, s->start.id },
                                 { "shards", s->data.dir, s->data.id },
                                 { "tokenizer", s->data.tokenizer_path, s->data.tokenizer },
@@ -81,8 +82,10 @@ int main(int argc, char **argv) {
                     "  tokenize head chat    # what is learned: look before training\n"
                     "  sft post.model=runs/demo data.shards=chat name=chat optim.lr=1e-3 "
                     "sched.epochs=2\n"
+                    "  sft post.model=runs/demo data.shards=chat name=lora lora.rank=16 "
+                    "optim.lr=3e-3\n"
                     "  sft post.model=runs/demo data.shards=chat name=chat --dry-run\n",
-        .sections = "top post sft data optim sched train val log ckpt",
+        .sections = "top post sft lora data optim sched train val log ckpt",
         .options = options,
         .has_run = true,
         .run = run });

@@ -128,6 +128,8 @@ bool cm_app_start_model(const cm_conf *c, struct cm_loaded *start, cm_model_conf
                         cm_err *err);
 /* Its weights into m, which is built with that shape: they lie in memory once. */
 bool cm_app_start_weights(const struct cm_loaded *start, struct cm_model *m, cm_err *err);
+/* Where the configuration asks for LoRA: the job trains adapters of that start model. */
+void cm_app_lora(const cm_conf *c, const struct cm_loaded *start, struct cm_job *job);
 /* data.shards; refuses those of another tokenizer than the model's. */
 bool cm_app_chat_data(const cm_conf *c, const struct cm_loaded *start,
                       struct cm_dataset *d, cm_err *err);

@@ -102,6 +102,13 @@ bool cm_app_same_tokenizer(const cm_loaded *l, const cm_dataset *d, char own[65]
     return !strcmp(own, d->tokenizer);
 }
 
+void cm_app_lora(const cm_conf *c, const cm_loaded *start, cm_job *job) {
+    if (!c->lora.rank) return;
+    job->lora = &c->lora;
+    job->base = start->path;
+    job->base_id = start->id;
+}
+
 bool cm_app_chat_data(const cm_conf *c, const cm_loaded *start, cm_dataset *d, cm_err *err) {
     const char *path = c->data.shards;
     char own[65];

@@ -60,6 +60,7 @@
     X(CM_CHECKER_EXACT, exact) X(CM_CHECKER_NUMERIC, numeric) X(CM_CHECKER_WORLD, world) \
     X(CM_CHECKER_WORDS, words)
 
+#define CM_BASE_CHOICES(X) X(CM_BASE_F32, f32) X(CM_BASE_BF16, bf16)
 #define CM_TYPE_CHOICES(X)                                                              \
     X(CM_TYPE_F32, f32) X(CM_TYPE_F16, f16) X(CM_TYPE_BF16, bf16) X(CM_TYPE_Q8_0, q8_0)
 #define CM_TARGET_CHOICES(X)                                                            \
@@ -67,6 +68,7 @@
     X(CM_TARGET_CHECKPOINT, checkpoint)
 
 #define X(id, word) id,
+enum { CM_BASE_CHOICES(X) };
 enum { CM_TYPE_CHOICES(X) };
 enum { CM_TARGET_CHOICES(X) };
 enum { CM_EVAL_CHOICES(X) };

@@ -81,6 +81,9 @@ void cm_file_conf_init(cm_file_conf *f);
  * Failures are data errors that name the file. */
 bool cm_file_conf_finish(cm_file_conf *f, const char *path, cm_err *err);
 
+/* cm_load's work: fill l, whose `into` and `chain` may be set. */
+bool cm_load_any(cm_loaded *l, const char *path, unsigned flags, cm_err *err);
+
 /* One item under any of the names it may have; a missing convolution bias is zero. */
 bool cm_hf_read_item(cm_source *s, const cm_item *it, cm_err *err);
 

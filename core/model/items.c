@@ -73,10 +73,13 @@ static size_t row_bytes(cm_dtype dt, int64_t cols) {
 /* Elements that rows are cut into: the parameter's, unless the file's are shorter (a
  * vector that a block type would not divide is never narrowed, so any cut will do). */
 static bool write_row(const cm_item *it, int64_t r, float *row, unsigned char *dst) {
-    const cm_real *w = cm_rdata(&it->p->var.v) + param_row(it, r) * it->cols;
+    const cm_tensor *v = &it->p->var.v;
+    const cm_real *w = cm_rdata(v);
+    const uint16_t *h = v->dtype == CM_BF16_T ? v->data : NULL;
+    int64_t at = param_row(it, r) * it->cols;
     bool ok = true;
     for (int64_t k = 0; k < it->cols; k++) {
-        double x = (double)w[k];
+        double x = h ? (double)cm_bf16_to_f32(h[at + k]) : (double)w[at + k];
         row[k] = (float)(it->how == CM_ITEM_DECAY ? -exp(x) : x);
         ok = ok && isfinite(row[k]);
         if (it->t.dtype == CM_F16_T) ok = ok && fabsf(row[k]) < 65520;
@@ -87,13 +90,21 @@ static bool write_row(const cm_item *it, int64_t r, float *row, unsigned char *d
 
 static bool read_row(const cm_item *it, int64_t r, cm_dtype dt, const unsigned char *src,
                      float *row) {
-    cm_real *w = cm_rdata(&it->p->var.v) + param_row(it, r) * it->cols;
+    const cm_tensor *v = &it->p->var.v;
+    cm_real *w = cm_rdata(v);
+    uint16_t *h = v->dtype == CM_BF16_T ? v->data : NULL;
+    int64_t at = param_row(it, r) * it->cols;
     bool ok = true;
     cm_to_f32(dt, src, row, it->cols);
     for (int64_t k = 0; k < it->cols; k++) {
         double x = (double)row[k];
-        w[k] = (cm_real)(it->how == CM_ITEM_DECAY ? x < 0 ? log(-x) : NAN : x);
-        ok = ok && isfinite(w[k]);
+        ok = ok && isfinite(x);
+        if (h) {
+            h[at + k] = cm_f32_to_bf16(row[k]);
+            continue;
+        }
+        w[at + k] = (cm_real)(it->how == CM_ITEM_DECAY ? x < 0 ? log(-x) : NAN : x);
+        ok = ok && isfinite(w[at + k]);
     }
     return ok;
 }

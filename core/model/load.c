@@ -3,7 +3,7 @@
  * Order matters with hostile files: read the description, check it against the limits of
  * the configuration and the bytes there are, only then reserve memory and read tensors,
  * each against the shape that the model wants.  Tensors without a place are refused. */
-#include "model/files.h"
+#include "model/adapter.h"
 
 #include <cjson/cJSON.h>
 #include <pthread.h>
@@ -33,6 +33,12 @@ static char *keep(cm_arena *a, const char *s) {
 /* The model that tensors go into. */
 static cm_model *target(cm_loaded *l) { return l->into ? l->into : &l->model; }
 
+/* How weights are held. */
+static const cm_lora_conf *held(unsigned flags) {
+    static const cm_lora_conf narrow = { .base = CM_BASE_BF16 };
+    return flags & CM_LOAD_BF16 ? &narrow : NULL;
+}
+
 /* What the parameters take; 0 where nobody wants them here. */
 static bool measure(const cm_loaded *l, const cm_file_conf *f, unsigned flags, size_t *bytes,
                     cm_err *err) {
@@ -41,7 +47,7 @@ static bool measure(const cm_loaded *l, const cm_file_conf *f, unsigned flags, s
     *bytes = 0;
     if (l->into || flags & CM_LOAD_SHAPE) return true;
     if (!cm_arena_open_counting(&count, "model size", err)) return false;
-    cm_model_build(&m, &f->c, &count, flags & CM_LOAD_TRAINED);
+    cm_model_build_lora(&m, &f->c, held(flags), &count, flags & CM_LOAD_TRAINED);
     *bytes = count.peak;
     cm_model_end(&m);
     cm_arena_close(&count);
@@ -58,7 +64,7 @@ static bool build(cm_loaded *l, const cm_file_conf *f, unsigned flags, cm_err *e
     c.pattern = keep(&l->arena, f->pattern);
     c.ffn = keep(&l->arena, f->ffn);
     if (l->into || flags & CM_LOAD_SHAPE) l->model.conf = c;
-    else cm_model_build(&l->model, &c, &l->arena, flags & CM_LOAD_TRAINED);
+    else cm_model_build_lora(&l->model, &c, held(flags), &l->arena, flags & CM_LOAD_TRAINED);
     return true;
 }
 
@@ -330,37 +336,124 @@ static bool load_folder(cm_loaded *l, const char *dir, unsigned flags, cm_err *e
     return ok;
 }
 
+/* ---- adapters --------------------------------------------------------------------- */
+
+enum { MAX_CHAIN = 8 }; /* adapters on adapters */
+
+static bool has_file(const char *dir, const char *name) {
+    char *path = cm_strf("%s/%s", dir, name);
+    bool there = cm_exists(path);
+    free(path);
+    return there;
+}
+
+static bool is_adapter(const char *dir) {
+    return has_file(dir, CM_ADAPTER_CONFIG) && !has_file(dir, "model.safetensors") &&
+           !has_file(dir, "model.safetensors.index.json");
+}
+
+/* What the merged weights are called: both files make them. */
+static bool name_merged(cm_loaded *l, const char *dir, char file[65], cm_err *err) {
+    char *path = cm_strf("%s/" CM_ADAPTER_WEIGHTS, dir);
+    bool ok = cm_sha_file(path, file, err);
+    char *both = cm_strf("%s\n%s\n", l->id, ok ? file : "");
+    cm_sha_bytes(both, strlen(both), l->id);
+    free(both);
+    free(path);
+    return ok;
+}
+
+static bool adapter_sums(const char *dir, const char *file, cm_err *err) {
+    char *sums;
+    if (!read_sums(dir, &sums, err)) return false;
+    bool ok = !sums || (check_sum(dir, sums, CM_ADAPTER_WEIGHTS, file, err) &&
+                        check_sum(dir, sums, CM_ADAPTER_CONFIG, NULL, err));
+    free(sums);
+    return ok;
+}
+
+/* The tokenizer beside the adapter, where there is one, replaces the base's. */
+static bool adapter_tokenizer(cm_loaded *l, const char *dir, cm_err *err) {
+    if (!has_file(dir, "tokenizer.model")) return true;
+    if (l->spm) cm_spm_close(l->spm);
+    l->spm = NULL;
+    free(l->chat_template);
+    l->chat_template = NULL;
+    return read_tokenizer(l, dir, err);
+}
+
+static bool attach(cm_loaded *l, cm_adapter *a, cm_err *err) {
+    /* At most as many numbers as the file has bytes, and a name a parameter. */
+    size_t bytes = 8 * a->st.map.size + (size_t)l->model.params.n * 256 + ((size_t)1 << 16);
+    return cm_arena_open(&l->extra, "adapter", bytes, err) &&
+           cm_adapter_attach(a, &l->model, &l->extra, err);
+}
+
+static bool read_adapter(cm_loaded *l, cm_adapter *a, unsigned flags, cm_err *err) {
+    char file[65], *base = cm_adapter_base(a, err);
+    if (!base) return false;
+    bool ok = cm_load_any(l, base, flags & ~(unsigned)(CM_LOAD_UNNAMED | CM_LOAD_APART), err) &&
+              cm_adapter_suits(a, base, l->id, err);
+    free(base);
+    if (ok && !(flags & CM_LOAD_SHAPE))
+        ok = flags & CM_LOAD_APART ? attach(l, a, err)
+                                   : cm_adapter_merge(a, target(l), err);
+    return ok && name_merged(l, a->dir, file, err) && adapter_sums(a->dir, file, err) &&
+           adapter_tokenizer(l, a->dir, err);
+}
+
+static bool load_adapter(cm_loaded *l, const char *dir, unsigned flags, cm_err *err) {
+    cm_adapter a;
+    if (++l->chain > MAX_CHAIN)
+        return cm_fail(err, CM_EXIT_DATA, "%s: more than %d adapters on one another", dir,
+                       MAX_CHAIN);
+    if (!cm_adapter_open(&a, dir, err)) return false;
+    bool ok = read_adapter(l, &a, flags, err);
+    cm_adapter_close(&a);
+    snprintf(l->source, sizeof l->source, "%s",
+             has_file(dir, "state.json") ? "checkpoint" : "adapter");
+    return ok;
+}
+
+bool cm_adapter_read(cm_model *m, const char *dir, const char *base, const char *base_id,
+                     cm_err *err) {
+    cm_adapter a;
+    if (!cm_adapter_open(&a, dir, err)) return false;
+    bool ok = cm_adapter_suits(&a, base, base_id, err) && cm_adapter_fill(&a, m, err);
+    cm_adapter_close(&a);
+    return ok;
+}
+
 /* ---- any path --------------------------------------------------------------------- */
 
-/* A run's folder stands for its latest checkpoint.  The folder with a config.json
- * (free()), or NULL. */
+/* A run's folder stands for its latest checkpoint.  The folder with a config.json, or an
+ * adapter's (free()), or NULL. */
 static char *model_folder(const char *path) {
     static const char *const inside[] = {"", "/latest", "/ckpt/latest"};
     for (size_t i = 0; i < sizeof inside / sizeof *inside; i++) {
-        char *config = cm_strf("%s%s/config.json", path, inside[i]);
-        bool there = cm_exists(config);
-        free(config);
-        if (there) return cm_strf("%s%s", path, inside[i]);
+        char *dir = cm_strf("%s%s", path, inside[i]);
+        if (has_file(dir, "config.json") || has_file(dir, CM_ADAPTER_CONFIG)) return dir;
+        free(dir);
     }
     return NULL;
 }
 
-/* Fill l, whose `into` is set or not. */
-static bool load_any(cm_loaded *l, const char *path, unsigned flags, cm_err *err) {
+bool cm_load_any(cm_loaded *l, const char *path, unsigned flags, cm_err *err) {
     struct stat st;
     if (!cm_need_input(path, err)) return false;
     bool ok;
     if (!stat(path, &st) && S_ISDIR(st.st_mode)) {
         char *dir = model_folder(path);
-        if (dir) l->path = realpath(dir, NULL);
-        ok = dir ? load_folder(l, dir, flags, err)
+        ok = dir ? (is_adapter(dir) ? load_adapter : load_folder)(l, dir, flags, err)
                  : cm_fail(err, CM_EXIT_DATA,
                            "%s: no config.json there, nor in its latest "
                            "checkpoint: not a model", path);
+        free(l->path);
+        l->path = dir ? realpath(dir, NULL) : NULL;
         free(dir);
     } else {
-        l->path = realpath(path, NULL);
         ok = load_gguf(l, path, flags, err);
+        l->path = realpath(path, NULL);
     }
     if (!ok) cm_loaded_close(l);
     return ok;
@@ -368,12 +461,12 @@ static bool load_any(cm_loaded *l, const char *path, unsigned flags, cm_err *err
 
 bool cm_load(cm_loaded *l, const char *path, unsigned flags, cm_err *err) {
     *l = (cm_loaded){0};
-    return load_any(l, path, flags, err);
+    return cm_load_any(l, path, flags, err);
 }
 
 bool cm_load_into(cm_model *m, const char *path, char id[65], cm_err *err) {
     cm_loaded l = {.into = m};
-    if (!load_any(&l, path, id ? 0 : CM_LOAD_UNNAMED, err)) return false;
+    if (!cm_load_any(&l, path, id ? 0 : CM_LOAD_UNNAMED, err)) return false;
     if (id) memcpy(id, l.id, sizeof l.id);
     cm_loaded_close(&l);
     return true;
@@ -382,6 +475,7 @@ bool cm_load_into(cm_model *m, const char *path, char id[65], cm_err *err) {
 void cm_loaded_close(cm_loaded *l) {
     cm_model_end(&l->model);
     if (l->arena.base) cm_arena_close(&l->arena);
+    if (l->extra.base) cm_arena_close(&l->extra);
     if (l->spm) cm_spm_close(l->spm);
     free(l->chat_template);
     free(l->path);

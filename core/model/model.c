@@ -32,6 +32,11 @@ static void build_layer(cm_model *m, int i) {
 }
 
 void cm_model_build(cm_model *m, const cm_model_conf *c, cm_arena *arena, bool trained) {
+    cm_model_build_lora(m, c, NULL, arena, trained);
+}
+
+void cm_model_build_lora(cm_model *m, const cm_model_conf *c, const cm_lora_conf *lora,
+                         cm_arena *arena, bool trained) {
     *m = (cm_model){ .conf = *c, .rope_mscale = 1 };
     CM_ASSERT(c->vocab_size > 0, "a model without a vocabulary size");
     if (cm_model_has_attention(c) && c->rope != CM_ROPE_NONE) {
@@ -41,7 +46,8 @@ void cm_model_build(cm_model *m, const cm_model_conf *c, cm_arena *arena, bool t
         cm_rope_freqs(&r, m->rope_inv, &m->rope_mscale);
     }
     cm_params *ps = &m->params;
-    cm_params_begin(ps, arena, trained);
+    cm_params_begin(ps, arena, trained && !lora);
+    ps->narrow = lora && lora->base == CM_BASE_BF16;
     m->layer = calloc((size_t)c->n_layers, sizeof *m->layer);
     CM_ASSERT(m->layer, "out of memory for the layer table");
     int64_t VD[2] = { c->vocab_size, c->d_model };
@@ -54,10 +60,29 @@ void cm_model_build(cm_model *m, const cm_model_conf *c, cm_arena *arena, bool t
     m->head = c->tied ? m->embed
                       : cm_param_add(ps, CM_GROUP_EMBED, CM_INIT_NORMAL, std, 2, VD,
                                      "lm_head.weight");
+    if (!lora || !lora->rank) return;
+    m->lora = *lora;
+    cm_params_begin(&m->adapter, arena, trained);
+    m->adapter.first = ps->n;
+    cm_lora_attach(ps, &m->adapter, lora);
+}
+
+cm_params *cm_model_trained(cm_model *m) { return m->adapter.n ? &m->adapter : &m->params; }
+
+bool cm_model_lora_fits(const cm_model_conf *c, const cm_lora_conf *lora, cm_err *err) {
+    cm_arena count;
+    cm_model m;
+    if (!cm_arena_open_counting(&count, "names of layers", err)) return false;
+    cm_model_build(&m, c, &count, false);
+    bool ok = cm_lora_check(&m.params, lora, err);
+    cm_model_end(&m);
+    cm_arena_close(&count);
+    return ok;
 }
 
 void cm_model_end(cm_model *m) {
     cm_params_end(&m->params);
+    cm_params_end(&m->adapter);
     free(m->layer);
     *m = (cm_model){ 0 };
 }
@@ -78,13 +103,13 @@ typedef struct {
 static cm_var *feed_forward(const layer_ctx *k, cm_tape *t, cm_var *x, cm_var **aux) {
     const cm_layer *l = &k->m->layer[k->i];
     const cm_model_conf *c = &k->m->conf;
-    if (!l->experts) return cm_mlp_fwd(&l->mlp, t, x);
+    if (!l->experts) return cm_mlp_fwd(&l->mlp, t, x, &k->seq.drop);
     const cm_stats *s = k->stats;
     int64_t *load = s && s->load ? s->load + k->i * c->n_experts : NULL;
     cm_moe_stats *ms = s && s->moe ? s->moe + k->i : NULL;
     cm_var *y = cm_moe_fwd(&l->moe, t, x, (cm_real)c->lb_coef * k->aux_scale,
                            (cm_real)c->z_coef * k->aux_scale, load, ms, aux);
-    if (l->mlp.in) y = cm_residual(t, y, cm_mlp_fwd(&l->mlp, t, x), 1);
+    if (l->mlp.in) y = cm_residual(t, y, cm_mlp_fwd(&l->mlp, t, x, &k->seq.drop), 1);
     return y;
 }
 
@@ -150,7 +175,8 @@ static cm_var *sum_all(cm_tape *t, cm_var **x, int n) {
  * aux_scale. */
 static cm_var *run_stack(const cm_model *m, cm_tape *t, const cm_batch *b, cm_real aux_scale,
                          bool recompute, const cm_stats *st, cm_var **part, int *n_part) {
-    cm_seq seq = { .B = b->B, .T = b->T, .doc = b->doc, .pos = b->pos };
+    cm_seq seq = { .B = b->B, .T = b->T, .doc = b->doc, .pos = b->pos, .drop = b->drop };
+    seq.drop.T = b->T;
     cm_var *x = embed_tokens(m, t, b->token, (int64_t)b->B * b->T);
     if (b->noise.alpha > 0) x = cm_add_noise(t, x, &b->noise, &seq);
     *n_part = 0;
@@ -213,18 +239,38 @@ cm_var *cm_model_paths(const cm_model *m, cm_tape *t, const int32_t *token,
     return cm_rmsnorm(t, x, &m->norm->var, (cm_real)m->conf.norm_eps);
 }
 
-void cm_model_logits(const cm_model *m, const cm_real *hidden, const int64_t *row, int64_t n,
-                     cm_real *out) {
+/* Some columns of the logits; w: their rows of the head, [cols,D]. */
+static void logit_columns(const cm_model *m, const cm_real *hidden, const int64_t *row,
+                          int64_t n, const cm_real *w, int64_t cols, cm_real *out) {
     int64_t D = m->conf.d_model, V = m->conf.vocab_size;
-    const cm_real *w = cm_rdata(&m->head->var.v);
     cm_real scale = 1 / (cm_real)m->conf.logit_scale;
     for (int64_t i = 0; i < n;) {
         /* Runs of consecutive rows are one product. */
         int64_t k = 1;
         while (i + k < n && row[i + k] == row[i] + k) k++;
-        cm_gemm(false, true, k, V, D, scale, hidden + row[i] * D, D, w, D, 0, out + i * V, V);
+        cm_gemm(false, true, k, cols, D, scale, hidden + row[i] * D, D, w, D, 0, out + i * V,
+                V);
         i += k;
     }
+}
+
+void cm_model_logits(const cm_model *m, const cm_real *hidden, const int64_t *row, int64_t n,
+                     cm_real *out) {
+    int64_t D = m->conf.d_model, V = m->conf.vocab_size;
+    const cm_tensor *w = &m->head->var.v;
+    if (w->dtype == CM_REAL_DTYPE) {
+        logit_columns(m, hidden, row, n, cm_rdata(w), V, out);
+        return;
+    }
+    enum { COLS = 512 };
+    cm_real *wide = malloc((size_t)(COLS * D) * sizeof *wide);
+    CM_ASSERT(wide, "out of memory: rows of the head");
+    for (int64_t v = 0; v < V; v += COLS) {
+        int64_t cols = V - v < COLS ? V - v : COLS;
+        cm_wide_part(w, v * D, cols * D, wide);
+        logit_columns(m, hidden, row, n, wide, cols, out + v);
+    }
+    free(wide);
 }
 
 /* ---- count ---------------------------------------------------------------------------- */

@@ -21,6 +21,8 @@ typedef struct cm_layer {
 typedef struct cm_model {
     cm_model_conf conf; /* resolved: no zeros that mean "choose" */
     cm_params params;
+    cm_params adapter;  /* LoRA's matrices, which then alone are trained; n 0: none */
+    cm_lora_conf lora;  /* how they were made; rank 0: none */
     cm_param *embed, *norm, *head; /* head == embed when tied */
     cm_layer *layer;
     double rope_inv[256], rope_mscale;
@@ -43,6 +45,14 @@ bool cm_model_exportable(const cm_model_conf *c, cm_err *err);
 /* Register and allocate all parameters on `arena` (a counting arena measures).  c must be
  * resolved, vocab_size set.  trained: with gradients. */
 void cm_model_build(cm_model *m, const cm_model_conf *c, cm_arena *arena, bool trained);
+/* The same with LoRA (NULL: without): the parameters are frozen and held as lora->base says,
+ * and where lora->rank > 0 there are adapters, with gradients if trained.  Check before. */
+void cm_model_build_lora(cm_model *m, const cm_model_conf *c, const cm_lora_conf *lora,
+                         cm_arena *arena, bool trained);
+/* cm_lora_check for a model of this shape. */
+bool cm_model_lora_fits(const cm_model_conf *c, const cm_lora_conf *lora, cm_err *err);
+/* What an optimizer steps: the adapters, or without them the parameters. */
+cm_params *cm_model_trained(cm_model *m);
 void cm_model_end(cm_model *m); /* frees its tables, not the arena */
 /* Parameters in all, and those a token uses (chosen and shared experts only). */
 int64_t cm_model_count(const cm_model_conf *c, bool active);
@@ -58,6 +68,7 @@ typedef struct cm_batch {
     const int32_t *doc;    /* see cm_seq; NULL = one document a row */
     const int32_t *pos;
     cm_noise noise;        /* on the embeddings; alpha 0: none */
+    cm_drop drop;          /* of adapters, T and row as of this batch; share 0: none */
 } cm_batch;
 
 /* What one forward pass leaves for metrics; zero it, then let it accumulate. */
@@ -189,13 +200,19 @@ typedef struct cm_loaded {
     char id[65];         /* SHA-256 of the weights file (of its index, when sharded); ""
                             under CM_LOAD_UNNAMED where no SHA256SUMS asked for it */
     cm_model *into;      /* the loader's own: the model that gets the weights */
+    int chain;           /* the loader's own: adapters on the way to the base */
+    cm_arena extra;      /* adapters kept apart */
 } cm_loaded;
 enum {
     CM_LOAD_TRAINED = 1, /* with gradients, zeroed */
     CM_LOAD_UNNAMED = 2, /* nobody will ask for the id: do not read the weights for it */
-    CM_LOAD_SHAPE = 4    /* no weights: of the model only conf; all else as ever */
+    CM_LOAD_SHAPE = 4,   /* no weights: of the model only conf; all else as ever */
+    CM_LOAD_BF16 = 8,    /* matrices and embeddings are held as BF16, as lora.base has them */
+    CM_LOAD_APART = 16   /* an adapter is not merged: model.adapter has it */
 };
-/* flags: of CM_LOAD_*; false and true mean 0 and CM_LOAD_TRAINED.  Every limit and size is
+/* An adapter's folder (PEFT's files, or a checkpoint of a run with LoRA) is its base with the
+ * adapter merged; a base that is not the one it was trained on: CM_EXIT_DATA.
+ * flags: of CM_LOAD_*; false and true mean 0 and CM_LOAD_TRAINED.  Every limit and size is
  * checked before memory is touched; wrong files: CM_EXIT_DATA, a path that is not there:
  * CM_EXIT_USAGE.  Weights that a SHA256SUMS lists are always compared with it; a second
  * thread hashes while the first one reads. */
@@ -213,6 +230,14 @@ bool cm_hf_read_config(cm_model_conf *c, cm_arena *strings, const char *path, cm
 /* tokenizer.model and tokenizer_config.json in dir; chat_template as in cm_export. */
 bool cm_hf_write_tokenizer(const cm_spm *spm, const char *chat_template, const char *dir,
                            cm_err *err);
+
+/* The adapters of m as PEFT's adapter_model.safetensors and adapter_config.json in dir; base:
+ * the absolute path of the frozen weights, base_id: their file's SHA-256. */
+bool cm_adapter_write(const cm_model *m, const char *dir, const char *base,
+                      const char *base_id, cm_err *err);
+/* Those files into the adapters of m, which must be all of them and of this base. */
+bool cm_adapter_read(cm_model *m, const char *dir, const char *base, const char *base_id,
+                     cm_err *err);
 
 /* What an export needs; spm may be NULL.  chat_template NULL: ours (cm_chat_jinja), if the
  * tokenizer has its control pieces. */

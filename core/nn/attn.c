@@ -17,11 +17,11 @@ void cm_attn_build(cm_attn *a, cm_params *ps, const cm_model_conf *c, int layer)
 
 cm_var *cm_attn_fwd(const cm_attn *a, cm_tape *t, cm_var *x, const cm_seq *seq,
                     cm_layer_state *st) {
-    cm_var *q = cm_linear(t, x, &a->q->var);
-    cm_var *k = cm_linear(t, x, &a->k->var);
-    cm_var *v = cm_linear(t, x, &a->v->var);
+    cm_var *q = cm_project(t, x, a->q, &seq->drop);
+    cm_var *k = cm_project(t, x, a->k, &seq->drop);
+    cm_var *v = cm_project(t, x, a->v, &seq->drop);
     cm_var *y = st ? cm_attention_cached(t, q, k, v, &st->kv, seq->B, a->H, a->G, a->scale,
                                          a->inv, a->mscale)
                    : cm_attention(t, q, k, v, seq, a->H, a->G, a->scale, a->inv, a->mscale);
-    return cm_linear(t, y, &a->o->var);
+    return cm_project(t, y, a->o, &seq->drop);
 }

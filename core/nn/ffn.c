@@ -11,8 +11,8 @@ void cm_mlp_build(cm_mlp *m, cm_params *ps, const cm_model_conf *c, int layer, i
                         "model.layers.%d.shared_mlp.output_linear.weight", layer);
 }
 
-cm_var *cm_mlp_fwd(const cm_mlp *m, cm_tape *t, cm_var *x) {
-    return cm_linear(t, cm_swiglu(t, cm_linear(t, x, &m->in->var)), &m->out->var);
+cm_var *cm_mlp_fwd(const cm_mlp *m, cm_tape *t, cm_var *x, const cm_drop *drop) {
+    return cm_project(t, cm_swiglu(t, cm_project(t, x, m->in, drop)), m->out, drop);
 }
 
 void cm_moe_build(cm_moe_block *m, cm_params *ps, const cm_model_conf *c, int layer) {
@@ -34,7 +34,11 @@ void cm_moe_build(cm_moe_block *m, cm_params *ps, const cm_model_conf *c, int la
 cm_var *cm_moe_fwd(const cm_moe_block *m, cm_tape *t, cm_var *x, cm_real lb, cm_real z,
                    int64_t *load, cm_moe_stats *stats, cm_var **aux) {
     cm_var *y;
-    cm_moe(t, x, &m->router->var, &m->in->var, &m->out->var, m->K, lb, z, load, stats, &y,
+    const cm_param *in = m->in, *out = m->out;
+    cm_moe_lora l = { .s_in = in->lora_scale, .s_out = out->lora_scale };
+    if (in->lora_a) l.a_in = &in->lora_a->var, l.b_in = &in->lora_b->var;
+    if (out->lora_a) l.a_out = &out->lora_a->var, l.b_out = &out->lora_b->var;
+    cm_moe(t, x, &m->router->var, &m->in->var, &m->out->var, &l, m->K, lb, z, load, stats, &y,
            aux);
     return y;
 }

@@ -34,7 +34,7 @@ void cm_mamba2_build(cm_mamba2 *m, cm_params *ps, const cm_model_conf *c, int la
 cm_var *cm_mamba2_fwd(const cm_mamba2 *m, cm_tape *t, cm_var *x, const cm_seq *seq,
                       cm_layer_state *st) {
     const cm_ssd_conf *s = &m->ssd;
-    cm_var *zxbcdt = cm_linear(t, x, &m->in_proj->var);
+    cm_var *zxbcdt = cm_project(t, x, m->in_proj, &seq->drop);
     cm_var *xbc = cm_conv_silu(t, zxbcdt, &m->conv_w->var, &m->conv_b->var, seq, m->DI,
                                st ? st->conv : NULL, st ? st->conv : NULL);
     cm_var *s0 = NULL, *s1 = NULL, *y;
@@ -46,5 +46,5 @@ cm_var *cm_mamba2_fwd(const cm_mamba2 *m, cm_tape *t, cm_var *x, const cm_seq *s
            st ? &s1 : NULL);
     if (st && !t->dry) memcpy(st->ssm, s1->v.data, cm_tensor_bytes(&s1->v));
     y = cm_gated_norm(t, y, zxbcdt, &m->norm->var, 0, s->G, m->eps);
-    return cm_linear(t, y, &m->out_proj->var);
+    return cm_project(t, y, m->out_proj, &seq->drop);
 }

@@ -14,7 +14,8 @@ typedef enum {
     CM_GROUP_MATRIX, /* hidden matrix: Muon may orthogonalise it; decays */
     CM_GROUP_EMBED,  /* embedding and head: AdamW, decays */
     CM_GROUP_ROUTER, /* router: AdamW, decays */
-    CM_GROUP_VECTOR  /* norms, biases, conv, A_log, D, dt_bias: AdamW, no decay */
+    CM_GROUP_VECTOR, /* norms, biases, conv, A_log, D, dt_bias: AdamW, no decay */
+    CM_GROUP_ADAPTER /* LoRA's A and B: AdamW, decays */
 } cm_group;
 
 typedef enum {
@@ -37,6 +38,10 @@ typedef struct cm_param {
      * to the rows; n_split 0 = one block.  3-D parameters are one matrix per expert. */
     int n_split;
     int64_t split[CM_MAX_SPLIT];
+    /* Its adapter: y = W x + lora_scale B (A x); NULL: none. */
+    struct cm_param *lora_a, *lora_b;
+    cm_real lora_scale;
+    uint64_t lora_id; /* tells its dropout from others' */
 } cm_param;
 
 typedef struct cm_params {
@@ -44,6 +49,8 @@ typedef struct cm_params {
     int n, cap;
     cm_arena *arena; /* values and gradients live here */
     bool trained;    /* allocate gradients */
+    bool narrow;     /* matrices and embeddings are stored as BF16 (then not trained) */
+    int first;       /* random stream of the first parameter's start */
 } cm_params;
 
 void cm_params_begin(cm_params *ps, cm_arena *arena, bool trained);
@@ -56,6 +63,21 @@ int64_t cm_params_count(const cm_params *ps);
 /* Fill every parameter from (seed, its index): independent of order and threads. */
 void cm_params_init(cm_params *ps, uint64_t seed);
 void cm_params_zero_grad(cm_params *ps);
+
+/* ---- adapters (LoRA; formulas and files: docs/LORA.md) ---------------------------------- */
+
+/* Does every word of c->targets name something, and is the rest possible?  False: a sentence
+ * that names the key. */
+bool cm_lora_check(const cm_params *base, const cm_lora_conf *c, cm_err *err);
+double cm_lora_scale(const cm_lora_conf *c);
+/* Register an adapter for every targeted parameter of base; and forget them all. */
+void cm_lora_attach(cm_params *base, cm_params *adapter, const cm_lora_conf *c);
+void cm_lora_detach(cm_params *base);
+/* W += scale B A, expert by expert for 3-D parameters.  a[..,r,I] b[..,O,r]. */
+void cm_lora_merge(cm_param *p, int64_t r, double scale, const cm_real *a, const cm_real *b);
+/* y = x W^T, plus the adapter's part where there is one, which reads x through dropout
+ * (drop NULL or of share 0: none).    x[R,I] -> y[R,O] */
+cm_var *cm_project(cm_tape *t, cm_var *x, cm_param *p, const cm_drop *drop);
 
 /* Decoding state of one layer of B sequences; zeroed = start of a document. */
 typedef struct cm_layer_state {
@@ -99,7 +121,7 @@ typedef struct cm_mlp {
     cm_param *in, *out; /* [2F,D] gate rows then up rows; [D,F] */
 } cm_mlp;
 void cm_mlp_build(cm_mlp *m, cm_params *ps, const cm_model_conf *c, int layer, int64_t F);
-cm_var *cm_mlp_fwd(const cm_mlp *m, cm_tape *t, cm_var *x);
+cm_var *cm_mlp_fwd(const cm_mlp *m, cm_tape *t, cm_var *x, const cm_drop *drop);
 
 typedef struct cm_moe_block {
     cm_param *router, *in, *out; /* [E,D], [E,2F,D], [E,D,F] */

@@ -37,6 +37,8 @@ cm_param *cm_param_add(cm_params *ps, cm_group group, cm_init init, double scale
     p->scale = scale;
     p->var.v = (cm_tensor){ .dtype = CM_REAL_DTYPE, .nd = nd };
     memcpy(p->var.v.dim, dim, (size_t)nd * sizeof *dim);
+    bool matrix = group == CM_GROUP_MATRIX || group == CM_GROUP_EMBED;
+    if (ps->narrow && matrix) p->var.v.dtype = CM_BF16_T;
     size_t bytes = cm_tensor_bytes(&p->var.v);
     p->var.v.data = cm_arena_alloc(ps->arena, bytes);
     p->var.is_param = true;
@@ -100,10 +102,15 @@ static double init_value(const cm_param *p, cm_rng r, uint64_t i) {
 void cm_params_init(cm_params *ps, uint64_t seed) {
     for (int k = 0; k < ps->n; k++) {
         const cm_param *p = ps->p[k];
-        cm_rng r = cm_rng_make(seed, CM_RNG_INIT, (uint64_t)k);
+        cm_rng r = cm_rng_make(seed, CM_RNG_INIT, (uint64_t)(ps->first + k));
         int64_t n = cm_tensor_count(&p->var.v);
         cm_real *w = cm_rdata(&p->var.v);
+        uint16_t *h = p->var.v.dtype == CM_BF16_T ? p->var.v.data : NULL;
 #pragma omp parallel for schedule(static)
-        for (int64_t i = 0; i < n; i++) w[i] = (cm_real)init_value(p, r, (uint64_t)i);
+        for (int64_t i = 0; i < n; i++) {
+            double x = init_value(p, r, (uint64_t)i);
+            if (h) h[i] = cm_f32_to_bf16((float)x);
+            else w[i] = (cm_real)x;
+        }
     }
 }

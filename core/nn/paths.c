@@ -29,8 +29,8 @@ static void carry(const cm_paths *p, const cm_real *rows, int64_t ld, int64_t co
 
 cm_var *cm_attn_paths(const cm_attn *a, cm_tape *t, cm_var *x, const cm_paths *p,
                       int layer) {
-    cm_var *q = cm_linear(t, x, &a->q->var), *k = cm_linear(t, x, &a->k->var);
-    cm_var *v = cm_linear(t, x, &a->v->var), *y, *rot;
+    cm_var *q = cm_project(t, x, a->q, NULL), *k = cm_project(t, x, a->k, NULL);
+    cm_var *v = cm_project(t, x, a->v, NULL), *y, *rot;
     cm_attention_paths(t, q, k, v, p, layer, a->H, a->G, a->scale, a->inv, a->mscale, &y,
                        &rot);
     int64_t W = (int64_t)a->G * a->P;
@@ -46,7 +46,7 @@ cm_var *cm_attn_paths(const cm_attn *a, cm_tape *t, cm_var *x, const cm_paths *p
         carry(p, cm_rdata(&rot->v), W, 0, W, ck);
         carry(p, cm_rdata(&v->v), W, 0, W, cv);
     }
-    return cm_linear(t, y, &a->o->var);
+    return cm_project(t, y, a->o, NULL);
 }
 
 /* One call's rows of a Mamba-2 layer.  Raw rows are x | B | C | dt of in_proj's output. */
@@ -141,7 +141,7 @@ cm_var *cm_mamba2_paths(const cm_mamba2 *m, cm_tape *t, cm_var *x, const cm_path
                         int layer) {
     const cm_ssd_conf *s = &m->ssd;
     int64_t K = m->conv_w->var.v.dim[1];
-    cm_var *zx = cm_linear(t, x, &m->in_proj->var);
+    cm_var *zx = cm_project(t, x, m->in_proj, NULL);
     cm_var *taps = cm_var_new(t, (int64_t[]){ K, m->C }, 2, false);
     cm_var *xbc = cm_var_new(t, (int64_t[]){ p->rows, m->C }, 2, false);
     cm_var *px = cm_var_new(t, (int64_t[]){ p->packed, m->C }, 2, false);
@@ -170,5 +170,5 @@ cm_var *cm_mamba2_paths(const cm_mamba2 *m, cm_tape *t, cm_var *x, const cm_path
            NULL);
     if (!t->dry) unpack(p, cm_rdata(&py->v), m->DI, cm_rdata(&y->v));
     y = cm_gated_norm(t, y, zx, &m->norm->var, 0, s->G, m->eps);
-    return cm_linear(t, y, &m->out_proj->var);
+    return cm_project(t, y, m->out_proj, NULL);
 }

@@ -25,6 +25,7 @@ size_t cm_head_map(cm_head *h, const cm_node *n, const int32_t *target, void *ba
     h->in = cm_cut_reals(&c, rows * h->D);
     h->row = cm_cut_take(&c, sizeof *h->row * (size_t)rows);
     h->value = cm_cut_take(&c, sizeof *h->value * (size_t)rows);
+    h->room = cm_cut_take(&c, cm_wide_bytes(&h->w->v));
     return c.used;
 }
 
@@ -51,8 +52,9 @@ bool cm_head_next(cm_head *h, cm_real scale, cm_real *zero) {
     }
     h->next = r;
     if (!h->n) return false;
-    cm_gemm(false, true, h->n, h->V, h->D, scale, gathered(h), h->D, cm_rdata(&h->w->v),
-            h->D, 0, h->z, h->V);
+    if (!h->wide) h->wide = cm_wide(&h->w->v, h->room);
+    cm_gemm(false, true, h->n, h->V, h->D, scale, gathered(h), h->D, h->wide, h->D, 0, h->z,
+            h->V);
     return true;
 }
 
@@ -62,7 +64,7 @@ void cm_head_back(cm_head *h, cm_real *dx) {
     if (!dx) return;
     bool in_place = whole(h);
     cm_real *to = in_place ? dx + h->row[0] * D : h->in;
-    cm_gemm(false, false, n, D, V, 1, h->z, V, cm_rdata(&h->w->v), D, in_place, to, D);
+    cm_gemm(false, false, n, D, V, 1, h->z, V, h->wide, D, in_place, to, D);
     for (int64_t i = 0; !in_place && i < n; i++)
         cm_k.add_scaled(D, 1, h->in + i * D, dx + h->row[i] * D);
 }

@@ -16,6 +16,8 @@ typedef struct cm_head {
     cm_real *z;       /* [n,V] logits, then their gradients */
     cm_real *in;      /* [n,D] gathered rows, then their gradients */
     double *value;    /* [n] the user's */
+    const cm_real *wide; /* W's elements once needed; room for them where it is narrow */
+    void *room;
 } cm_head;
 
 /* Are x[R,D] and W[V,D] fit for it? */

@@ -139,6 +139,14 @@ typedef struct cm_prof {
 
 /* ---- rows of packed documents ------------------------------------------------------ */
 
+/* Dropout of `share` of the elements of R = B*T rows of tokens. */
+typedef struct cm_drop {
+    double share;  /* 0: none */
+    uint64_t seed;
+    int64_t row;   /* number in the data of the first row of T tokens */
+    int T;
+} cm_drop;
+
 /* What the sequence ops need to know about the R = B*T rows of a batch. */
 typedef struct cm_seq {
     int B, T;
@@ -148,6 +156,7 @@ typedef struct cm_seq {
     const int32_t *pos; /* [B*T] position of each token in its document, for RoPE.  NULL:
                            position in the row plus pos0. */
     int pos0;
+    cm_drop drop; /* of adapters' inputs; share 0: none */
 } cm_seq;
 
 /* ---- paths of a prefix tree --------------------------------------------------------- */
@@ -198,6 +207,15 @@ static inline const cm_real *cm_path_row(const cm_real *rows, const cm_real *car
     return i >= 0 ? rows + i * width : carried + (-1 - i) * width;
 }
 
+/* ---- weights in half the memory ------------------------------------------------------ */
+
+/* Matrices that are not trained (embedding, linear, experts, head) may be stored as BF16.
+ * The elements as cm_real: in place, or widened into `room` of cm_wide_bytes (0: in place). */
+size_t cm_wide_bytes(const cm_tensor *w);
+const cm_real *cm_wide(const cm_tensor *w, void *room);
+/* Elements [at, at+n) of a BF16 weight, on the calling thread. */
+void cm_wide_part(const cm_tensor *w, int64_t at, int64_t n, cm_real *to);
+
 /* ---- ops: one builder each ---------------------------------------------------------- */
 
 /* y[r] = scale * W[token[r]]     W[V,D] -> y[R,D].   token[R] in [0,V). */
@@ -215,6 +233,10 @@ cm_var *cm_add_noise(cm_tape *t, cm_var *x, const cm_noise *n, const cm_seq *seq
 
 /* y = x W^T     x[R,I] W[O,I] -> y[R,O] */
 cm_var *cm_linear(cm_tape *t, cm_var *x, cm_var *w);
+
+/* Dropout: y = x / (1 - share) where an element stays, else 0.     x[R,I] -> y[R,I]
+ * What stays follows from (seed, module, number of the row in the data, place in it). */
+cm_var *cm_dropout(cm_tape *t, cm_var *x, const cm_drop *d, uint64_t module);
 
 /* y = x / sqrt(mean(x^2) + eps) * w     x[R,D] w[D] -> y[R,D] */
 cm_var *cm_rmsnorm(cm_tape *t, cm_var *x, cm_var *w, cm_real eps);
@@ -334,9 +356,16 @@ typedef struct cm_moe_stats {
     double lb, z;          /* last call's unweighted losses */
     int64_t rows;
 } cm_moe_stats;
-void cm_moe(cm_tape *t, cm_var *x, cm_var *router, cm_var *w_in, cm_var *w_out, int K,
-            cm_real lb_coef, cm_real z_coef, int64_t *load, cm_moe_stats *stats,
-            cm_var **y, cm_var **aux);
+/* Low-rank adapters of the experts' matrices, one pair an expert: w_in[e] acts as
+ * w_in[e] + s_in b_in[e] a_in[e], w_out[e] likewise.  A pair may be NULL.
+ *   a_in[E,r,D] b_in[E,2F,r]   a_out[E,r,F] b_out[E,D,r] */
+typedef struct cm_moe_lora {
+    cm_var *a_in, *b_in, *a_out, *b_out;
+    cm_real s_in, s_out;
+} cm_moe_lora;
+void cm_moe(cm_tape *t, cm_var *x, cm_var *router, cm_var *w_in, cm_var *w_out,
+            const cm_moe_lora *lora, int K, cm_real lb_coef, cm_real z_coef, int64_t *load,
+            cm_moe_stats *stats, cm_var **y, cm_var **aux); /* lora NULL: none */
 
 /* Fused linear and cross-entropy in row chunks, never holding [R,V].
  *   x[R,D] W[V,D] target[R] (-1 = ignored) -> loss[1]

@@ -13,22 +13,24 @@ static bool linear_infer(cm_node *n, const char **why) {
     return true;
 }
 
+static size_t linear_scratch(const cm_node *n, bool backward) {
+    return backward && !n->in[0]->wants_grad ? 0 : cm_wide_bytes(&n->in[1]->v);
+}
+
 static void linear_fwd(cm_node *n, void *scratch) {
-    (void)scratch;
     const cm_tensor *x = &n->in[0]->v, *w = &n->in[1]->v;
     int64_t R = x->dim[0], I = x->dim[1], O = w->dim[0];
-    cm_gemm(false, true, R, O, I, 1, cm_rdata(x), I, cm_rdata(w), I, 0,
+    cm_gemm(false, true, R, O, I, 1, cm_rdata(x), I, cm_wide(w, scratch), I, 0,
             cm_rdata(&n->out[0]->v), O);
 }
 
 static void linear_bwd(cm_node *n, void *scratch) {
-    (void)scratch;
     const cm_tensor *x = &n->in[0]->v, *w = &n->in[1]->v;
     int64_t R = x->dim[0], I = x->dim[1], O = w->dim[0];
     const cm_real *gy = n->out[0]->g;
     if (n->in[0]->g)
-        cm_gemm(false, false, R, I, O, 1, gy, O, cm_rdata(w), I, n->fresh[0] ? 0 : 1,
-                n->in[0]->g, I);
+        cm_gemm(false, false, R, I, O, 1, gy, O, cm_wide(w, scratch), I,
+                n->fresh[0] ? 0 : 1, n->in[0]->g, I);
     if (n->in[1]->g)
         cm_gemm(true, false, O, I, R, 1, gy, O, cm_rdata(x), I, n->fresh[1] ? 0 : 1,
                 n->in[1]->g, I);
@@ -51,8 +53,8 @@ static bool linear_sample(cm_sample *s, int i) {
 
 const cm_op cm_op_linear = {
     .name = "linear", .shapes = "x[R,I] W[O,I] -> y[R,O]", .n_in = 2, .n_out = 1,
-    .sets = 3, .infer = linear_infer, .fwd = linear_fwd, .bwd = linear_bwd,
-    .flops = linear_flops, .sample = linear_sample,
+    .sets = 3, .infer = linear_infer, .scratch = linear_scratch, .fwd = linear_fwd,
+    .bwd = linear_bwd, .flops = linear_flops, .sample = linear_sample,
 };
 
 cm_var *cm_linear(cm_tape *t, cm_var *x, cm_var *w) {

@@ -3,6 +3,7 @@
 OP(embed)
 OP(noise)
 OP(linear)
+OP(dropout)
 OP(rmsnorm)
 OP(attention)
 OP(attention_cached)

@@ -4,7 +4,10 @@
  * expert, counting, in row order; rows are gathered in that order, each expert is a gemm
  * over its stretch, and results are mixed back slot by slot.  Buffers hold R*K rows,
  * never a number that depends on the routing, so the memory plan is exact.
- * Formulas, the renormalised gate's gradient and both router losses: docs/math/moe.md */
+ * Formulas, the renormalised gate's gradient and both router losses: docs/math/moe.md
+ *
+ * Adapters of the experts work on the sorted rows too, as two thin products beside each
+ * wide one; the sum W + s B A is never formed. */
 #include "op/op.h"
 
 #include <string.h>
@@ -17,13 +20,17 @@ enum {
 
 typedef struct moe_attr {
     int K;
-    cm_real lb, z;
+    cm_real lb, z, s_in, s_out;
     int64_t *load;
     cm_moe_stats *stats;
 } moe_attr;
 
+/* Inputs of the node; the last four may be NULL. */
+enum { X, ROUTER, W_IN, W_OUT, A_IN, B_IN, A_OUT, B_OUT, N_IN };
+
 typedef struct dims {
     int64_t R, D, E, F, K, RK;
+    int64_t r_in, r_out; /* ranks; 0: no adapter */
 } dims;
 
 /* Kept for the backward. */
@@ -46,12 +53,16 @@ typedef struct work {
     cm_real *z;    /* [R,E] router logits, backward their gradients */
     cm_real *ggate; /* [R,K] backward */
     double *part;  /* [blocks,E+3] sums of p, then of lse^2, entropy, top p */
+    cm_real *u, *v; /* [R*K,rank] inside adapters; v in the backward */
+    void *wide[2]; /* room for the experts' matrices in full width */
 } work;
 
 static dims dims_of(const cm_node *n) {
     dims d = { n->in[0]->v.dim[0], n->in[0]->v.dim[1], n->in[1]->v.dim[0],
-               n->in[3]->v.dim[2], ((const moe_attr *)n->attr)->K, 0 };
+               n->in[3]->v.dim[2], ((const moe_attr *)n->attr)->K, 0, 0, 0 };
     d.RK = d.R * d.K;
+    d.r_in = n->in[A_IN] ? n->in[A_IN]->v.dim[1] : 0;
+    d.r_out = n->in[A_OUT] ? n->in[A_OUT]->v.dim[1] : 0;
     return d;
 }
 
@@ -80,9 +91,26 @@ static size_t map_work(const cm_node *n, const dims *d, bool backward, void *bas
     w->gact = backward ? cm_cut_reals(&c, d->RK * d->F) : NULL;
     w->ggate = backward ? cm_cut_reals(&c, d->RK) : NULL;
     w->part = cm_cut_take(&c, sizeof(double) * (size_t)(n_blocks(d) * (d->E + 3)));
+    int64_t rank = d->r_in > d->r_out ? d->r_in : d->r_out;
+    w->u = cm_cut_reals(&c, d->RK * rank);
+    w->v = backward ? cm_cut_reals(&c, d->RK * rank) : NULL;
+    for (int i = 0; i < 2; i++)
+        w->wide[i] = cm_cut_take(&c, cm_wide_bytes(&n->in[W_IN + i]->v));
     if (n->grad) map_kept(d, n->saved, s);
     else map_kept(d, cm_cut_take(&c, map_kept(d, NULL, &spare)), s);
     return c.used;
+}
+
+static bool has_shape(const cm_var *x, int64_t a, int64_t b, int64_t c) {
+    const int64_t *d = x->v.dim;
+    return x->v.nd == 3 && d[0] == a && d[1] == b && d[2] == c;
+}
+
+/* a[E,r,I] and b[E,O,r], both or neither. */
+static bool is_pair(const cm_var *a, const cm_var *b, int64_t E, int64_t O, int64_t I) {
+    if (!a || !b) return !a && !b;
+    int64_t r = a->v.dim[1];
+    return r > 0 && has_shape(a, E, r, I) && has_shape(b, E, O, r);
 }
 
 static bool moe_infer(cm_node *n, const char **why) {
@@ -93,6 +121,10 @@ static bool moe_infer(cm_node *n, const char **why) {
     int64_t D = x->dim[1], E = r->dim[0], F = wo->dim[2];
     if (r->dim[1] != D || wi->dim[0] != E || wi->dim[1] != 2 * F || wi->dim[2] != D ||
         wo->dim[0] != E || wo->dim[1] != D)
+        return false;
+    *why = "wanted adapters a_in[E,r,D] b_in[E,2F,r] a_out[E,r,F] b_out[E,D,r]";
+    if (!is_pair(n->in[A_IN], n->in[B_IN], E, 2 * F, D) ||
+        !is_pair(n->in[A_OUT], n->in[B_OUT], E, D, F))
         return false;
     *why = "experts per token must be 1 to E";
     int K = ((const moe_attr *)n->attr)->K;
@@ -206,31 +238,82 @@ static cm_real router_losses(const cm_node *n, const dims *d, const work *w,
 /* Both run one parallel region over (expert, block of rows), each block a product on one
  * thread: experts with few rows leave nobody idle. */
 
-/* c[stretch of e] = a[stretch of e] op(w_e), w_e matrix e of w; N, K are the columns of c
- * and a, and op(w_e) is [K,N]. */
-static void rows_by_expert(const dims *d, const kept *s, bool transposed, int64_t N,
-                           int64_t K, const cm_real *a, const cm_real *w, cm_real *c) {
+/* c[stretch of e] = alpha a[stretch of e] op(w_e) + beta c, w_e matrix e of w; N, K are the
+ * columns of c and a, and op(w_e) is [K,N]. */
+static void add_by_expert(const dims *d, const kept *s, bool transposed, int64_t N,
+                          int64_t K, cm_real alpha, const cm_real *a, const cm_real *w,
+                          cm_real beta, cm_real *c) {
     int64_t ldw = transposed ? K : N;
 #pragma omp parallel if (d->RK * N * K > SERIAL)
     for (int64_t e = 0; e < d->E; e++) {
 #pragma omp for schedule(dynamic) nowait
         for (int64_t i = s->first[e]; i < s->first[e + 1]; i += ROWS) {
             int64_t rows = s->first[e + 1] - i < ROWS ? s->first[e + 1] - i : ROWS;
-            cm_gemm1(false, transposed, rows, N, K, 1, a + i * K, K, w + e * N * K, ldw, 0,
-                     c + i * N, N);
+            cm_gemm1(false, transposed, rows, N, K, alpha, a + i * K, K, w + e * N * K, ldw,
+                     beta, c + i * N, N);
         }
     }
 }
 
-/* gw_e[M,N] += a[stretch of e]^T b[stretch of e]. */
+static void rows_by_expert(const dims *d, const kept *s, bool transposed, int64_t N,
+                           int64_t K, const cm_real *a, const cm_real *w, cm_real *c) {
+    add_by_expert(d, s, transposed, N, K, 1, a, w, 0, c);
+}
+
+/* gw_e[M,N] += alpha a[stretch of e]^T b[stretch of e]; nothing where gw is NULL. */
 static void weights_by_expert(const dims *d, const kept *s, int64_t M, int64_t N,
-                              const cm_real *a, const cm_real *b, cm_real *gw) {
+                              cm_real alpha, const cm_real *a, const cm_real *b,
+                              cm_real *gw) {
+    if (!gw) return;
 #pragma omp parallel for collapse(2) schedule(dynamic) if (d->RK * M * N > SERIAL)
     for (int64_t e = 0; e < d->E; e++)
         for (int64_t i = 0; i < M; i += ROWS)
-            cm_gemm1(true, false, M - i < ROWS ? M - i : ROWS, N, load_of(s, e), 1,
+            cm_gemm1(true, false, M - i < ROWS ? M - i : ROWS, N, load_of(s, e), alpha,
                      a + s->first[e] * M + i, M, b + s->first[e] * N, N, 1,
                      gw + (e * M + i) * N, N);
+}
+
+/* One matrix's adapter in use: y[O] = W x[I] + scale B A x. */
+typedef struct pair {
+    const cm_real *a, *b;
+    cm_real *ga, *gb, scale;
+    int64_t r, I, O;
+} pair;
+
+static pair pair_of(const cm_node *n, const dims *d, bool out) {
+    const moe_attr *m = n->attr;
+    const cm_var *a = n->in[out ? A_OUT : A_IN], *b = n->in[out ? B_OUT : B_IN];
+    pair p = { .r = out ? d->r_out : d->r_in, .scale = out ? m->s_out : m->s_in,
+               .I = out ? d->F : d->D, .O = out ? d->D : 2 * d->F };
+    if (!a) return p;
+    p.a = cm_rdata(&a->v), p.b = cm_rdata(&b->v);
+    p.ga = a->g, p.gb = b->g;
+    return p;
+}
+
+/* y += scale B A x */
+static void pair_fwd(const dims *d, const work *w, const kept *s, const pair *p,
+                     const cm_real *x, cm_real *y) {
+    if (!p->a) return;
+    rows_by_expert(d, s, true, p->r, p->I, x, p->a, w->u);
+    add_by_expert(d, s, true, p->O, p->r, p->scale, w->u, p->b, 1, y);
+}
+
+/* gx += scale A^T B^T gy, leaving u = B^T gy. */
+static void pair_rows_bwd(const dims *d, const work *w, const kept *s, const pair *p,
+                          const cm_real *gy, cm_real *gx) {
+    if (!p->a) return;
+    rows_by_expert(d, s, false, p->r, p->O, gy, p->b, w->u);
+    if (gx) add_by_expert(d, s, false, p->I, p->r, p->scale, w->u, p->a, 1, gx);
+}
+
+/* Gradients of A and B, with that u, from x (times what gy still lacks, the gate). */
+static void pair_weights_bwd(const dims *d, const work *w, const kept *s, const pair *p,
+                             const cm_real *x, const cm_real *gy) {
+    if (!p->a) return;
+    weights_by_expert(d, s, p->r, p->I, p->scale, w->u, x, p->ga);
+    rows_by_expert(d, s, true, p->r, p->I, x, p->a, w->v);
+    weights_by_expert(d, s, p->O, p->r, p->scale, gy, w->v, p->gb);
 }
 
 /* ---- forward ----------------------------------------------------------------------- */
@@ -249,8 +332,10 @@ static void moe_fwd(cm_node *n, void *scratch) {
     work w;
     kept s;
     map_work(n, &d, false, scratch, &w, &s);
-    const cm_real *x = cm_rdata(&n->in[0]->v), *wi = cm_rdata(&n->in[2]->v);
-    const cm_real *wo = cm_rdata(&n->in[3]->v);
+    const cm_real *x = cm_rdata(&n->in[X]->v);
+    const cm_real *wi = cm_wide(&n->in[W_IN]->v, w.wide[0]);
+    const cm_real *wo = cm_wide(&n->in[W_OUT]->v, w.wide[1]);
+    pair in = pair_of(n, &d, false), out = pair_of(n, &d, true);
     cm_real *y = cm_rdata(&n->out[0]->v);
     int64_t D = d.D, F = d.F;
     cm_gemm(false, true, d.R, d.E, D, 1, x, D, cm_rdata(&n->in[1]->v), D, 0, w.z, d.E);
@@ -260,16 +345,18 @@ static void moe_fwd(cm_node *n, void *scratch) {
     *cm_rdata(&n->out[1]->v) = router_losses(n, &d, &w, &s);
     gather(&d, &s, x, w.x);
     rows_by_expert(&d, &s, true, 2 * F, D, w.x, wi, s.h);
+    pair_fwd(&d, &w, &s, &in, w.x, s.h);
 #pragma omp parallel for schedule(static) if (d.RK * F > 4096)
     for (int64_t i = 0; i < d.RK; i++)
         cm_k.swiglu(F, s.h + 2 * i * F, s.h + (2 * i + 1) * F, w.act + i * F);
     rows_by_expert(&d, &s, true, D, F, w.act, wo, w.x);
+    pair_fwd(&d, &w, &s, &out, w.act, w.x);
 #pragma omp parallel for schedule(static) if (d.RK * D > 8192)
     for (int64_t r = 0; r < d.R; r++) {
         for (int64_t k = 0; k < d.K; k++) {
-            const cm_real *out = w.x + s.at[r * d.K + k] * D;
-            if (k) cm_k.add_scaled(D, s.gate[r * d.K + k], out, y + r * D);
-            else cm_k.set_scaled(D, s.gate[r * d.K], out, y + r * D);
+            const cm_real *from = w.x + s.at[r * d.K + k] * D;
+            if (k) cm_k.add_scaled(D, s.gate[r * d.K + k], from, y + r * D);
+            else cm_k.set_scaled(D, s.gate[r * d.K], from, y + r * D);
         }
     }
 }
@@ -313,19 +400,23 @@ static void router_row(const cm_node *n, const dims *d, const kept *s, int64_t r
 
 /* Everything that comes through y: weight gradients, then gx (set when fresh). */
 static void experts_bwd(const cm_node *n, const dims *d, const work *w, const kept *s) {
-    const cm_real *wi = cm_rdata(&n->in[2]->v), *wo = cm_rdata(&n->in[3]->v);
-    cm_real *gx = n->in[0]->g, *gwi = n->in[2]->g, *gwo = n->in[3]->g;
+    const cm_real *wi = cm_wide(&n->in[W_IN]->v, w->wide[0]);
+    const cm_real *wo = cm_wide(&n->in[W_OUT]->v, w->wide[1]);
+    cm_real *gx = n->in[X]->g;
+    pair in = pair_of(n, d, false), out = pair_of(n, d, true);
     int64_t D = d->D, F = d->F;
     gather(d, s, n->out[0]->g, w->y);
     rows_by_expert(d, s, false, F, D, w->y, wo, w->gact);
+    pair_rows_bwd(d, w, s, &out, w->y, w->gact);
     expert_rows(d, w, s);
-    if (gwo) weights_by_expert(d, s, D, F, w->y, w->act, gwo);
-    if (gwi) {
-        gather(d, s, cm_rdata(&n->in[0]->v), w->x);
-        weights_by_expert(d, s, 2 * F, D, s->h, w->x, gwi);
-    }
+    weights_by_expert(d, s, D, F, 1, w->y, w->act, n->in[W_OUT]->g);
+    pair_weights_bwd(d, w, s, &out, w->act, w->y);
+    if (n->in[W_IN]->g || in.a) gather(d, s, cm_rdata(&n->in[X]->v), w->x);
+    weights_by_expert(d, s, 2 * F, D, 1, s->h, w->x, n->in[W_IN]->g);
+    if (gx) rows_by_expert(d, s, false, D, 2 * F, s->h, wi, w->y);
+    pair_rows_bwd(d, w, s, &in, s->h, gx ? w->y : NULL);
+    pair_weights_bwd(d, w, s, &in, w->x, s->h);
     if (!gx) return;
-    rows_by_expert(d, s, false, D, 2 * F, s->h, wi, w->y);
 #pragma omp parallel for schedule(static) if (d->RK * D > 8192)
     for (int64_t r = 0; r < d->R; r++) {
         for (int64_t k = 0; k < d->K; k++) {
@@ -359,13 +450,32 @@ static void moe_bwd(cm_node *n, void *scratch) {
 
 static double moe_flops(const cm_node *n) {
     dims d = dims_of(n);
-    return 2.0 * (double)d.R * (double)d.D * ((double)d.E + 3.0 * (double)(d.K * d.F));
+    double thin = (double)(d.r_in * (d.D + 2 * d.F) + d.r_out * (d.F + d.D));
+    return 2.0 * (double)d.R * (double)d.D * ((double)d.E + 3.0 * (double)(d.K * d.F)) +
+           2.0 * (double)d.RK * thin;
+}
+
+/* Rank 0: no adapter. */
+static cm_moe_lora sample_lora(cm_sample *s, int64_t E, int64_t D, int64_t F, int64_t in,
+                               int64_t out) {
+    cm_moe_lora l = { .s_in = (cm_real)0.7, .s_out = (cm_real)1.5 };
+    if (in) {
+        l.a_in = cm_sample_in(s, "a_in", 3, (int64_t[]){ E, in, D }, -1, 1);
+        l.b_in = cm_sample_in(s, "b_in", 3, (int64_t[]){ E, 2 * F, in }, -1, 1);
+    }
+    if (out) {
+        l.a_out = cm_sample_in(s, "a_out", 3, (int64_t[]){ E, out, F }, -1, 1);
+        l.b_out = cm_sample_in(s, "b_out", 3, (int64_t[]){ E, D, out }, -1, 1);
+    }
+    return l;
 }
 
 static bool moe_sample(cm_sample *s, int i) {
-    static const struct { int R, D, E, F, K; double lb, z, lo; } cases[] = {
-        { 5, 4, 4, 3, 2, 0.0, 0.0, -1 }, { 7, 3, 6, 2, 3, 0.5, 0.25, -1 },
-        { 4, 5, 3, 4, 1, 0.5, 0.25, -1 }, { 6, 4, 5, 3, 2, 0.3, 0.1, 0.2 },
+    static const struct { int R, D, E, F, K; double lb, z, lo; int in, out; } cases[] = {
+        { 5, 4, 4, 3, 2, 0.0, 0.0, -1, 0, 0 }, { 7, 3, 6, 2, 3, 0.5, 0.25, -1, 0, 0 },
+        { 4, 5, 3, 4, 1, 0.5, 0.25, -1, 0, 0 }, { 6, 4, 5, 3, 2, 0.3, 0.1, 0.2, 0, 0 },
+        { 6, 4, 4, 3, 2, 0.3, 0.1, -1, 2, 2 }, { 5, 4, 3, 2, 2, 0.0, 0.0, -1, 3, 0 },
+        { 5, 3, 4, 3, 1, 0.0, 0.0, -1, 0, 1 },
     };
     if (i >= (int)(sizeof cases / sizeof *cases)) return false;
     int R = cases[i].R, D = cases[i].D, E = cases[i].E, F = cases[i].F;
@@ -374,7 +484,8 @@ static bool moe_sample(cm_sample *s, int i) {
     cm_var *wi = cm_sample_in(s, "w_in", 3, (int64_t[]){ E, 2 * F, D }, -1, 1);
     cm_var *wo = cm_sample_in(s, "w_out", 3, (int64_t[]){ E, D, F }, -1, 1);
     cm_var *y, *aux;
-    cm_moe(cm_sample_tape(s), x, r, wi, wo, cases[i].K, (cm_real)cases[i].lb,
+    cm_moe_lora lora = sample_lora(s, E, D, F, cases[i].in, cases[i].out);
+    cm_moe(cm_sample_tape(s), x, r, wi, wo, &lora, cases[i].K, (cm_real)cases[i].lb,
            (cm_real)cases[i].z, NULL, NULL, &y, &aux);
     cm_sample_out(s, y);
     if (cases[i].lb > 0) cm_sample_out(s, aux);
@@ -383,18 +494,21 @@ static bool moe_sample(cm_sample *s, int i) {
 
 const cm_op cm_op_moe = {
     .name = "moe",
-    .shapes = "x[R,D] router[E,D] w_in[E,2F,D] w_out[E,D,F] -> y[R,D] aux[1]",
-    .n_in = 4, .n_out = 2, .attr_bytes = sizeof(moe_attr), .sets = 1, .infer = moe_infer,
+    .shapes = "x[R,D] router[E,D] w_in[E,2F,D] w_out[E,D,F] a_in[E,r,D]? b_in[E,2F,r]? "
+              "a_out[E,q,F]? b_out[E,D,q]? -> y[R,D] aux[1]",
+    .n_in = N_IN, .n_out = 2, .attr_bytes = sizeof(moe_attr), .sets = 1, .infer = moe_infer,
     .saved = moe_saved, .scratch = moe_scratch, .fwd = moe_fwd, .bwd = moe_bwd,
     .flops = moe_flops, .sample = moe_sample,
 };
 
-void cm_moe(cm_tape *t, cm_var *x, cm_var *router, cm_var *w_in, cm_var *w_out, int K,
-            cm_real lb_coef, cm_real z_coef, int64_t *load, cm_moe_stats *stats,
-            cm_var **y, cm_var **aux) {
-    moe_attr a = { K, lb_coef, z_coef, load, stats };
+void cm_moe(cm_tape *t, cm_var *x, cm_var *router, cm_var *w_in, cm_var *w_out,
+            const cm_moe_lora *lora, int K, cm_real lb_coef, cm_real z_coef, int64_t *load,
+            cm_moe_stats *stats, cm_var **y, cm_var **aux) {
+    cm_moe_lora l = lora ? *lora : (cm_moe_lora){ 0 };
+    moe_attr a = { K, lb_coef, z_coef, l.s_in, l.s_out, load, stats };
+    cm_var *in[N_IN] = { x, router, w_in, w_out, l.a_in, l.b_in, l.a_out, l.b_out };
     cm_var *out[2];
-    cm_tape_apply(t, &cm_op_moe, (cm_var *[]){ x, router, w_in, w_out }, 4, &a, out);
+    cm_tape_apply(t, &cm_op_moe, in, N_IN, &a, out);
     *y = out[0];
     *aux = out[1];
 }

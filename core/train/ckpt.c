@@ -34,8 +34,11 @@ static cm_tensor hf_shape(const cm_param *p) {
     return t;
 }
 
-static bool save_weights(const cm_ckpt *c, const char *path, cm_err *err) {
+static bool save_weights(const cm_ckpt *c, const char *folder, cm_err *err) {
     const cm_params *ps = &c->model->params;
+    if (c->model->adapter.n)
+        return cm_adapter_write(c->model, folder, c->base, c->base_id, err);
+    char *path = cm_strf("%s/" WEIGHTS, folder);
     cm_st_entry *e = calloc((size_t)ps->n, sizeof *e);
     CM_ASSERT(e, "out of memory for a checkpoint's table");
     for (int i = 0; i < ps->n; i++)
@@ -44,12 +47,13 @@ static bool save_weights(const cm_ckpt *c, const char *path, cm_err *err) {
     cm_st_meta meta = { "format", "pt" };
     bool ok = cm_st_write(path, e, ps->n, &meta, 1, NULL, NULL, err);
     free(e);
+    free(path);
     return ok;
 }
 
 /* Moments of parameter NAME are NAME.m and, under AdamW, NAME.v. */
 static bool save_moments(const cm_ckpt *c, const char *path, cm_err *err) {
-    const cm_params *ps = &c->model->params;
+    const cm_params *ps = c->optim->ps;
     cm_st_entry *e = calloc((size_t)ps->n * 2, sizeof *e);
     CM_ASSERT(e, "out of memory for a checkpoint's table");
     int n = 0;
@@ -83,14 +87,15 @@ static const cm_tensor *expect(const cm_st *s, const char *name, const cm_tensor
     return NULL;
 }
 
-/* All tensors are found before the first is copied: a wrong file changes nothing. */
+/* All tensors are found before the first is copied: a wrong file changes nothing.  w NULL:
+ * moments only. */
 static bool load_into(const cm_ckpt *c, const cm_st *w, const cm_st *o, bool copy,
                       cm_err *err) {
-    const cm_params *ps = &c->model->params;
+    const cm_params *ps = c->optim->ps;
     for (int i = 0; i < ps->n; i++) {
         const cm_tensor *like = &ps->p[i]->var.v, *t;
-        if (!(t = expect(w, ps->p[i]->name, like, err))) return false;
-        if (copy) memcpy(like->data, t->data, cm_tensor_bytes(like));
+        if (w && !(t = expect(w, ps->p[i]->name, like, err))) return false;
+        if (w && copy) memcpy(like->data, t->data, cm_tensor_bytes(like));
         for (int k = 0; k < 2; k++) {
             cm_real *data = k ? c->optim->v[i] : c->optim->m[i];
             if (!data) continue;
@@ -103,27 +108,38 @@ static bool load_into(const cm_ckpt *c, const cm_st *w, const cm_st *o, bool cop
     return true;
 }
 
-static bool load_tensors(const cm_ckpt *c, const char *folder, cm_err *err) {
-    char *wp = cm_strf("%s/" WEIGHTS, folder), *op = cm_strf("%s/" MOMENTS, folder);
-    cm_st w, o;
-    bool ok = cm_st_open(&w, wp, err);
+static bool load_both(const cm_ckpt *c, const char *folder, const cm_st *o, cm_err *err) {
+    char *path = cm_strf("%s/" WEIGHTS, folder);
+    cm_st w;
+    bool ok = cm_st_open(&w, path, err);
     if (ok) {
-        ok = cm_st_open(&o, op, err);
-        if (ok) {
-            ok = load_into(c, &w, &o, false, err) && load_into(c, &w, &o, true, err);
-            cm_st_close(&o);
-        }
+        ok = load_into(c, &w, o, false, err) && load_into(c, &w, o, true, err);
         cm_st_close(&w);
     }
-    free(wp);
-    free(op);
+    free(path);
     return ok;
 }
 
-uint64_t cm_ckpt_bytes(const cm_model *m, const cm_optim *o) {
+static bool load_tensors(const cm_ckpt *c, const char *folder, cm_err *err) {
+    char *path = cm_strf("%s/" MOMENTS, folder);
+    cm_st o;
+    bool ok = cm_st_open(&o, path, err);
+    if (ok) {
+        ok = c->model->adapter.n
+                 ? load_into(c, NULL, &o, false, err) &&
+                       cm_adapter_read(c->model, folder, c->base, c->base_id, err) &&
+                       load_into(c, NULL, &o, true, err)
+                 : load_both(c, folder, &o, err);
+        cm_st_close(&o);
+    }
+    free(path);
+    return ok;
+}
+
+uint64_t cm_ckpt_bytes(const cm_optim *o) {
     uint64_t n = 0;
-    for (int i = 0; i < m->params.n; i++)
-        n += cm_tensor_bytes(&m->params.p[i]->var.v) * (o->v[i] ? 3 : 2);
+    for (int i = 0; i < o->ps->n; i++)
+        n += cm_tensor_bytes(&o->ps->p[i]->var.v) * (o->v[i] ? 3 : 2);
     return n;
 }
 
@@ -138,18 +154,17 @@ static bool write_text(const char *folder, const char *name, cm_buf *b, cm_err *
 }
 
 static bool fill_folder(const cm_ckpt *c, const char *folder, cm_err *err) {
-    char *wp = cm_strf("%s/" WEIGHTS, folder), *op = cm_strf("%s/" MOMENTS, folder);
+    char *op = cm_strf("%s/" MOMENTS, folder);
     cm_buf state = { 0 }, yaml = { 0 };
     cm_train_state_write(c->state, c->data, c->tokenizer, &state);
     cm_conf_dump(c->conf, false, &yaml);
-    bool ok = save_weights(c, wp, err) && save_moments(c, op, err) &&
+    bool ok = save_weights(c, folder, err) && save_moments(c, op, err) &&
               write_text(folder, "state.json", &state, err) &&
               write_text(folder, "train.yaml", &yaml, err) &&
               (!c->extra || c->extra(c->ctx, folder, err)) &&
               cm__sums_write(folder, err) && cm_fsync_dir(folder, err);
     cm_buf_free(&state);
     cm_buf_free(&yaml);
-    free(wp);
     free(op);
     return ok;
 }

@@ -139,6 +139,7 @@ static bool check_line(const char *folder, const char *line, cm_err *err) {
 }
 
 bool cm_ckpt_verify(const char *folder, cm_err *err) {
+    /* The first is the end of adapter_model.safetensors too. */
     static const char *const must[] = { "model.safetensors", "optimizer.safetensors",
                                         "state.json", "train.yaml" };
     char *path = cm_strf("%s/" SUMS, folder), *text;

@@ -37,18 +37,29 @@ static bool cut_batch(const cm_conf *c, cm_plan *p, cm_err *err) {
     return true;
 }
 
+static size_t bytes_of(const cm_param *p) {
+    return cm_align_up(cm_tensor_bytes(&p->var.v));
+}
+
 static void count_parts(cm__trainer *t, cm_plan *p) {
-    for (int i = 0; i < t->model.params.n; i++) {
-        size_t b = cm_align_up(cm_tensor_bytes(&t->model.params.p[i]->var.v));
-        p->weights += b;
+    const cm_model *m = &t->model;
+    const cm_params *trained = t->optim.ps;
+    for (int i = 0; i < trained->n; i++) {
+        size_t b = bytes_of(trained->p[i]);
         p->grads += b;
         p->moments += t->optim.v[i] ? 2 * b : b;
     }
+    for (int i = 0; i < m->params.n; i++) p->weights += bytes_of(m->params.p[i]);
+    for (int i = 0; i < m->adapter.n; i++) p->weights += bytes_of(m->adapter.p[i]);
     p->batches = p->perm - p->weights - p->grads - p->moments;
-    p->params = cm_params_count(&t->model.params);
-    p->active = cm_model_count(&t->model.conf, true);
-    p->flops = cm_model_flops(&t->model.conf, t->c->data.seq_len) * (double)p->tokens;
-    p->ckpt = cm_ckpt_bytes(&t->model, &t->optim);
+    int64_t adapters = cm_params_count(&m->adapter);
+    p->params = cm_params_count(&m->params) + adapters;
+    p->active = cm_model_count(&m->conf, true) + adapters;
+    p->trained = cm_params_count(trained);
+    p->flops = cm_model_flops(&m->conf, t->c->data.seq_len) * (double)p->tokens;
+    /* Of the three products a weight takes part in, a frozen one's gradient falls away. */
+    if (adapters) p->flops *= 2.0 / 3;
+    p->ckpt = cm_ckpt_bytes(&t->optim);
 }
 
 static double op_flops(const cm_prof *prof) {
@@ -90,6 +101,8 @@ static bool fits(const cm_job *job, const cm_plan *p, cm_err *err) {
 bool cm_plan_make(const cm_job *job, cm_plan *p, cm_err *err) {
     *p = (cm_plan){ 0 };
     if (!cut_batch(job->conf, p, err)) return false;
+    if (job->lora && !cm_model_lora_fits(job->model, job->lora, err))
+        return cm_conf_locate(job->conf, err);
     cm__trainer t = { .job = job, .c = job->conf, .plan = *p };
     bool ok = cm_arena_open_counting(&t.perm, "plan", err) &&
               cm_arena_open_counting(&t.step, "plan of a step", err) &&
@@ -183,6 +196,9 @@ void cm_plan_print(const cm_job *job, const cm_plan *p, const char *ckpt_dir, FI
             cm_human_count((double)p->params, a, sizeof a));
     fprintf(out, "  %-18s %15lld  %s used by a token\n", "active", (long long)p->active,
             cm_human_count((double)p->active, a, sizeof a));
+    if (p->trained != p->params)
+        fprintf(out, "  %-18s %15lld  %s in adapters, the rest is frozen\n", "trained",
+                (long long)p->trained, cm_human_count((double)p->trained, a, sizeof a));
     fprintf(out, "memory\n");
     line_bytes(out, "weights", p->weights, "");
     line_bytes(out, "gradients", p->grads, "");
@@ -213,6 +229,7 @@ void cm_plan_json(const cm_job *job, const cm_plan *p, const char *ckpt_dir, cm_
     cm_json_open(out, NULL, '{');
     cm_json_i64(out, "params", p->params);
     cm_json_i64(out, "params_active", p->active);
+    cm_json_i64(out, "params_trained", p->trained);
     cm_json_u64(out, "weights_bytes", p->weights);
     cm_json_u64(out, "grads_bytes", p->grads);
     cm_json_u64(out, "optimizer_bytes", p->moments);

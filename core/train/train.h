@@ -186,6 +186,7 @@ typedef struct cm_ckpt {
     cm_optim *optim;
     cm_train_state *state;
     const char *data, *tokenizer; /* hashes of what the run is made from */
+    const char *base, *base_id;   /* with adapters: their base, see cm_job */
     bool any_config; /* load: another configuration is a warning, not a refusal */
     /* More files (config.json, tokenizer.model) into the folder; NULL for none. */
     bool (*extra)(void *ctx, const char *folder, cm_err *err);
@@ -204,7 +205,7 @@ bool cm_ckpt_clean(const char *dir, cm_err *err);
 /* Compare a folder with its SHA256SUMS. */
 bool cm_ckpt_verify(const char *folder, cm_err *err);
 /* Bytes of weights and moments in one checkpoint. */
-uint64_t cm_ckpt_bytes(const cm_model *m, const cm_optim *o);
+uint64_t cm_ckpt_bytes(const cm_optim *o);
 
 
 /* ---- the job ----------------------------------------------------------------------- */
@@ -308,6 +309,9 @@ typedef struct cm_job {
     const cm_source *val;       /* NULL: no validation */
     cm_objective objective;
     const char *tokenizer;      /* its SHA-256 */
+    const cm_lora_conf *lora;   /* train adapters on frozen weights, which init fills; NULL:
+                                   train the model */
+    const char *base, *base_id; /* LoRA: absolute path of those weights, their SHA-256 */
     cm_run *run;                /* started; NULL: silent, and ckpt_dir must be set */
     const char *ckpt_dir;       /* NULL: the run's own */
     cm_resume resume;
@@ -332,6 +336,7 @@ typedef struct cm_job {
 /* What a job will take: exact bytes, counted by running its step on counting arenas. */
 typedef struct cm_plan {
     int64_t params, active;            /* parameters, and those one token uses */
+    int64_t trained;                   /* of them, stepped by the optimizer */
     int64_t batch_rows, micro_rows, steps, tokens;
     size_t weights, grads, moments, batches; /* parts of perm */
     size_t perm, step, meta;           /* the arenas */

@@ -26,8 +26,8 @@ static void build_stats(cm__trainer *t, cm_arena *perm) {
 }
 
 void cm__build(cm__trainer *t, cm_arena *perm) {
-    cm_model_build(&t->model, t->job->model, perm, true);
-    cm_optim_open(&t->optim, &t->c->optim, &t->model.params, perm);
+    cm_model_build_lora(&t->model, t->job->model, t->job->lora, perm, true);
+    cm_optim_open(&t->optim, &t->c->optim, cm_model_trained(&t->model), perm);
     t->rows.T = (int)t->c->data.seq_len;
     size_t n = (size_t)t->plan.batch_rows * (size_t)t->rows.T * sizeof(int32_t);
     t->rows.token = cm_arena_alloc(perm, n);
@@ -66,6 +66,9 @@ void cm__micro_step(cm__trainer *t, int i, int64_t row, cm_real norm, bool dry) 
     cm_batch b = { .B = (int)micro, .T = t->rows.T, .token = t->rows.token + at,
                    .target = t->rows.target + at, .doc = packed ? t->rows.doc + at : NULL,
                    .pos = packed ? t->rows.pos + at : NULL };
+    if (t->job->lora)
+        b.drop = (cm_drop){ .share = t->job->lora->dropout,
+                            .seed = (uint64_t)t->c->top.seed, .row = row + i * micro };
     size_t step = cm_arena_mark(&t->step), meta = cm_arena_mark(&t->meta);
     cm_tape tape;
     cm_tape_begin(&tape, &t->step, &t->meta, true, dry);
@@ -109,7 +112,7 @@ static bool accumulate(cm__trainer *t, bool *stopped, cm_err *err) {
     if (!t->scored || !t->counted)
         return cm_fail(err, CM_EXIT_DATA, "step %lld: no token of the batch is a target",
                        (long long)t->state.step + 1);
-    cm_params_zero_grad(&t->model.params);
+    cm_params_zero_grad(cm_model_trained(&t->model));
     t->loss_sum = t->nll_sum = 0;
     cm_real norm = 1 / (cm_real)t->counted;
     for (int i = 0; i < n / t->plan.micro_rows; i++) {
@@ -319,16 +322,29 @@ static void name_files(cm__trainer *t) {
     t->ckpt = (cm_ckpt){ .dir = t->ckpt_dir, .conf = t->c, .model = &t->model,
                          .optim = &t->optim, .state = &t->state, .data = j->train->id,
                          .tokenizer = j->tokenizer, .extra = j->extra, .ctx = j->ctx,
-                         .any_config = j->resume == CM_RESUME_MUST };
+                         .any_config = j->resume == CM_RESUME_MUST, .base = j->base,
+                         .base_id = j->base_id };
 }
 
-/* Weights and state: the newest checkpoint's, the job's own, or the seed's. */
+/* The job's own weights, or the seed's; new adapters. */
+static bool start_weights(cm__trainer *t, cm_err *err) {
+    const cm_job *j = t->job;
+    uint64_t seed = (uint64_t)t->c->top.seed;
+    if (j->init && !j->init(j->ctx, &t->model, err)) return false;
+    if (!j->init) cm_params_init(&t->model.params, seed);
+    cm_params_init(&t->model.adapter, seed);
+    return true;
+}
+
+/* Weights and state: the newest checkpoint's, the job's own, or the seed's.  A checkpoint of
+ * adapters lacks their base, which is never written. */
 static bool first_state(cm__trainer *t, cm_err *err) {
     const cm_job *j = t->job;
     bool found = false;
     t->state.val_step = t->state.best_step = t->saved_step = -1;
     t->state.best = t->state.val_loss = t->val_bpb = t->val_acc = NAN;
     if (!cm_mkdirs(t->ckpt_dir, err) || !cm_ckpt_clean(t->ckpt_dir, err)) return false;
+    if (j->lora && !start_weights(t, err)) return false;
     if (j->resume != CM_RESUME_NEVER && !cm_ckpt_load(&t->ckpt, &found, err)) return false;
     if (found) {
         t->saved_step = t->state.step;
@@ -337,10 +353,8 @@ static bool first_state(cm__trainer *t, cm_err *err) {
                (long long)t->plan.steps);
     } else if (j->resume == CM_RESUME_MUST) {
         return cm_fail(err, CM_EXIT_USAGE, "%s: no checkpoint to resume from", t->ckpt_dir);
-    } else if (j->init) {
-        if (!j->init(j->ctx, &t->model, err)) return false;
-    } else {
-        cm_params_init(&t->model.params, (uint64_t)t->c->top.seed);
+    } else if (!j->lora && !start_weights(t, err)) {
+        return false;
     }
     t->first_step = t->state.step;
     return true;

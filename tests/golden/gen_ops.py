@@ -377,7 +377,7 @@ def mix64(z):
 
 
 def philox(seed, purpose, step, i):
-    """Uniform in [0,1): element i of the stream."""
+    """64 random bits: element i of the stream."""
     key = mix64((mix64((seed + 0x9E3779B97F4A7C15) & M64) + purpose) & M64)
     c = [i & 0xFFFFFFFF, i >> 32, step & 0xFFFFFFFF, step >> 32]
     k = [key & 0xFFFFFFFF, key >> 32]
@@ -386,10 +386,15 @@ def philox(seed, purpose, step, i):
         c = [(q >> 32) ^ c[1] ^ k[0], q & 0xFFFFFFFF, (p >> 32) ^ c[3] ^ k[1],
              p & 0xFFFFFFFF]
         k = [(k[0] + 0x9E3779B9) & 0xFFFFFFFF, (k[1] + 0xBB67AE85) & 0xFFFFFFFF]
-    return ((c[1] << 32 | c[0]) >> 11) * 2.0 ** -53
+    return c[1] << 32 | c[0]
 
 
-NEFTUNE = 11  # the purpose of the stream
+def uniform(*at):
+    """In [0,1)."""
+    return (philox(*at) >> 11) * 2.0 ** -53
+
+
+NEFTUNE, DROPOUT = 11, 12  # purposes of streams
 
 
 def noise():
@@ -403,7 +408,7 @@ def noise():
             for t in range(T):
                 size = alpha / math.sqrt(docs[b].count(docs[b][t]) * D)
                 for d in range(D):
-                    p = philox(seed, NEFTUNE, row + b, t * D + d)
+                    p = uniform(seed, NEFTUNE, row + b, t * D + d)
                     u[b * T + t, d] = size * (2 * p - 1)
         f.add({"B": B, "T": T, "seed": seed, "row": row, "alpha": alpha}, {"x": x},
               {"y": x + u},
@@ -411,11 +416,27 @@ def noise():
     return f
 
 
+def dropout():
+    """A word decides two neighbours, its lower half the first."""
+    GEN.manual_seed(12)
+    f = File("dropout")
+    for B, T, I, share, seed, row, module in ((2, 5, 7, 0.25, 3, 40, 9), (1, 3, 8, 0.6, 1, 0, 2)):
+        x = leaf(rand(B * T, I))
+        keep = torch.ones(B * T, I)
+        for r in range(B * T):
+            for i in range(I):
+                word = philox(seed + module, DROPOUT, row + r // T, r % T * ((I + 1) // 2) + i // 2)
+                keep[r, i] = (word >> 32 * (i % 2)) % 2**32 >= share * 2**32
+        f.add({"T": T, "share": share, "seed": seed, "row": row, "module": module}, {"x": x},
+              {"y": x * keep / (1 - share)})
+    return f
+
+
 def main():
     folder = sys.argv[1]
     os.makedirs(folder, exist_ok=True)
     for make in (embed, linear, rmsnorm, attention, conv_silu, ssd, gated_norm, residual,
-                 swiglu, moe, xent, total, logp, prefer, noise):
+                 swiglu, moe, xent, total, logp, prefer, noise, dropout):
         make().save(folder)
 
 

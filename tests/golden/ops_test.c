@@ -140,6 +140,10 @@ static void do_linear(gold *g) {
     cm_var *x = input(g, "x");
     output(g, "y", cm_linear(&g->t, x, input(g, "w")));
 }
+static void do_dropout(gold *g) {
+    cm_drop d = { num(g, "share"), (uint64_t)count(g, "seed"), count(g, "row"), count(g, "T") };
+    output(g, "y", cm_dropout(&g->t, input(g, "x"), &d, (uint64_t)count(g, "module")));
+}
 static void do_rmsnorm(gold *g) {
     cm_var *x = input(g, "x");
     output(g, "y", cm_rmsnorm(&g->t, x, input(g, "w"), (cm_real)num(g, "eps")));
@@ -281,7 +285,7 @@ static void do_moe(gold *g) {
     cm_var *x = input(g, "x"), *r = input(g, "router"), *wi = input(g, "w_in");
     cm_var *wo = input(g, "w_out"), *y, *aux;
     int64_t load[64] = { 0 };
-    cm_moe(&g->t, x, r, wi, wo, count(g, "K"), (cm_real)num(g, "lb"),
+    cm_moe(&g->t, x, r, wi, wo, NULL, count(g, "K"), (cm_real)num(g, "lb"),
            (cm_real)num(g, "z"), load, NULL, &y, &aux);
     output(g, "y", y);
     output(g, "aux", aux);

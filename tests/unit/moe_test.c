@@ -36,7 +36,7 @@ static void mix_run(mix *m, const shape *s) {
     m->in[1] = fix_var(&m->f, 2, 2, (int64_t[]){ s->E, s->D });
     m->in[2] = fix_var(&m->f, 3, 3, (int64_t[]){ s->E, 2 * s->F, s->D });
     m->in[3] = fix_var(&m->f, 4, 3, (int64_t[]){ s->E, s->D, s->F });
-    cm_moe(&m->f.t, m->in[0], m->in[1], m->in[2], m->in[3], s->K, (cm_real)s->lb,
+    cm_moe(&m->f.t, m->in[0], m->in[1], m->in[2], m->in[3], NULL, s->K, (cm_real)s->lb,
            (cm_real)s->z, m->load, &m->stats, &m->y, &m->aux);
     m->aux->g = cm_arena_zalloc(&m->f.arena, sizeof(cm_real));
     m->aux->g[0] = 1;
@@ -208,7 +208,7 @@ TEST(moe_ties_take_the_lowest_index) {
     memset(router->v.data, 0, cm_tensor_bytes(&router->v));
     cm_var *wi = fix_var(&m.f, 3, 3, (int64_t[]){ s.E, 2 * s.F, s.D });
     cm_var *wo = fix_var(&m.f, 4, 3, (int64_t[]){ s.E, s.D, s.F });
-    cm_moe(&m.f.t, x, router, wi, wo, s.K, 0, 0, m.load, &m.stats, &m.y, &m.aux);
+    cm_moe(&m.f.t, x, router, wi, wo, NULL, s.K, 0, 0, m.load, &m.stats, &m.y, &m.aux);
     fix_backward(&m.f, m.y, 5);
     CHECK(m.load[0] == s.R && m.load[1] == s.R && m.load[2] == 0 && m.load[4] == 0);
     CHECKF(fabs(m.stats.router_entropy / (double)s.R - log(5)) < 1e-6, "entropy %g",
@@ -221,7 +221,7 @@ TEST(moe_ties_take_the_lowest_index) {
 
 static void block(void *ctx, cm_tape *t, cm_var *const *in, cm_var **out) {
     mix *m = ctx;
-    cm_moe(t, in[0], in[1], in[2], in[3], 2, 0, 0, m->load, &m->stats, &out[0], &out[1]);
+    cm_moe(t, in[0], in[1], in[2], in[3], NULL, 2, 0, 0, m->load, &m->stats, &out[0], &out[1]);
 }
 
 TEST(moe_counts_once_under_recomputation) {

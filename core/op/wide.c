@@ -1,0 +1,28 @@
+/* wide.c -- weights stored as BF16, widened for one op.
+ *
+ * A frozen base keeps its matrices in half the memory; the op that multiplies by one has
+ * room for it at full width in its scratch.  Widening is exact, so the results are those of
+ * a model whose weights had been rounded to BF16 once. */
+#include "op/op.h"
+
+size_t cm_wide_bytes(const cm_tensor *w) {
+    bool narrow = w->dtype != CM_REAL_DTYPE;
+    return narrow ? cm_align_up((size_t)cm_tensor_count(w) * sizeof(cm_real)) : 0;
+}
+
+void cm_wide_part(const cm_tensor *w, int64_t at, int64_t n, cm_real *to) {
+    const uint16_t *h = (const uint16_t *)w->data + at;
+    for (int64_t i = 0; i < n; i++) to[i] = (cm_real)cm_bf16_to_f32(h[i]);
+}
+
+const cm_real *cm_wide(const cm_tensor *w, void *room) {
+    enum { PART = 1 << 14 };
+    if (w->dtype == CM_REAL_DTYPE) return cm_rdata(w);
+    CM_ASSERT(w->dtype == CM_BF16_T, "a weight of type %s", cm_dtypes[w->dtype].name);
+    int64_t n = cm_tensor_count(w);
+    cm_real *to = room;
+#pragma omp parallel for schedule(static) num_threads(cm_kern_threads()) if (n > PART)
+    for (int64_t i = 0; i < n; i += PART)
+        cm_wide_part(w, i, n - i < PART ? n - i : PART, to + i);
+    return to;
+}
