@@ -76,11 +76,12 @@ static void take(const cm_st *st, const char *what, cm_refs *r, char *why, size_
     for (int k = 0; k < 2; k++) memcpy(r->logp[k], logp[k], sizeof(double) * (size_t)r->n);
 }
 
-/* Has every pair of the pack's rows its numbers? */
-static bool complete(const cm_refs *r, const cm_pack *p) {
-    for (int64_t i = 0; i < p->units; i++)
-        for (int k = 0; k < 2; k++)
-            if (!isfinite(r->logp[k][p->order[i]])) return false;
+/* Have the pairs of n rows from `row` on their numbers?  An interrupted pass left a part. */
+static bool known(const cm_refs *r, const cm_pack *p, int64_t row, int64_t n) {
+    const int64_t *unit;
+    for (int64_t end = row + n; row < end; row++)
+        for (int64_t i = 0, m = cm_pack_units(p, row, &unit); i < m; i++)
+            if (!isfinite(r->logp[0][unit[i]]) || !isfinite(r->logp[1][unit[i]])) return false;
     return true;
 }
 
@@ -98,7 +99,7 @@ static bool load(cm_refs *r, const cm_pack *p, const char *what, const char *pat
         snprintf(why, sizeof why, "unreadable");
         cm_log(CM_LOG_WARN, "%s: computed anew", err.msg);
     }
-    if (*why || !complete(r, p)) return false;
+    if (*why || !known(r, p, 0, p->rows)) return false;
     cm_log(CM_LOG_INFO, "reference log-probabilities of %lld %s pairs: from %s",
            (long long)p->units, cm_split_name(p->split), path);
     return true;
@@ -193,6 +194,7 @@ static bool score(const cm_model *m, const cm_pack *p, const cm_source *src,
     for (int64_t row = 0; ok && row < p->rows; row += s.micro) {
         if ((*stopped = cm_signal_stop())) break;
         int n = (int)(p->rows - row < s.micro ? p->rows - row : s.micro);
+        if (known(r, p, row, n)) continue;
         ok = src->read(src->self, row, n, &s.rows, err);
         if (!ok) break;
         cm_batch b = { .B = n, .T = p->T, .token = s.rows.token, .target = s.rows.target,
@@ -236,7 +238,7 @@ bool cm_refs_open(cm_refs *r, const cm_loaded *reference, const cm_pack *const *
                              "use: SHA-256 %.12s..., was %.12s...", reference->path, l.id,
                              reference->id);
             ok = ok && score(&l.model, pack[s], rows[s], c, mode, &r[s], &stopped, err);
-            if (ok && !stopped) save(&r[s], what, dir, path);
+            if (ok) save(&r[s], what, dir, path);
         }
         free(what);
         free(path);

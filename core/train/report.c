@@ -78,9 +78,9 @@ static void warn_collapse(cm__trainer *t, int64_t layer, const moe_layer *m) {
     if (bad && !t->collapse_told)
         cm_log(CM_LOG_WARN,
                "layer %lld: experts collapse: %d of %lld get less than a tenth of their "
-               "share (load entropy %.2f, max_vio %.1f); raise model.lb_coef or lower "
-               "optim.lr", (long long)layer, m->dead, (long long)t->model.conf.n_experts,
-               m->entropy, m->max_vio);
+               "share (load entropy %.2f, max_vio %.1f); raise %s.lb_coef or lower optim.lr",
+               (long long)layer, m->dead, (long long)t->model.conf.n_experts, m->entropy,
+               m->max_vio, t->job->init ? "post" : "model");
     if (bad) t->collapse_told = true;
 }
 

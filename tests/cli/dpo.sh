@@ -118,7 +118,14 @@ head -c 700 "$cache/$big" >"$tmp/part" && cp "$tmp/part" "$cache/$big"
 again "a cut file" "$cache/$big.*"
 : >"$cache/$big"
 again "an empty file" "$cache/$big.*"
-expect "data that grew is other data" 0 "" sh -c "cat '$tmp/pairs.jsonl' >'$tmp/more.jsonl'; true"
+rm -rf "$cache"
+$P name=part val.tokens=200 sched.tokens=512
+part=$(sha256sum <"$cache/$small")
+expect "a file that has only a part is completed" 0 "" $P --if-done=redo
+same "without a word" "$(cat "$tmp/.err")" ""
+check "it has grown" test "$(sha256sum <"$cache/$small")" != "$part"
+same "and the run ends in the same weights" "$(tree "$run_dir/ckpt/latest/")" "$weights"
+# Data that grew are other data.
 pairs "$tmp/more.jsonl" 220 'c = "It is " s "."; r = "I think it might be " w ", or so."'
 tokens "$tmp/more" "$tmp/more.jsonl"
 $P name=more data.shards="$tmp/more" sched.tokens=512 >"$tmp/.out" 2>"$tmp/.err"
