@@ -3,6 +3,7 @@
  * Only what is particular to it is here: the model to start from and the reference, rows of
  * packed pairs, alarms.  The loop, the loss and the reference's numbers are core/train. */
 #include "app/app.h"
+#include "panel/panel.h"
 #include "train/train.h"
 
 #include <stdlib.h>
@@ -19,6 +20,7 @@ typedef struct {
     cm_source rows[2];
     cm_refs refs[2];
     cm_dpo dpo;
+    cm_panel *panel;
     cm_job job;
 } dpo;
 
@@ -28,6 +30,7 @@ typedef struct {
 static bool prepare(void *ctx, cm_err *err) {
     dpo *d = ctx;
     const char *dir = d->conf->dpo.ref_cache;
+    if (!cm_panel_prepare(d->panel, d->job.run, err)) return false;
     if (d->conf->dpo.reference_free || d->refs[CM_SPLIT_TRAIN].n) return true;
     char *own = *dir ? cm_strf("%s", dir) : cm_strf("%s/.ref-cache", d->app->runs);
     const cm_pack *const pack[2] = { &d->pack[0], &d->pack[1] };
@@ -56,8 +59,12 @@ static bool samples(void *ctx, const cm_model *m, int64_t step, cm_buf *out, cm_
 static bool watch(void *ctx, const cm_model *m, int64_t step, cm_buf *row, bool *stop,
                   cm_err *err) {
     dpo *d = ctx;
-    (void)m, (void)row;
-    cm_dpo_watch(&d->dpo, step, stop, err);
+    cm_err first;
+    bool ended = false;
+    cm_dpo_watch(&d->dpo, step, &ended, &first);
+    if (!cm_panel_watch(d->panel, m, step, row, stop, err)) return false;
+    if (ended) *err = first;
+    *stop |= ended;
     return true;
 }
 
@@ -90,7 +97,7 @@ static bool open_inputs(dpo *d, cm_err *err) {
         return false;
     d->dpo.from_reference = !d->reference.path || !strcmp(d->reference.id, d->start.id);
     d->dpo.run = &d->app->run;
-    return true;
+    return cm_panel_open(&d->panel, c, &d->pack[CM_SPLIT_VAL], &d->start, err);
 }
 
 static bool work(dpo *d, cm_err *err) {
@@ -113,6 +120,7 @@ static bool work(dpo *d, cm_err *err) {
 static bool run(cm_app_ctx *ctx, cm_err *err) {
     dpo d = { .app = ctx, .conf = &ctx->conf };
     bool ok = work(&d, err);
+    cm_panel_close(d.panel);
     cm_dpo_close(&d.dpo);
     for (int s = 0; s < 2; s++) {
         cm_refs_close(&d.refs[s]);
@@ -138,7 +146,7 @@ int main(int argc, char **argv) {
                     "  dpo post.model=runs/chat data.shards=pairs name=simpo dpo.beta=2.5 "
                     "dpo.reference_free=true dpo.length_norm=true dpo.margin=1.4 "
                     "optim.lr=1e-4\n",
-        .sections = "top post dpo data optim sched train val log ckpt",
+        .sections = "top post dpo panel data optim sched train val log ckpt",
         .options = options,
         .has_run = true,
         .run = run });

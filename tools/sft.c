@@ -4,6 +4,7 @@
  * conversations of which the assistant's tokens are learned, answers to held-out prompts
  * as samples.  The loop is core/train. */
 #include "app/app.h"
+#include "panel/panel.h"
 #include "train/train.h"
 
 typedef struct {
@@ -14,10 +15,22 @@ typedef struct {
     cm_dataset data;
     cm_pack train, val;
     cm_source train_rows, val_rows;
+    cm_panel *panel;
     cm_job job;
 } sft;
 
 /* ---- callbacks of the loop --------------------------------------------------------- */
+
+static bool prepare(void *ctx, cm_err *err) {
+    sft *s = ctx;
+    return cm_panel_prepare(s->panel, s->job.run, err);
+}
+
+static bool watch(void *ctx, const cm_model *m, int64_t step, cm_buf *row, bool *stop,
+                  cm_err *err) {
+    sft *s = ctx;
+    return cm_panel_watch(s->panel, m, step, row, stop, err);
+}
 
 static bool init(void *ctx, cm_model *m, cm_err *err) {
     const sft *s = ctx;
@@ -43,7 +56,8 @@ static bool open_inputs(sft *s, cm_err *err) {
            cm_pack_open(&s->train, &s->data, CM_SPLIT_TRAIN, CM_SHARD_SFT, c, s->start.spm,
                         &s->train_rows, err) &&
            cm_pack_open(&s->val, &s->data, CM_SPLIT_VAL, CM_SHARD_SFT, c, s->start.spm,
-                        &s->val_rows, err);
+                        &s->val_rows, err) &&
+           cm_panel_open(&s->panel, c, &s->val, &s->start, err);
 }
 
 static bool work(sft *s, cm_err *err) {
@@ -51,8 +65,8 @@ static bool work(sft *s, cm_err *err) {
     cm_sched_epochs(&s->app->conf, &s->train_rows);
     s->job = (cm_job){ .model = &s->model, .train = &s->train_rows, .val = &s->val_rows,
                        .objective = cm_lm_objective(s->conf),
-                       .tokenizer = s->data.tokenizer, .init = init, .sample = samples,
-                       .extra = extra_files, .ctx = s };
+                       .tokenizer = s->data.tokenizer, .prepare = prepare, .init = init,
+                       .sample = samples, .watch = watch, .extra = extra_files, .ctx = s };
     cm_app_lora(s->conf, &s->start, &s->job);
     const cm_app_input in[] = { { "model", s->start.path, s->start.id },
                                 { "shards", s->data.dir, s->data.id },
@@ -64,6 +78,7 @@ static bool work(sft *s, cm_err *err) {
 static bool run(cm_app_ctx *ctx, cm_err *err) {
     sft s = { .app = ctx, .conf = &ctx->conf };
     bool ok = work(&s, err);
+    cm_panel_close(s.panel);
     cm_pack_close(&s.train);
     cm_pack_close(&s.val);
     cm_dataset_close(&s.data);
@@ -85,7 +100,7 @@ int main(int argc, char **argv) {
                     "  sft post.model=runs/demo data.shards=chat name=lora lora.rank=16 "
                     "optim.lr=3e-3\n"
                     "  sft post.model=runs/demo data.shards=chat name=chat --dry-run\n",
-        .sections = "top post sft lora data optim sched train val log ckpt",
+        .sections = "top post sft lora panel data optim sched train val log ckpt",
         .options = options,
         .has_run = true,
         .run = run });

@@ -22,7 +22,8 @@ static bool check_name(const cm_app_ctx *c, const char *name, cm_err *err) {
 
 /* Keys that may change between the segments of one run without making it another. */
 static bool is_free(const char *line) {
-    static const char *const free_keys[] = {"log.", "ckpt.", "val.", "threads:", "name:"};
+    static const char *const free_keys[] = {"log.", "ckpt.", "val.", "panel.", "threads:",
+                                            "name:"};
     for (size_t i = 0; i < sizeof free_keys / sizeof *free_keys; i++)
         if (!strncmp(line, free_keys[i], strlen(free_keys[i])))
             return true;

@@ -163,7 +163,7 @@ bool cm_ckpt_verify(const char *folder, cm_err *err) {
 static bool moves_no_number(const char *line) {
     static const char *const free_keys[] = { "name:", "threads:", "log.", "ckpt.",
                                              "train.max_gb:", "data.shards:",
-                                             "val." };
+                                             "val.", "panel." };
     for (size_t i = 0; i < sizeof free_keys / sizeof *free_keys; i++)
         if (!strncmp(line, free_keys[i], strlen(free_keys[i]))) return true;
     return false;

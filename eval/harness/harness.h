@@ -102,6 +102,12 @@ bool cm_generate(const cm_model *m, const cm_sampling *how, int batch, cm_prompt
                  int64_t n, cm_stop_fn stop, cm_done_fn done, void *ctx,
                  cm_engine_count *count, cm_err *err);
 
+/* The same with an open voice for each text, which decides where it ends and is finished
+ * when done is told. */
+bool cm_generate_voices(const cm_model *m, const cm_sampling *how, int batch, cm_prompt *p,
+                        int64_t n, cm_voice *voice, cm_done_fn done, void *ctx,
+                        cm_engine_count *count, cm_err *err);
+
 /* ---- perplexity of documents ------------------------------------------------------------ */
 
 /* How long documents are cut: windows of `context` tokens, each continuing `stride` tokens
@@ -308,6 +314,11 @@ bool cm_ask_score(cm_eval_task *t, cm_ask *a, const cm_asked *prompt, const char
 /* Continue the prompt. */
 bool cm_ask_generate(cm_eval_task *t, cm_ask *a, const cm_asked *prompt, int max_new,
                      cm_err *err);
+/* A generation as a prompt (its room in the task's pool, its draws by the task's seeds), the
+ * voice to be opened for it, and the answer taken from both: texts stay the voice's. */
+cm_prompt cm_ask_prompt(cm_eval_task *t, const cm_question *q, const cm_ask *a);
+void cm_ask_voice(const cm_eval_task *t, cm_voice *v);
+void cm_ask_take(cm_ask *a, const cm_prompt *p, const cm_voice *v);
 /* Add a score where the task reports that metric; a mean: den = 1. */
 void cm_item_put(const cm_eval_task *t, cm_item *it, const char *metric, double num,
                  double den);

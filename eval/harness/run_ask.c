@@ -134,55 +134,27 @@ static bool score_all(asker *a, int64_t n, cm_engine_count *count) {
 
 /* ---- generating ---------------------------------------------------------------------- */
 
-/* After each token: does the text end with it? */
-static bool ends_here(void *ctx, int64_t i, const cm_prompt *p) {
-    asker *a = ctx;
-    const cm_eval_task *t = a->t;
-    cm_voice *v = &a->voice[i];
-    if (!v->spm)
-        cm_voice_open(v, t->model->spm, t->chat && t->in->chat_open ? &t->in->chat : NULL,
-                      t->c->stop.v, t->c->stop.n);
-    return cm_voice_token(v, p->out[p->n_out - 1]);
-}
-
 static bool generated(void *ctx, int64_t i) {
     asker *a = ctx;
     cm_voice *v = &a->voice[i];
     cm_ask *q = a->ask[i];
-    if (!v->ended) cm_voice_finish(v);
-    q->out = a->prompt[i].out;
-    q->n_out = a->prompt[i].n_out;
-    q->ended = v->ended;
-    if (q->n_out && (q->out[q->n_out - 1] == v->eos || q->out[q->n_out - 1] == v->end))
-        q->n_out--;
+    cm_ask_take(q, &a->prompt[i], v);
+    size_t skip = (size_t)(q->reply - q->text);
     q->text = cm_pool_text(&a->t->pool, v->text.s, v->text.n);
-    q->thought = v->thought;
-    q->open = v->thinking;
-    q->reply = q->text + (cm_voice_reply(v) - v->text.s);
+    q->reply = q->text + skip;
     cm_voice_close(v);
     return answered(a, i);
-}
-
-/* Draws of an item follow from the two seeds and from what it is, not from its place. */
-static uint64_t seed_of(const cm_eval_task *t, const cm_question *q) {
-    char key[17];
-    cm_item_hash((const char *const[]){ q->id, q->hash }, 2, key);
-    cm_rng r = cm_rng_make((uint64_t)t->c->seed, CM_RNG_SAMPLE, (uint64_t)t->eval->seed);
-    return cm_rng_u64(r, strtoull(key, NULL, 16));
 }
 
 static bool generate_all(asker *a, int64_t n, cm_engine_count *count) {
     const cm_eval_conf *e = &a->run->app->conf.eval;
     for (int64_t i = 0; i < n; i++) {
-        cm_ask *q = a->ask[i];
-        int32_t *out = cm_pool_get(&a->t->pool, (size_t)q->max_new * sizeof *out);
-        a->prompt[i] = (cm_prompt){ .token = q->token, .n = q->n, .max_new = q->max_new,
-                                    .out = out };
-        a->prompt[i].seed = seed_of(a->t, &a->t->q[a->of[i]]);
+        a->prompt[i] = cm_ask_prompt(a->t, &a->t->q[a->of[i]], a->ask[i]);
+        cm_ask_voice(a->t, &a->voice[i]);
     }
     cm_err why = { 0 };
-    bool ok = cm_generate(&a->run->model->model, &a->t->how, (int)e->batch, a->prompt, n, ends_here,
-                          generated, a, count, &why) ||
+    bool ok = cm_generate_voices(&a->run->model->model, &a->t->how, (int)e->batch, a->prompt, n,
+                                 a->voice, generated, a, count, &why) ||
               cm_signal_stop() ||
               cm_fail(a->err, why.code, "%s: task %s: %s", a->run->model_path, a->t->name, why.msg);
     for (int64_t i = 0; i < n; i++) cm_voice_close(&a->voice[i]);

@@ -64,16 +64,22 @@ static int by_tokens(const void *a, const void *b) {
     return memcmp(x->at, y->at, (size_t)x->k * sizeof *x->at);
 }
 
-double cm_distinct(const int32_t *token, int64_t n, int k) {
-    int64_t all = n - k + 1, distinct = 0;
+double cm_distinct_of(const int32_t *const *token, const int64_t *n, int64_t texts, int k) {
+    int64_t all = 0, at = 0, distinct = 0;
+    for (int64_t t = 0; t < texts; t++) all += n[t] >= k ? n[t] - k + 1 : 0;
     if (all < 1 || k < 1) return NAN;
     gram *g = malloc((size_t)all * sizeof *g);
-    CM_ASSERT(g, "out of memory: %lld tokens", (long long)n);
-    for (int64_t i = 0; i < all; i++) g[i] = (gram){token + i, k};
+    CM_ASSERT(g, "out of memory: %lld n-grams", (long long)all);
+    for (int64_t t = 0; t < texts; t++)
+        for (int64_t i = 0; i + k <= n[t]; i++) g[at++] = (gram){token[t] + i, k};
     qsort(g, (size_t)all, sizeof *g, by_tokens);
     for (int64_t i = 0; i < all; i++) distinct += i == 0 || by_tokens(&g[i - 1], &g[i]) != 0;
     free(g);
     return (double)distinct / (double)all;
+}
+
+double cm_distinct(const int32_t *token, int64_t n, int k) {
+    return cm_distinct_of(&token, &n, 1, k);
 }
 
 double cm_seq_rep(const int32_t *token, int64_t n, int k) {

@@ -248,5 +248,7 @@ double cm_ndcg(const double *rel, int64_t n, int64_t k, bool exponential);
  * tokens: NaN. */
 double cm_distinct(const int32_t *token, int64_t n, int k);
 double cm_seq_rep(const int32_t *token, int64_t n, int k);
+/* Of several texts together (Li et al. 2016's distinct-k); none across their borders. */
+double cm_distinct_of(const int32_t *const *token, const int64_t *n, int64_t texts, int k);
 
 #endif

@@ -3,7 +3,7 @@
 # Also: every core and eval folder has one public header with its name, nobody reaches into another
 # folder's private header, and every source's first line names it.
 set -u
-order="base conf run tensor io text kern quant op nn model train app stats results compare report harness"
+order="base conf run tensor io text kern quant op nn model train app stats results compare report harness panel"
 p=0 f=0
 say() { echo "FAIL $1"; f=$((f + 1)); }
 rank() { i=0; for l in $order; do i=$((i + 1)); [ "$l" = "$1" ] && { echo $i; return; }; done; echo 0; }

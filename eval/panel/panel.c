@@ -1,0 +1,254 @@
+/* panel.c -- the panel's life in a run: opened, prepared, asked at each validation. */
+#include "panel/panel.h"
+
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "panel/panel_int.h"
+
+enum { MORE = 16 };
+
+static void *room(int64_t n, size_t size) {
+    void *p = calloc((size_t)(n ? n : 1), size);
+    CM_ASSERT(p, "out of memory: a panel of %lld", (long long)n);
+    return p;
+}
+
+/* ---- opening ------------------------------------------------------------------------- */
+
+static bool read_item(cm_panel *p, int64_t doc, cm_panel_item *it, cm_err *err) {
+    const cm_dataset *d = p->val->data;
+    int64_t start, bytes;
+    int32_t *prompt = cm_pack_prompt(p->val, doc, 0, &it->n_prompt, err);
+    free(prompt);
+    if (!prompt || !cm_dataset_doc(d, CM_SPLIT_VAL, doc, &start, &it->n, &bytes, err))
+        return false;
+    it->doc = doc;
+    it->id = room(it->n, sizeof *it->id);
+    if (!cm_dataset_read(d, CM_SPLIT_VAL, start, it->n, it->id, NULL, err)) return false;
+    while (it->n > it->n_prompt && it->id[it->n - 1] != p->chat.end) it->n--;
+    if (it->n_prompt < 1 || it->n <= it->n_prompt)
+        return cm_fail(err, CM_EXIT_DATA, "%s: validation document %lld asks nothing or is not "
+                       "answered", d->dir, (long long)doc);
+    it->think = it->id[it->n_prompt] == p->chat.think;
+    return true;
+}
+
+static bool read_items(cm_panel *p, int64_t units, cm_err *err) {
+    int64_t longest = 0, total = 0;
+    p->item = room(p->n, sizeof *p->item);
+    for (int i = 0; i < p->n; i++) {
+        cm_panel_item *it = &p->item[i];
+        if (!read_item(p, i * units / p->n * p->val->docs, it, err)) return false;
+        int64_t n = it->n - it->n_prompt;
+        longest = n > longest ? n : longest;
+        total += n;
+    }
+    const cm_panel_conf *c = &p->c->panel;
+    p->max_new = c->max_tokens ? (int)c->max_tokens : (int)(2 * longest + MORE);
+    p->positions = c->kl_tokens < total ? c->kl_tokens : total;
+    return true;
+}
+
+/* The references as if they had been said. */
+static void measure_references(cm_panel *p) {
+    cm_panel_text *t = room(p->n, sizeof *t);
+    cm_voice *v = room(p->n, sizeof *v);
+    for (int i = 0; i < p->n; i++) {
+        const cm_panel_item *it = &p->item[i];
+        cm_voice_open(&v[i], p->spm, &p->chat, NULL, 0);
+        for (int64_t k = it->n_prompt; k < it->n; k++) cm_voice_token(&v[i], it->id[k]);
+        t[i] = (cm_panel_text){ it->id + it->n_prompt, it->n - it->n_prompt - 1, v[i].text.s,
+                                v[i].text.n, true, true };
+    }
+    p->ref = cm_panel_measure(t, p->n);
+    for (int i = 0; i < p->n; i++) cm_voice_close(&v[i]);
+    free(v);
+    free(t);
+}
+
+static bool open_task(cm_panel *p, cm_err *err) {
+    const cm_panel_conf *c = &p->c->panel;
+    if (!*c->task) return true;
+    p->eval.eval.data = c->data;
+    p->eval.eval.limit = c->items;
+    if (!cm_task_open(&p->task, c->task, &p->eval.eval, err)) return false;
+    p->has_task = true;
+    if (strcmp(p->task.kind->name, "generate") != 0)
+        return cm_conf_bad(p->c, err, "panel.task", "%s is of kind %s, wanted generate: only "
+                           "there a model says something", c->task, p->task.kind->name);
+    if (!cm_task_build(&p->task, p->start, err)) return false;
+    p->ask = room(p->task.n, sizeof *p->ask);
+    for (int64_t i = 0; i < p->task.n; i++)
+        p->ask[i] = cm_ask_prompt(&p->task, &p->task.q[i], p->task.q[i].ask);
+    return true;
+}
+
+/* Whatever the start model's numbers follow from. */
+static void name_start(cm_panel *p) {
+    const cm_panel_conf *c = &p->c->panel;
+    cm_buf b = { 0 };
+    cm_buf_addf(&b, "%s %s %d %d %.17g %lld %lld %s %s", p->start->id, p->val->data->id, p->n,
+                p->max_new, c->temperature, (long long)p->positions,
+                (long long)p->c->top.seed, cm_conf_word_of(p->c, "numerics"),
+                cm_level_name(cm_kern_level()));
+    for (int i = 0; i < p->n; i++) cm_buf_addf(&b, " %lld", (long long)p->item[i].doc);
+    for (int64_t i = 0; p->has_task && i < p->task.n; i++)
+        cm_buf_addf(&b, "%s%s %s", i ? " " : p->task.definition, p->task.q[i].id,
+                    p->task.q[i].hash);
+    cm_sha_bytes(b.s, b.n, p->fingerprint);
+    cm_buf_free(&b);
+}
+
+bool cm_panel_open(cm_panel **out, const cm_conf *c, const cm_pack *val,
+                   const cm_loaded *start, cm_err *err) {
+    int64_t units = val->data->n_docs[CM_SPLIT_VAL] / val->docs;
+    *out = NULL;
+    if (!c->panel.prompts || !units) return true;
+    cm_panel *p = *out = room(1, sizeof *p);
+    *p = (cm_panel){ .c = c, .val = val, .start = start, .spm = start->spm,
+                     .dpo = val->docs == 2 };
+    p->n = (int)(c->panel.prompts < units ? c->panel.prompts : units);
+    cm_conf_open(&p->eval, NULL);
+    bool ok = cm_chat_open(&p->chat, p->spm, err) && read_items(p, units, err) &&
+              open_task(p, err);
+    if (ok) {
+        measure_references(p);
+        name_start(p);
+        return true;
+    }
+    cm_panel_close(p);
+    *out = NULL;
+    return false;
+}
+
+void cm_panel_close(cm_panel *p) {
+    if (!p) return;
+    for (int i = 0; p->item && i < p->n; i++) free(p->item[i].id);
+    if (p->has_task) cm_task_close(&p->task);
+    if (p->length) cm_st_close(&p->kept);
+    cm_conf_close(&p->eval);
+    free(p->item);
+    free(p->ask);
+    free(p->length);
+    free(p->score);
+    free(p);
+}
+
+/* ---- the start model ------------------------------------------------------------------- */
+
+static bool measure_start(cm_panel *p, const char *path, cm_err *err) {
+    cm_loaded l;
+    cm_panel_look look = { 0 };
+    if (!cm_load(&l, p->start->path, CM_LOAD_UNNAMED, err)) return false;
+    float *logp = room(p->positions * l.model.conf.vocab_size, sizeof *logp);
+    bool ok = cm_panel_look_at(p, &l.model, logp, &look, err);
+    if (ok && look.whole) ok = cm_panel_keep(p, &look, logp, path, err);
+    cm_panel_look_close(p, &look);
+    free(logp);
+    cm_loaded_close(&l);
+    return ok;
+}
+
+static void tell_start(const cm_panel *p) {
+    const double *s = p->begin.v, *r = p->ref.v;
+    cm_log(CM_LOG_INFO, "panel: %d held-out prompts; references: %.1f tokens, distinct-2 %.3f; "
+           "the start model: %.1f tokens, distinct-2 %.3f, %.0f %% unended", p->n,
+           r[CM_PANEL_LENGTH], r[CM_PANEL_DISTINCT_2], s[CM_PANEL_LENGTH],
+           s[CM_PANEL_DISTINCT_2], 100 * s[CM_PANEL_UNENDED]);
+}
+
+bool cm_panel_prepare(cm_panel *p, cm_run *run, cm_err *err) {
+    if (!p || !run) return true;
+    char *dir = cm_run_path(run, "panel"), *path = cm_strf("%s/start.safetensors", dir);
+    cm_buf why = { 0 }, still = { 0 };
+    p->run = run;
+    bool ok = cm_mkdirs(dir, err);
+    if (ok && !cm_panel_kept(p, path, &why)) {
+        if (why.n) cm_log(CM_LOG_WARN, "%s: %s; the start model is measured again", path, why.s);
+        ok = measure_start(p, path, err);
+        if (ok && !cm_signal_stop() && !cm_panel_kept(p, path, &still))
+            ok = cm_fail(err, CM_EXIT_DATA, "%s: written, but %s", path,
+                         still.n ? still.s : "it is gone");
+    }
+    if (ok && p->length) tell_start(p);
+    cm_buf_free(&why);
+    cm_buf_free(&still);
+    free(path);
+    free(dir);
+    return ok;
+}
+
+/* ---- at a validation --------------------------------------------------------------------- */
+
+static void put_row(const cm_panel_row *r, int alarms, double seconds, cm_buf *row) {
+    char key[64];
+    for (int i = 0; i < CM_PANEL_N; i++) {
+        if (isnan(r->v[i])) continue;
+        snprintf(key, sizeof key, "panel/%s", cm_panel_names[i]);
+        cm_json_f64(row, key, r->v[i]);
+    }
+    cm_json_i64(row, "panel/alarms", alarms);
+    cm_json_f64(row, "panel/seconds", seconds);
+}
+
+static void tell(cm_panel *p, const cm_panel_alarm *a, int n, int64_t step) {
+    bool now[CM_PANEL_N] = { false };
+    cm_err err;
+    for (int i = 0; i < n; i++) {
+        now[a[i].measure] = true;
+        if (p->told[a[i].measure]) continue;
+        cm_log(CM_LOG_WARN, "step %lld: %s", (long long)step, a[i].text);
+        if (!cm_run_event(p->run, "panel", (uint64_t)step, &err, "%s: %s",
+                          cm_panel_names[a[i].measure], a[i].text))
+            cm_log(CM_LOG_WARN, "%s", err.msg);
+    }
+    memcpy(p->told, now, sizeof now);
+}
+
+static void tell_row(const cm_panel *p, const cm_panel_row *r, int64_t step) {
+    char checked[96] = "";
+    const double *v = r->v;
+    if (!isnan(v[CM_PANEL_ACCURACY]))
+        snprintf(checked, sizeof checked, ", %s %.3g, win rate %.3g", p->task.primary,
+                 v[CM_PANEL_ACCURACY], v[CM_PANEL_WIN_RATE]);
+    cm_log(CM_LOG_INFO, "step %lld: panel: distinct-2 %.3f, %.1f tokens, %.0f %% unended, "
+           "form %.0f %%, kl %.3g%s", (long long)step, v[CM_PANEL_DISTINCT_2],
+           v[CM_PANEL_LENGTH], 100 * v[CM_PANEL_UNENDED], 100 * v[CM_PANEL_FORMAT],
+           v[CM_PANEL_KL], checked);
+}
+
+static bool write_answers(const cm_panel *p, const cm_panel_look *l, int64_t step,
+                          cm_err *err) {
+    char name[64];
+    snprintf(name, sizeof name, "panel/step-%08lld.jsonl", (long long)step);
+    char *path = cm_run_path(p->run, name);
+    bool ok = cm_panel_write(p, l, path, err);
+    free(path);
+    return ok;
+}
+
+bool cm_panel_watch(cm_panel *p, const cm_model *m, int64_t step, cm_buf *row, bool *stop,
+                    cm_err *err) {
+    if (!p || !p->run || !p->length) return true;
+    cm_panel_look l;
+    cm_panel_alarm alarm[CM_PANEL_N];
+    double begin = cm_now();
+    bool ok = cm_panel_look_at(p, m, NULL, &l, err);
+    if (ok && l.whole) {
+        int n = step < p->c->panel.after ? 0
+                : cm_panel_judge(&p->c->panel, p->dpo, &l.row, &p->ref, &p->begin, alarm);
+        put_row(&l.row, n, cm_now() - begin, row);
+        ok = write_answers(p, &l, step, err);
+        if (ok) tell_row(p, &l.row, step);
+        if (ok) tell(p, alarm, n, step);
+        if (ok && n && p->c->panel.stop) {
+            *stop = true;
+            cm_fail(err, CM_EXIT_CHECK, "step %lld: %s (panel.stop)", (long long)step,
+                    alarm[0].text);
+        }
+    }
+    cm_panel_look_close(p, &l);
+    return ok;
+}

@@ -1,0 +1,88 @@
+/* panel.h -- what a model in post-training says to held-out prompts, measured; alarms.
+ *
+ * sft and dpo look through it at every validation (docs/DIAGNOSTICS.md).  Nothing here
+ * touches the training: no random number, no buffer and no bit of it.  The same step gives
+ * the same numbers, whatever was interrupted before it. */
+#ifndef CM_PANEL_H
+#define CM_PANEL_H
+
+#include "harness/harness.h"
+#include "train/train.h"
+
+/* ---- measures ------------------------------------------------------------------------- */
+
+/* In the order of a metrics row, where they are called panel/NAME. */
+#define CM_PANEL_MEASURES(X)                                                            \
+    X(DISTINCT_1, "distinct_1") X(DISTINCT_2, "distinct_2") X(DISTINCT_3, "distinct_3") \
+    X(REP_4, "rep_4") X(LOOP, "loop") X(LENGTH, "length") X(UNENDED, "unended")         \
+    X(DUPLICATES, "duplicates") X(FORMAT, "format")                                     \
+    X(LENGTH_REF, "length_ref") X(LENGTH_START, "length_start") X(LONGER, "longer")     \
+    X(ENTROPY, "entropy") X(NLL, "nll") X(KL, "kl") X(ACCURACY, "accuracy")             \
+    X(WIN_RATE, "win_rate")
+enum {
+#define X(id, name) CM_PANEL_##id,
+    CM_PANEL_MEASURES(X)
+#undef X
+    CM_PANEL_N,
+    CM_PANEL_OF_TEXTS = CM_PANEL_FORMAT + 1 /* those before it need nothing but answers */
+};
+extern const char *const cm_panel_names[CM_PANEL_N];
+typedef struct cm_panel_row {
+    double v[CM_PANEL_N]; /* NaN: not measured */
+} cm_panel_row;
+
+/* An answer: its tokens without what ended it, and their text. */
+typedef struct cm_panel_text {
+    const int32_t *id; /* [n] */
+    int64_t n;
+    const char *text;
+    size_t bytes;
+    bool ended;  /* by itself */
+    bool formed; /* as cm_panel_formed says */
+} cm_panel_text;
+/* Does an answer keep the template's form: at most one block of reasoning, at its beginning
+ * and closed, no other control token, and something behind it?  think: a block must be. */
+bool cm_panel_formed(const cm_chat *c, const cm_spm *spm, const int32_t *id, int64_t n,
+                     bool think);
+/* The measures of texts; the others become NaN. */
+cm_panel_row cm_panel_measure(const cm_panel_text *t, int n);
+/* Share of answers longer than the other's to the same prompt, ties one half. */
+double cm_panel_longer(const double *length, const double *other, int n);
+/* Rate of wins of scores over others, ties one half. */
+double cm_panel_wins(const double *score, const double *other, int n);
+/* A row of logits: entropy of its distribution, and its divergence from another's
+ * log-probabilities, KL(this || other), nats.  logp[V] gets its own; other may be NULL. */
+void cm_panel_dist(const cm_real *logits, int64_t V, float *logp, const float *other,
+                   double *entropy, double *kl);
+
+/* ---- alarms --------------------------------------------------------------------------- */
+
+typedef struct cm_panel_alarm {
+    int measure;
+    const char *key; /* its threshold's, without section */
+    char text[400];  /* one plain sentence */
+} cm_panel_alarm;
+/* Thresholds that are crossed, in out[CM_PANEL_N]; how many.  now: measured now; ref: the
+ * references' texts; start: the start model.  dpo: preferences are trained. */
+int cm_panel_judge(const cm_panel_conf *c, bool dpo, const cm_panel_row *now,
+                   const cm_panel_row *ref, const cm_panel_row *start, cm_panel_alarm *out);
+
+/* ---- the panel ------------------------------------------------------------------------ */
+
+typedef struct cm_panel cm_panel;
+/* Prompts are the beginnings of `val`'s conversations or pairs, spread evenly, references
+ * what answers them there; start: the model that training starts from (its description
+ * will do).  *out NULL: panel.prompts is 0, or there is no validation split.  All outlives
+ * the panel. */
+bool cm_panel_open(cm_panel **out, const cm_conf *c, const cm_pack *val,
+                   const cm_loaded *start, cm_err *err);
+void cm_panel_close(cm_panel *p); /* NULL is fine */
+/* Before the training takes its memory (cm_job.prepare): measure the start model, unless
+ * the run's panel/start.safetensors says the same already.  p NULL, or no run: nothing. */
+bool cm_panel_prepare(cm_panel *p, cm_run *run, cm_err *err);
+/* cm_job.watch: measure, append to the row, leave the answers in the run's panel/, tell
+ * alarms: each once, until it has recovered. */
+bool cm_panel_watch(cm_panel *p, const cm_model *m, int64_t step, cm_buf *row, bool *stop,
+                    cm_err *err);
+
+#endif
