@@ -58,8 +58,10 @@ TEST(grams_do_not_cross_texts) {
 TEST(comparisons_and_distributions) {
     cm_err err;
     CHECKF(cm_kern_init(CM_NUMERICS_STRICT, 1, &err), "%s", err.msg);
-    near("longer", cm_panel_longer((double[]){ 3, 2, 1, 9 }, (double[]){ 1, 2, 3, 1 }, 4), 2.5 / 4);
-    near("wins", cm_panel_wins((double[]){ 1, 0, 1, 0.5 }, (double[]){ 0, 1, 1, 0.25 }, 4), 2.5 / 4);
+    const double l[] = { 3, 2, 1, 9 }, other[] = { 1, 2, 3, 1 };
+    near("longer", cm_panel_longer(l, other, 4), 2.5 / 4);
+    const double score[] = { 1, 0, 1, 0.5 }, start[] = { 0, 1, 1, 0.25 };
+    near("wins", cm_panel_wins(score, start, 4), 2.5 / 4);
     const cm_real x[] = { (cm_real)log(0.5) + 3, (cm_real)log(0.25) + 3, (cm_real)log(0.25) + 3 };
     float own[3], flat[3] = { -(float)log(3), -(float)log(3), -(float)log(3) };
     double h, kl;
