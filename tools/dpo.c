@@ -108,6 +108,7 @@ static bool work(dpo *d, cm_err *err) {
                        .objective = cm_dpo_objective(&d->dpo),
                        .tokenizer = d->data.tokenizer, .prepare = prepare, .init = init,
                        .sample = samples, .watch = watch, .extra = extra_files, .ctx = d };
+    cm_app_lora(d->conf, &d->start, &d->job);
     const cm_loaded *r = d->reference.path ? &d->reference : &d->start;
     const cm_app_input in[] = { { "model", d->start.path, d->start.id },
                                 { "shards", d->data.dir, d->data.id },
@@ -143,10 +144,12 @@ int main(int argc, char **argv) {
                     "  tokenize stats pairs  # how often the chosen answer is the longer one\n"
                     "  dpo post.model=runs/chat data.shards=pairs name=better optim.lr=1e-4 "
                     "sched.epochs=1\n"
+                    "  dpo post.model=runs/chat data.shards=pairs name=lora lora.rank=16 "
+                    "optim.lr=1e-3\n"
                     "  dpo post.model=runs/chat data.shards=pairs name=simpo dpo.beta=2.5 "
                     "dpo.reference_free=true dpo.length_norm=true dpo.margin=1.4 "
                     "optim.lr=1e-4\n",
-        .sections = "top post dpo panel data optim sched train val log ckpt",
+        .sections = "top post dpo lora panel data optim sched train val log ckpt",
         .options = options,
         .has_run = true,
         .run = run });

@@ -13,11 +13,17 @@ enum { MICRO_TOKENS = 4096 }; /* computed at once when nobody chose */
 
 /* ---- the file ----------------------------------------------------------------------- */
 
+/* The reference is held as the policy's frozen weights are, or the two would differ. */
+static bool narrow(const cm_conf *c) {
+    return c->lora.rank > 0 && c->lora.base == CM_BASE_BF16;
+}
+
 /* All that the numbers depend on, a line each. */
 static char *describe(const cm_loaded *reference, const cm_pack *p, const cm_conf *c) {
-    return cm_strf("model %s\ndata %s\nsplit %s\ntokenizer %s\nrow %d\nnumerics %s\n",
-                   reference->id, p->data->id, cm_split_name(p->split), p->data->tokenizer,
-                   p->T, cm_conf_word_of(c, "numerics"));
+    return cm_strf("model %s\nheld %s\ndata %s\nsplit %s\ntokenizer %s\nrow %d\n"
+                   "numerics %s\n", reference->id, narrow(c) ? "bf16" : "f32", p->data->id,
+                   cm_split_name(p->split), p->data->tokenizer, p->T,
+                   cm_conf_word_of(c, "numerics"));
 }
 
 static char *file_name(const char *dir, const char *what) {
@@ -232,7 +238,8 @@ bool cm_refs_open(cm_refs *r, const cm_loaded *reference, const cm_pack *const *
         char *what = describe(reference, pack[s], c), *path = file_name(dir, what);
         make_room(&r[s], pack[s]);
         if (!load(&r[s], pack[s], what, path)) {
-            ok = loaded || (loaded = cm_load(&l, reference->path, 0, err));
+            ok = loaded || (loaded = cm_load(&l, reference->path, narrow(c) ? CM_LOAD_BF16 : 0,
+                                                err));
             if (ok && strcmp(l.id, reference->id))
                 ok = cm_fail(err, CM_EXIT_DATA, "%s: the weights changed while they were in "
                              "use: SHA-256 %.12s..., was %.12s...", reference->path, l.id,

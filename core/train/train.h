@@ -244,12 +244,13 @@ typedef struct cm_refs {
     int64_t n;       /* pairs of the split */
     double *logp[2]; /* [n] chosen, rejected; NaN: in no row */
 } cm_refs;
-/* Of every pair that the packs (two, by split; one without rows needs none) put into rows: from
- * their files in folder `dir`, or, where these are absent, damaged or of something else
+/* Of every pair that the packs (two, by split; one without rows needs none) put into rows:
+ * from their files in folder `dir`, or, where these are absent, damaged or of something else
  * (which is said), computed with the reference's weights, read for this alone and released,
- * and written.  A file's name is the hash of what it depends on: model, data, split,
- * tokenizer, row length, numerics; it holds these, too, and a hash of its numbers.
- * A signal to stop leaves them incomplete and is no failure; the next time goes on there. */
+ * and written.  A file's name is the hash of what it depends on: model and how it is held
+ * (lora.base), data, split, tokenizer, row length, numerics; it holds these, too, and a hash
+ * of its numbers.  A signal to stop leaves them incomplete and is no failure; the next time
+ * goes on there. */
 bool cm_refs_open(cm_refs *r, const cm_loaded *reference, const cm_pack *const *pack,
                   const cm_source *const *rows, const cm_conf *c, const char *dir,
                   cm_progress_mode mode, cm_err *err);

@@ -96,7 +96,28 @@ same "reference-free: no drift, no check" "$(grep -c 'drift\|first-loss' "$tmp/r
 expect "another reference than the start" 0 "" $P name=two post.model="$run_dir" dpo.reference="$tmp/runs/tiny" sched.tokens=512
 check "starts from another loss, which nobody minds" awk -v l="$(value 1 dpo/loss two)" 'BEGIN { exit !(l > 0 && l < 0.69) }'
 
+# ---- LoRA: the reference is the base, adapters off
+base=$(tree "$tmp/runs/tiny/ckpt")
+first "LoRA" 0.69314718055994531 lora.rank=4
+first "LoRA on a bf16 base" 0.69314718055994531 lora.rank=4 lora.base=bf16
+first "LoRA with dropout" 0.69314718055994531 lora.rank=4 "lora.targets=[attention, mamba]" lora.dropout=0.3
+expect "a run with LoRA" 0 "" $P name=lora lora.rank=4 optim.lr=3e-3
+near "its memory is what was planned" "$(sed -n 's/.*"memory\/perm_bytes":\([0-9]*\),"memory\/step_bytes":\([0-9]*\),"memory\/meta_bytes":\([0-9]*\),.*/\1 \2 \3/p' \
+    "$tmp/runs/lora/summary.json" | awk '{ print $1 + $2 + $3 }')" \
+    "$(sed -n 's/.*"memory\/planned_bytes":\([0-9]*\).*/\1/p' "$tmp/runs/lora/summary.json")" 0
+check "margins grow" awk -v m="$(value 10 val/rewards/margins lora)" 'BEGIN { exit !(m > 0.1) }'
+check "an adapter is saved" test -e "$tmp/runs/lora/ckpt/latest/adapter_model.safetensors"
+same "the base is as it was" "$(tree "$tmp/runs/tiny/ckpt")" "$base"
+expect_out "LoRA: --verify-resume" "resume verified" $P name=vr --verify-resume=3 lora.rank=4
+expect "training goes on from the adapted model" 0 "" $P name=second post.model="$tmp/runs/lora" sched.tokens=512
+near "whose own numbers are the reference" "$(value 1 dpo/loss second)" 0.69314718055994531 1e-12
+expect "or compares with the first one" 0 "" $P name=third post.model="$tmp/runs/lora" dpo.reference="$tmp/runs/tiny" sched.tokens=512
+near "and starts where the adapted one ended" "$(value 1 dpo/loss third)" "$(value 10 val/dpo/loss lora)" 0.05
+
 # ---- the cache
+rm -rf "$cache"
+$P --if-done=redo
+$P name=first --if-done=redo sched.tokens=512 numerics=fast
 same "a file for each split, and numerics" "$(ls "$cache" | wc -l)" 4
 rm -rf "$cache"
 expect "computed once more" 0 "reference .*tok/s.*the first loss is 0.6931472" "$BIN/dpo" --config "$tmp/dpo.yaml" --runs "$tmp/runs" --if-done=redo
