@@ -36,6 +36,8 @@ log:
   every: 1
 ckpt:
   every: 5
+panel:
+  prompts: 0
 END
 P="$BIN/dpo --config $tmp/dpo.yaml --runs $tmp/runs --quiet"
 run_dir=$tmp/runs/dpo cache=$tmp/runs/.ref-cache
