@@ -71,6 +71,10 @@ typedef struct cm_metric_cmp {
                              * with all other gating metrics with power `power` */
     int64_t losses, gains;  /* items whose score got worse, better */
     double flips;           /* (losses + gains) / n for 0/1 scores */
+    /* Means only: rate at which the candidate's score of an item is better than the
+     * baseline's, ties one half, and its two-sided 1-alpha interval; NaN otherwise, and for
+     * graded scores with several seeds. */
+    double win_rate, win_lo, win_hi;
 
     /* Seeds as replicates; sd NaN with one seed. */
     int seeds_base, seeds_cand;

@@ -424,13 +424,65 @@ static void show_others(work *k, bool binary) {
     show_bootstrap(k);
 }
 
+/* ---- win rate --------------------------------------------------------------------- */
+
+static bool all_binary(const work *k) {
+    for (int s = 0; s < k->s.na + k->s.nb; s++) {
+        const cm_score_val *v = s < k->s.na ? k->s.a[s] : k->s.b[s - k->s.na];
+        for (int64_t i = 0; i < k->s.n; i++)
+            if (v[i].num != 0 && v[i].num != v[i].den) return false;
+    }
+    return true;
+}
+
+/* Of 0/1 scores x and y a win less a loss is y - x, so the rate of wins with ties one half is
+ * (1 + gain) / 2, and so are the ends of its interval; also over pairs of seeds. */
+static void win_from_gain(work *k) {
+    cm_metric_cmp *m = k->m;
+    double lo = k->sign > 0 ? m->lo : -m->hi, hi = k->sign > 0 ? m->hi : -m->lo;
+    m->win_rate = (1 + k->st->gain) / 2;
+    m->win_lo = fmax(0, (1 + lo) / 2);
+    m->win_hi = fmin(1, (1 + hi) / 2);
+    if (isnan(lo)) m->win_lo = m->win_hi = NAN;
+}
+
+/* Graded scores: a mean of wins, 1, 1/2 or 0, over items in clusters. */
+static void win_from_signs(work *k) {
+    cm_metric_cmp *m = k->m;
+    double n = (double)k->s.n, rate = (0.5 * (n - (double)(m->gains + m->losses)) +
+                                       (double)m->gains) / n;
+    double *r = cm_scratch(2 * k->s.G, sizeof *r), *w = r + k->s.G;
+    for (int64_t i = 0; i < k->s.n; i++) {
+        double x = k->s.a[0][i].num / k->s.a[0][i].den, y = k->s.b[0][i].num / k->s.b[0][i].den;
+        double d = k->sign * (y - x), win = d > 0 ? 1 : d < 0 ? 0 : 0.5;
+        r[k->s.cluster[i]] += (win - rate) / n;
+        w[k->s.cluster[i]] += 1 / n;
+    }
+    cm_clustered c = cm_cluster_se(r, w, k->s.G);
+    double se = k->s.G == k->s.n ? c.se2 : c.se3;
+    double half = cm_t_quantile(1 - k->rule->alpha / 2, fmin(c.df, c.seen)) * se;
+    m->win_rate = rate;
+    if (se > 0 && !k->rule->sequential) {
+        m->win_lo = fmax(0, rate - half);
+        m->win_hi = fmin(1, rate + half);
+    }
+    free(r);
+}
+
+static void win_rate(work *k) {
+    if (k->metric->kind != CM_METRIC_MEAN || !k->metric->judged) return;
+    if (all_binary(k)) win_from_gain(k);
+    else if (k->s.na == 1 && k->s.nb == 1 && k->s.G > 1) win_from_signs(k);
+}
+
 /* ---- all together ----------------------------------------------------------------- */
 
 static void blank(cm_metric_cmp *m) {
     double *const none[] = {&m->stderr_, &m->lo, &m->hi, &m->boot_lo, &m->boot_hi, &m->bound,
                             &m->p, &m->p_holm, &m->p_bh, &m->p_margin, &m->p_two, &m->p_mid,
                             &m->p_perm, &m->p_wilcoxon, &m->e_loss, &m->e_margin, &m->mde,
-                            &m->n_needed, &m->flips, &m->sd_base, &m->sd_cand, &m->noise_floor,
+                            &m->n_needed, &m->flips, &m->win_rate, &m->win_lo,
+                            &m->win_hi, &m->sd_base, &m->sd_cand, &m->noise_floor,
                             &m->seeds_needed, &m->base, &m->cand, &m->diff, &m->margin};
     for (size_t i = 0; i < sizeof none / sizeof *none; i++) *none[i] = NAN;
     m->interval = m->test = "";
@@ -503,6 +555,7 @@ static bool choose_route(work *k, bool same_model) {
     else by_t(k);
     m->stderr_ = k->st->se;
     if (!ece && k->st->route != CM_BY_SAME) show_others(k, binary);
+    win_rate(k);
     return true;
 }
 

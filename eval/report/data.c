@@ -108,7 +108,7 @@ static void metric_json(const cm_metric_cmp *m, cm_buf *b) {
     X(e_margin) X(mde) X(n_needed)
     cm_json_i64(b, "losses", m->losses);
     cm_json_i64(b, "gains", m->gains);
-    X(flips)
+    X(flips) X(win_rate) X(win_lo) X(win_hi)
     cm_json_i64(b, "seeds_base", m->seeds_base);
     cm_json_i64(b, "seeds_cand", m->seeds_cand);
     X(sd_base) X(sd_cand) X(noise_floor) X(seeds_needed)

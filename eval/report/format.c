@@ -67,3 +67,15 @@ void cm_cell(const cm_metric_cmp *m, int cell, char buf[160]) {
     }
     snprintf(buf, 160, "%s", s);
 }
+
+const char *cm_win_text(const cm_pairing *p, const cm_flips *f, char buf[120]) {
+    char range[40] = "";
+    *buf = 0;
+    for (int i = 0; i < p->n_metrics; i++) {
+        const cm_metric_cmp *m = &p->metric[i];
+        if (strcmp(m->task, f->task) || m->metric != f->metric || isnan(m->win_rate)) continue;
+        if (!isnan(m->win_lo)) snprintf(range, sizeof range, " [%.3f, %.3f]", m->win_lo, m->win_hi);
+        snprintf(buf, 120, "; win rate %.3f%s, ties one half", m->win_rate, range);
+    }
+    return buf;
+}

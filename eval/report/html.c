@@ -223,9 +223,10 @@ static void flips(const cm_pairing *p, cm_buf *b) {
         const cm_flips *f = &p->flips[i];
         cm_buf_addf(b, "<p><b>");
         cm_xml_text(b, f->task);
+        char win[120];
         cm_buf_addf(b, "</b> <span class=\"soft\">by %s: %lld worse, %lld better, %lld the "
-                       "same</span></p>\n", f->metric->name, (long long)f->n_lost,
-                    (long long)f->n_gained, (long long)f->n_same);
+                       "same%s</span></p>\n", f->metric->name, (long long)f->n_lost,
+                    (long long)f->n_gained, (long long)f->n_same, cm_win_text(p, f, win));
         flip_list(f->lost, f->n_lost, f->metric, "Worse in B", b);
         flip_list(f->gained, f->n_gained, f->metric, "Better in B", b);
     }

@@ -36,6 +36,8 @@ enum { CM_CELL_METRIC, CM_CELL_A, CM_CELL_B, CM_CELL_DIFF, CM_CELL_CI, CM_CELL_P
        CM_CELL_MARGIN, CM_CELL_MDE, CM_CELL_VERDICT, CM_N_CELLS };
 extern const char *const cm_cell_title[CM_N_CELLS];
 void cm_cell(const cm_metric_cmp *m, int cell, char buf[160]);
+/* "; win rate 0.612 [0.563, 0.660], ties one half", or "" where there is none. */
+const char *cm_win_text(const cm_pairing *p, const cm_flips *f, char buf[120]);
 
 /* ---- what was asked and answered (items.c) ---- */
 

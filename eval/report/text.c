@@ -53,8 +53,10 @@ static void text_pair(const cm_report *r, int i, cm_buf *b) {
     text_perf(p, b);
     for (int k = 0; k < p->n_flips; k++) {
         const cm_flips *f = &p->flips[k];
-        cm_buf_addf(b, "%s items: %lld worse, %lld better, %lld the same\n", f->task,
-                    (long long)f->n_lost, (long long)f->n_gained, (long long)f->n_same);
+        char win[120];
+        cm_buf_addf(b, "%s items: %lld worse, %lld better, %lld the same%s\n", f->task,
+                    (long long)f->n_lost, (long long)f->n_gained, (long long)f->n_same,
+                    cm_win_text(p, f, win));
     }
     for (int k = 0; k < p->n_metrics; k++)
         if (p->metric[k].gates && p->metric[k].verdict != CM_VERDICT_PASS)
@@ -162,8 +164,9 @@ static void md_flips(const cm_pairing *p, cm_buf *b) {
         if (!f->n_lost && !f->n_gained) continue;
         cm_buf_addf(b, "\n<details><summary>");
         md_text(b, f->task);
-        cm_buf_addf(b, ": %lld items worse, %lld better</summary>\n", (long long)f->n_lost,
-                    (long long)f->n_gained);
+        char win[120];
+        cm_buf_addf(b, ": %lld items worse, %lld better%s</summary>\n", (long long)f->n_lost,
+                    (long long)f->n_gained, cm_win_text(p, f, win));
         md_flips_of(f->lost, f->n_lost, f->metric, "Worse in B", b);
         md_flips_of(f->gained, f->n_gained, f->metric, "Better in B", b);
         cm_buf_addf(b, "\n</details>\n");

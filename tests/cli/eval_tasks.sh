@@ -69,6 +69,9 @@ check "eval.seed draws others" test "$(outs "$tmp/d3")" != "$(outs "$tmp/d1")"
 $D --out "$tmp/d4" eval.temperature=0 >/dev/null
 check "eval.temperature overrides" test "$(outs "$tmp/d4")" != "$(outs "$tmp/d1")"
 expect "other draws are another look at the same thing" "[035]" "" "$BIN/regress" "$tmp/d1" "$tmp/d3"
+same "with a win rate" "$("$BIN/regress" "$tmp/d1" "$tmp/d3" | grep -c 'drawn items: [0-9]* worse, [0-9]* better, [0-9]* the same; win rate 0.[0-9]* \[0.[0-9]*, [01].[0-9]*\], ties one half')" 1
+"$BIN/regress" "$tmp/d1" "$tmp/d3" --json >"$tmp/win.json"
+check "in JSON too" grep -qE '"metric": ?"exact_match".*"win_rate": ?0.[0-9]+, ?"win_lo": ?0' "$tmp/win.json"
 expect "another temperature is not" 4 "eval.temperature was -1 and is 0" "$BIN/regress" "$tmp/d1" "$tmp/d4"
 
 # ---- going on
