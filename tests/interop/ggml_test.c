@@ -82,6 +82,137 @@ TEST(decoding_is_ggmls_to_the_bit) {
     }
 }
 
+/* ---- encoders ----------------------------------------------------------------------- */
+
+enum { COLS = 1024, ROWS = 48 };
+
+/* size_t ggml_quantize_chunk(type, src, dst, start, rows, columns, importances) */
+typedef size_t (*chunk_fn)(int, const float *, void *, int64_t, int64_t, int64_t,
+                           const float *);
+
+static double laplace(cm_rng r, uint64_t i) {
+    double u = cm_rng_uniform(r, i) - 0.5;
+    return (u < 0 ? 1 : -1) * log(1 - 2 * fabs(u) + 1e-12);
+}
+
+/* Kinds of rows: Gaussian, Laplace, one outlier in 200, a mean beside a little noise, rows of
+ * zeros between others, columns of different size. */
+static const char *const kinds[] = {"gauss", "laplace", "outlier", "offset", "zeros", "columns"};
+enum { N_KINDS = sizeof kinds / sizeof *kinds };
+
+static void make_tensor(int kind, double scale, float *x) {
+    cm_rng r = cm_rng_make(7, CM_RNG_TEST, (uint64_t)kind);
+    for (int64_t i = 0; i < ROWS * COLS; i++) {
+        double v = cm_rng_normal(r, (uint64_t)i);
+        if (kind == 1) v = laplace(r, (uint64_t)i);
+        if (kind == 2 && i % 200 == 17) v *= 20;
+        if (kind == 3) v = 3 + 0.5 * v;
+        if (kind == 4 && i / COLS % 3 == 1) v = 0;
+        if (kind == 5) v *= exp(2 * cm_rng_normal(r, (uint64_t)(i % COLS)));
+        x[i] = (float)(v * scale);
+    }
+}
+
+/* Weighted root mean square error; imp NULL: of plain differences. */
+static double rmse(const float *x, const float *y, const float *imp) {
+    double e = 0, sum = 0;
+    for (int64_t i = 0; i < ROWS * COLS; i++) {
+        double w = imp ? (double)imp[i % COLS] : 1, d = (double)x[i] - y[i];
+        e += w * d * d;
+        sum += w;
+    }
+    return sqrt(e / sum);
+}
+
+/* The same with |x| + rms of its run of 32 as weight. */
+static double rmse_by_size(const float *x, const float *y) {
+    double e = 0, sum = 0;
+    for (int64_t i = 0; i < ROWS * COLS; i += 32) {
+        double rms = 0;
+        for (int j = 0; j < 32; j++) rms += (double)x[i + j] * x[i + j] / 32;
+        for (int j = 0; j < 32; j++) {
+            double w = fabs((double)x[i + j]) + sqrt(rms), d = (double)x[i + j] - y[i + j];
+            e += w * d * d;
+            sum += w;
+        }
+    }
+    return sqrt(e / (sum + 1e-300));
+}
+
+typedef struct bench {
+    float x[ROWS * COLS], ours[ROWS * COLS], theirs[ROWS * COLS], imp[COLS];
+    unsigned char a[ROWS * COLS * 2], b[ROWS * COLS * 2];
+} bench;
+
+/* Encode by both, decode; false: no library. */
+static bool both(bench *t, cm_dtype dt, const float *imp) {
+    chunk_fn f = (chunk_fn)(uintptr_t)ggml("ggml_quantize_chunk%s", "");
+    if (!f) return false;
+    size_t row = (size_t)(COLS / cm_dtypes[dt].block * cm_dtypes[dt].bytes);
+    for (int r = 0; r < ROWS; r++)
+        cm_quantize_for(dt, t->x + r * COLS, imp, t->a + (size_t)r * row, COLS);
+    f(cm_dtypes[dt].gguf, t->x, t->b, 0, ROWS, COLS, imp);
+    cm_to_f32(dt, t->a, t->ours, ROWS * COLS);
+    cm_to_f32(dt, t->b, t->theirs, ROWS * COLS);
+    return true;
+}
+
+static void compare_one(bench *t, cm_dtype dt, const char *kind, double scale,
+                        const float *imp) {
+    if (!both(t, dt, imp)) return;
+    const char *name = cm_dtypes[dt].name;
+    bool exact = dt == CM_Q8_0_T || (dt == CM_Q4_0_T && !imp);
+    size_t bytes = (size_t)(ROWS * COLS / cm_dtypes[dt].block * cm_dtypes[dt].bytes);
+    if (exact) {
+        CHECKF(!memcmp(t->a, t->b, bytes), "%s %s %g: not ggml's bytes", name, kind, scale);
+        return;
+    }
+    double a = rmse(t->x, t->ours, imp), b = rmse(t->x, t->theirs, imp);
+    if (getenv("SHOW"))
+        printf("%-7s %-8s %-6g %s rmse %.4g / %.4g = %.4f", name, kind, scale,
+               imp ? "imp" : "   ", a, b, a / b);
+    CHECKF(a <= b, "%s %s %g%s: error %.6g, ggml's %.6g", name, kind, scale,
+           imp ? " with importances" : "", a, b);
+    if (!imp) {
+        a = rmse_by_size(t->x, t->ours), b = rmse_by_size(t->x, t->theirs);
+        if (getenv("SHOW")) printf("  by size %.4f", a / b);
+        CHECKF(a <= b, "%s %s %g: error by size %.6g, ggml's %.6g", name, kind, scale, a, b);
+    }
+    if (getenv("SHOW")) puts("");
+}
+
+static bench *make_bench(void) {
+    bench *t = malloc(sizeof *t);
+    CM_ASSERT(t, "out of memory");
+    cm_rng r = cm_rng_make(9, CM_RNG_TEST, 0);
+    for (int i = 0; i < COLS; i++) t->imp[i] = (float)exp(1.5 * cm_rng_normal(r, (uint64_t)i));
+    return t;
+}
+
+TEST(errors_are_at_most_ggmls) {
+    if (!ggml("ggml_quantize_chunk%s", "")) return;
+    bench *t = make_bench();
+    for (int k = 0; k < N_KINDS; k++) {
+        make_tensor(k, 0.02, t->x);
+        for (int i = 0; i < N_TYPES; i++) {
+            compare_one(t, types[i].dt, kinds[k], 0.02, NULL);
+            compare_one(t, types[i].dt, kinds[k], 0.02, t->imp);
+        }
+    }
+    free(t);
+}
+
+TEST(errors_are_at_most_ggmls_at_odd_scales) {
+    static const double scales[] = {1e-6, 1e-5, 1.0 / 3, 77, 9000};
+    if (!ggml("ggml_quantize_chunk%s", "")) return;
+    bench *t = make_bench();
+    for (size_t s = 0; s < sizeof scales / sizeof *scales; s++) {
+        make_tensor(0, scales[s], t->x);
+        for (int i = 0; i < N_TYPES; i++) compare_one(t, types[i].dt, "gauss", scales[s], NULL);
+    }
+    free(t);
+}
+
 /* ---- golden vectors ----------------------------------------------------------------- */
 
 static bool write_golden(const char *path) {
