@@ -19,7 +19,7 @@ static const cm_grid *grid_of(cm_dtype dt) {
                          q4k = {32, true, false, 0, 15, true, 0, 63, 0.9, 1.3, 14},
                          q5k = {32, true, false, 0, 31, true, 0, 63, 0.96, 1.15, 12},
                          q6k = {16, false, false, -32, 31, true, -128, 127, 0.96, 1.06, 16},
-                         xs = {32, false, true, 0, 15, true, -32, 31, 0.75, 1.3, 20};
+                         xs = {32, false, true, 0, 15, true, -32, 31, 0.75, 1.3, 16};
     switch (dt) {
     case CM_Q4_0_T: return &q40;
     case CM_Q4_1_T: return &q41;

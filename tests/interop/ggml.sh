@@ -14,4 +14,6 @@ find_llama "$work" || {
 }
 GGML=$(find "$(realpath "$work")/node_modules/@node-llama-cpp/linux-x64/" -name libggml-base.so | head -1)
 export GGML
+weights=runs/demo/ckpt/latest/model.safetensors
+[ ! -f "$weights" ] || export WEIGHTS="${WEIGHTS:-$weights}"
 exec "${GGML_TEST:-build/release/test/interop/ggml_test}" "$@"

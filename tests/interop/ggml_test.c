@@ -213,6 +213,35 @@ TEST(errors_are_at_most_ggmls_at_odd_scales) {
     free(t);
 }
 
+/* The matrices of a trained model (WEIGHTS: its model.safetensors). */
+TEST(errors_are_at_most_ggmls_on_trained_weights) {
+    const char *path = getenv("WEIGHTS");
+    cm_st st;
+    cm_err err;
+    if (!path) {
+        t_skip("no trained model (make demo leaves one in runs/demo)");
+        return;
+    }
+    bool ok = cm_st_open(&st, path, &err);
+    CHECKF(ok, "%s", err.msg);
+    if (!ok || !ggml("ggml_quantize_chunk%s", "")) return;
+    bench *t = make_bench();
+    int seen = 0;
+    for (int k = 0; k < st.n; k++) {
+        const cm_tensor *v = &st.entry[k].t;
+        if (cm_tensor_count(v) < ROWS * COLS || v->dtype != CM_F32_T) continue;
+        memcpy(t->x, v->data, sizeof t->x);
+        for (int i = 0; i < N_TYPES; i++) {
+            compare_one(t, types[i].dt, st.entry[k].name, 0, NULL);
+            compare_one(t, types[i].dt, st.entry[k].name, 0, t->imp);
+        }
+        seen++;
+    }
+    CHECKF(seen > 5, "%d matrices", seen);
+    cm_st_close(&st);
+    free(t);
+}
+
 /* ---- golden vectors ----------------------------------------------------------------- */
 
 static bool write_golden(const char *path) {
