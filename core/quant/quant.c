@@ -42,7 +42,7 @@ static void plain_weights(const cm_grid *g, const float *x, float *w) {
     for (int i = 0; i < CHUNK; i += g->run) {
         float sum = 0;
         for (int j = 0; j < g->run; j++) sum += x[i + j] * x[i + j];
-        float rms = sqrtf(sum / (float)g->run);
+        float rms = (float)sqrt((double)sum / g->run);
         for (int j = 0; j < g->run; j++)
             w[i + j] = rms > 1e-15f ? 1 + fabsf(x[i + j]) / rms : 1;
     }
