@@ -1,7 +1,7 @@
 #!/bin/sh
 # config.sh -- configuration and command line: what every tool shares.
 . tests/cli/lib.sh
-tools="tokenize pretrain quantize eval regress generate"
+tools="tokenize pretrain sft dpo quantize eval regress generate"
 P="$BIN/pretrain --dry-run model.vocab_size=400"
 
 # ---- mistakes in a file: place, sentence, suggestion, all of them in one pass

@@ -186,3 +186,37 @@ TEST(alarms_name_the_failure_once) {
     CHECK(!alarmed(&b, sums(70, -5, 1), NULL) && b.err.code == 0);
     bed_close(&b);
 }
+
+/* The first batch of a run that starts at the reference. */
+static int warned_of(bed *b, double loss, bool from_reference) {
+    static cm_refs none[2];
+    cm_objective o = cm_dpo_objective(&b->dpo);
+    int before = cm_log_warnings();
+    cm_buf row = { 0 };
+    o.begin(o.self, false);
+    o.count(o.self, NULL, 0, 1);
+    b->dpo.refs = none;
+    b->dpo.from_reference = from_reference;
+    b->dpo.sum = sums(4, 0, 0);
+    b->dpo.sum.loss = 4 * loss;
+    o.metrics(o.self, false, &row);
+    cm_buf_free(&row);
+    return cm_log_warnings() - before;
+}
+
+TEST(a_wrong_first_loss_is_told) {
+    bed b;
+    bed_open(&b, "first", FINE);
+    CHECK(warned_of(&b, M_LN2, true) == 0);
+    CHECK(warned_of(&b, M_LN2 + 0.9e-4, true) == 0);
+    CHECK(warned_of(&b, M_LN2 + 1.1e-4, true) == 1);
+    CHECK(warned_of(&b, 0.5, true) == 1);
+    CHECK(warned_of(&b, NAN, true) == 1);
+    CHECK(warned_of(&b, 0.5, false) == 0);
+    b.dpo.how.label_smoothing = 0.3; /* still ln 2 */
+    CHECK(warned_of(&b, M_LN2, true) == 0);
+    b.dpo.how.loss = CM_PREFER_IPO;
+    CHECK(warned_of(&b, 25, true) == 0);
+    CHECK(warned_of(&b, 25.01, true) == 1);
+    bed_close(&b);
+}
