@@ -131,12 +131,12 @@ test: test-deps ## set up, build and run every test; last line `N passed, N fail
 	@$(MAKE) --no-print-directory -j2 all tests-build $(MKMODEL)
 	@$(MAKE) --no-print-directory -j2 MODE=f64 tests-build
 	@sh tests/run.sh $(SCRIPTS) $(F64.tests) $(REL.tests) tests/interop/ggml.sh tests/interop/run.sh \
-	    tests/interop/chat.sh
+	    tests/interop/chat.sh tests/interop/lora.sh
 test-full: test ## also sanitizers, every kernel level, long fault loops, fuzzing, chimera-700m
 	@sh tests/full.sh
 interop: test-deps ## logits, tokens and greedy text against llama.cpp (node-llama-cpp)
 	@$(MAKE) --no-print-directory -j2 all tests-build $(MKMODEL)
-	@sh tests/run.sh tests/interop/ggml.sh tests/interop/run.sh tests/interop/chat.sh
+	@sh tests/run.sh tests/interop/ggml.sh tests/interop/run.sh tests/interop/chat.sh tests/interop/lora.sh
 lint: all ## layers, style, generated documents
 	@sh tests/run.sh $(wildcard tests/lint/*.sh)
 BENCHES := $(patsubst bench/%.c,build/bench/%,$(wildcard bench/*.c))

@@ -59,6 +59,7 @@ static bool read_options(job *j, cm_err *err) {
     if (!word_option(j, "type", "quantize.type", &c->type, err) ||
         !word_option(j, "format", "quantize.format", &c->format, err))
         return false;
+    j->x.adapter = cm_app_switch(j->app, "adapter");
     if (!*c->model)
         return cm_fail(err, CM_EXIT_USAGE, "no model to convert: --model PATH");
     if (!*c->out && !j->app->dry_run)
@@ -67,6 +68,9 @@ static bool read_options(job *j, cm_err *err) {
     bool dot = n > 5 && !strcmp(c->out + n - 5, ".gguf");
     j->gguf = c->format == CM_TARGET_GGUF || (c->format == CM_TARGET_AUTO && dot) ||
               (c->format == CM_TARGET_AUTO && !n);
+    if (j->x.adapter && !j->gguf)
+        return cm_fail(err, CM_EXIT_USAGE, "--adapter writes a GGUF file: --out NAME.gguf "
+                       "(for PEFT the checkpoint's folder itself is one)");
     if (c->format == CM_TARGET_CHECKPOINT && c->type != CM_TYPE_F32)
         return cm_fail(err, CM_EXIT_USAGE, "quantize.type: checkpoints are f32");
     return true;
@@ -90,10 +94,15 @@ static const char *base_name(const char *path) {
 
 static bool load_source(job *j, cm_err *err) {
     cm_loaded *l = &j->source;
-    if (!cm_load(l, j->c->model, CM_LOAD_UNNAMED, err)) return false;
+    unsigned apart = j->x.adapter ? CM_LOAD_APART : 0;
+    if (!cm_load(l, j->c->model, CM_LOAD_UNNAMED | apart, err)) return false;
     j->x = (cm_export){.model = &l->model, .spm = l->spm,
                        .chat_template = l->chat_template, .type = dtypes[j->c->type],
-                       .name = *j->c->name ? j->c->name : base_name(j->c->out)};
+                       .name = *j->c->name ? j->c->name : base_name(j->c->out),
+                       .adapter = j->x.adapter};
+    if (apart && !l->model.adapter.n)
+        return cm_fail(err, CM_EXIT_USAGE, "%s: no adapter there; --adapter wants a run trained "
+                       "with lora.rank, or a folder that PEFT wrote", j->c->model);
     if (!l->spm) cm_log(CM_LOG_WARN, "%s has no tokenizer; neither will the output",
                         j->c->model);
     return !j->gguf || cm_model_exportable(&l->model.conf, err);
@@ -216,6 +225,26 @@ static void report(const job *j) {
            type, PROBE, rel, j->kl, j->kl_most, 100.0 * j->same / PROBE);
 }
 
+static void report_adapter(const job *j) {
+    char size[32];
+    const cm_lora_conf *c = &j->x.model->lora;
+    if (!j->app->json) {
+        printf("%s: adapter of rank %lld, %s, %s of tensors, read back the same\n", j->c->out,
+               (long long)c->rank, cm_dtypes[j->x.type].name,
+               cm_human_bytes((double)j->bytes, size, sizeof size));
+        return;
+    }
+    cm_buf b = {0};
+    cm_json_open(&b, NULL, '{');
+    cm_json_str(&b, "out", j->c->out);
+    cm_json_str(&b, "type", cm_dtypes[j->x.type].name);
+    cm_json_i64(&b, "rank", c->rank);
+    cm_json_u64(&b, "tensor_bytes", j->bytes);
+    cm_json_close(&b, '{');
+    puts(b.s);
+    cm_buf_free(&b);
+}
+
 /* table: one line a tensor. */
 static void print_plan(const job *j, const cm_buf *table) {
     char size[32];
@@ -267,6 +296,11 @@ static bool run_job(job *j, cm_err *err) {
     cm_buf_free(&table);
     if (j->app->dry_run) return true;
     if (!may_replace(j, err)) return false;
+    if (j->x.adapter) {
+        if (!cm_export_gguf_adapter(&j->x, j->c->out, err)) return false;
+        report_adapter(j);
+        return true;
+    }
     if (!(j->gguf ? cm_export_gguf(&j->x, j->c->out, err)
                   : cm_export_hf(&j->x, j->c->out, err)) ||
         !check_written(j, err))
@@ -288,6 +322,7 @@ int main(int argc, char **argv) {
         {"model", "PATH", "checkpoint or run folder, Hugging Face folder, GGUF file"},
         {"out", "PATH", "GGUF file or folder to write"},
         {"type", "TYPE", "f32, f16, bf16 or q8_0 (default: f32)"},
+        {"adapter", NULL, "write the adapter alone, as a GGUF file for llama.cpp's --lora"},
         {"format", "FORMAT", "gguf, hf or checkpoint (default: gguf for *.gguf, else "
                              "hf)"},
         {0},
@@ -297,6 +332,7 @@ int main(int argc, char **argv) {
         .summary = "convert a model between checkpoint, GGUF and Hugging Face form",
         .examples = "  quantize --model runs/demo --type q8_0 --out demo.gguf\n"
                     "  quantize --model runs/demo --type bf16 --format hf --out demo-hf\n"
+                    "  quantize --model runs/lora --adapter --out lora.gguf   # else merged\n"
                     "  quantize --model demo.gguf --format checkpoint --out imported\n",
         .sections = "top quantize",
         .options = options,

@@ -21,7 +21,8 @@ static uint32_t file_type(cm_dtype dt) {
 }
 
 static void items_of(const cm_export *x, bool gguf, cm_items *items) {
-    if (gguf) cm_gguf_items(x->model, items);
+    if (x->adapter) cm_gguf_lora_items(x->model, items);
+    else if (gguf) cm_gguf_items(x->model, items);
     else cm_hf_items(x->model, items);
     cm_items_set_dtype(items, x->type);
 }
@@ -54,6 +55,50 @@ bool cm_export_gguf(const cm_export *x, const char *path, cm_err *err) {
     for (int i = 0; i < items.n; i++)
         cm_gguf_put_tensor(g, items.v[i].name, &items.v[i].t);
     ok = ok && cm_gguf_out_write(g, path, fill, &items, err);
+    cm_items_free(&items);
+    cm_gguf_out_close(g);
+    return ok;
+}
+
+/* ---- adapters in GGUF ------------------------------------------------------------- */
+
+/* What the tensors of the file are is what they were to be, byte for byte. */
+static bool adapter_same(const cm_items *items, const char *path, cm_err *err) {
+    cm_gguf g;
+    if (!cm_gguf_open(&g, path, err)) return false;
+    bool ok = g.n_tensor == items->n;
+    for (int i = 0; ok && i < items->n; i++) {
+        const cm_item *it = &items->v[i];
+        const cm_tensor *t = cm_gguf_tensor(&g, it->name);
+        size_t n = cm_tensor_bytes(&it->t);
+        void *want = malloc(n + 1);
+        CM_ASSERT(want, "out of memory: %s", it->name);
+        ok = t && t->dtype == it->t.dtype && cm_tensor_same_shape(t, &it->t) &&
+             cm_item_write(it, want, err) && !memcmp(want, t->data, n);
+        free(want);
+    }
+    cm_gguf_close(&g);
+    return ok || cm_fail(err, CM_EXIT_CHECK, "%s: what was written reads back different", path);
+}
+
+bool cm_export_gguf_adapter(const cm_export *x, const char *path, cm_err *err) {
+    const cm_lora_conf *c = &x->model->lora;
+    if (!cm_model_exportable(&x->model->conf, err)) return false;
+    cm_gguf_out *g = cm_gguf_out_open();
+    cm_items items;
+    items_of(x, true, &items);
+    cm_gguf_put_str(g, "general.architecture", cm_gguf_arch(&x->model->conf));
+    cm_gguf_put_str(g, "general.type", "adapter");
+    if (x->name) cm_gguf_put_str(g, "general.name", x->name);
+    cm_gguf_put_u32(g, "general.file_type", file_type(x->type));
+    if (cm_dtypes[x->type].block > 1)
+        cm_gguf_put_u32(g, "general.quantization_version", 2);
+    cm_gguf_put_str(g, "adapter.type", "lora");
+    /* llama.cpp's scale is alpha / rank, whatever ours was. */
+    cm_gguf_put_f32(g, "adapter.lora.alpha", (float)(cm_lora_scale(c) * (double)c->rank));
+    for (int i = 0; i < items.n; i++)
+        cm_gguf_put_tensor(g, items.v[i].name, &items.v[i].t);
+    bool ok = cm_gguf_out_write(g, path, fill, &items, err) && adapter_same(&items, path, err);
     cm_items_free(&items);
     cm_gguf_out_close(g);
     return ok;

@@ -49,6 +49,9 @@ bool cm_item_read(const cm_item *it, cm_dtype dt, const void *src, const char *p
 /* All tensors of a model in GGUF's and in Hugging Face's names, order and shape. */
 void cm_gguf_items(const cm_model *m, cm_items *out);
 void cm_hf_items(const cm_model *m, cm_items *out);
+/* The adapters' tensors in llama.cpp's names: NAME.lora_a and NAME.lora_b for the GGUF
+ * tensors NAME that have one. */
+void cm_gguf_lora_items(const cm_model *m, cm_items *out);
 
 /* Tensors of one or more files, by name; remembers which were asked for. */
 typedef struct cm_source {
@@ -93,6 +96,7 @@ bool cm_gguf_read_item(cm_source *s, const cm_model *m, const cm_item *it, cm_er
 bool cm_gguf_conf(cm_file_conf *f, const cm_gguf *g, cm_err *err);
 /* Keys of a model and of its tokenizer (NULL: none), and back. */
 void cm_gguf_put_conf(cm_gguf_out *g, const cm_model_conf *c);
+const char *cm_gguf_arch(const cm_model_conf *c); /* "granitehybrid", ... */
 bool cm_gguf_put_tokenizer(cm_gguf_out *g, const cm_spm *spm, int64_t vocab, cm_err *err);
 /* *spm NULL when the file has no tokenizer, or one of a kind that is not ours. */
 bool cm_gguf_tokenizer(const cm_gguf *g, int64_t vocab, cm_spm **spm, cm_err *err);

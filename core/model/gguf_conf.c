@@ -11,7 +11,7 @@
 
 /* ---- writing ---------------------------------------------------------------------- */
 
-static const char *arch_of(const cm_model_conf *c) {
+const char *cm_gguf_arch(const cm_model_conf *c) {
     if (cm_model_has_mamba(c)) return "granitehybrid";
     return cm_model_has_experts(c) ? "granitemoe" : "granite";
 }
@@ -79,7 +79,7 @@ static void put_mamba(writer *w, const cm_model_conf *c) {
 }
 
 void cm_gguf_put_conf(cm_gguf_out *g, const cm_model_conf *c) {
-    writer w = {.g = g, .arch = arch_of(c)};
+    writer w = {.g = g, .arch = cm_gguf_arch(c)};
     bool experts = cm_model_has_experts(c);
     cm_gguf_put_str(g, "general.architecture", w.arch);
     put_u32(&w, "context_length", c->context);

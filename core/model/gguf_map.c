@@ -130,6 +130,23 @@ void cm_gguf_items(const cm_model *m, cm_items *out) {
     for (int i = 0; i < m->conf.n_layers; i++) add_layer(out, &m->layer[i], i);
 }
 
+void cm_gguf_lora_items(const cm_model *m, cm_items *out) {
+    cm_items all;
+    *out = (cm_items){0};
+    cm_gguf_items(m, &all);
+    for (int i = 0; i < all.n; i++) {
+        const cm_item *w = &all.v[i];
+        if (!w->p->lora_a) continue;
+        cm_items_add(out, w->p->lora_a, 0, NULL, "%s.lora_a", w->name);
+        /* B's rows are W's: cut and turned as they are. */
+        cm_item *b = cm_items_add(out, w->p->lora_b, 0, NULL, "%s.lora_b", w->name);
+        if (w->rows != w->pitch) cm_item_slice(b, w->row0, w->rows);
+        b->how = w->how;
+        b->head = w->head;
+    }
+    cm_items_free(&all);
+}
+
 /* ---- reading ---------------------------------------------------------------------- */
 
 /* q, k or v out of blk.N.attn_qkv, whose rows are theirs in that order. */

@@ -247,9 +247,13 @@ typedef struct cm_export {
     const char *chat_template;
     const char *name; /* general.name */
     cm_dtype type;    /* F32, F16, BF16; GGUF also Q8_0 */
+    bool adapter;     /* of a model loaded with CM_LOAD_APART: its adapters alone */
 } cm_export;
 /* A GGUF file for llama.cpp; first asks cm_model_exportable. */
 bool cm_export_gguf(const cm_export *x, const char *path, cm_err *err);
+/* A GGUF adapter that llama.cpp applies to a GGUF file of the base; x->adapter is set.  Read
+ * back and compared: CM_EXIT_CHECK. */
+bool cm_export_gguf_adapter(const cm_export *x, const char *path, cm_err *err);
 /* A folder for transformers: config.json, model.safetensors, tokenizer files. */
 bool cm_export_hf(const cm_export *x, const char *dir, cm_err *err);
 /* Table of the tensors that an export would write (a model built on a counting arena will

@@ -8,6 +8,9 @@
  *                                     DIR/NAME.TYPE.gguf, DIR/NAME.tokens (300 ids),
  *                                     .logits (float32, every position), .greedy (24
  *                                     ids that follow the first hundred)
+ *   mkmodel lora DIR NAME NEW key=value...   a random adapter (section lora) on that model:
+ *                                     DIR/NEW/ as PEFT has it, and of base and adapter
+ *                                     together DIR/NEW.tokens, .logits, .greedy
  * Norms, biases and the like are moved away from ones and zeros: a permuted or forgotten
  * vector must show. */
 #include "model/model.h"
@@ -254,6 +257,53 @@ static bool make_model(const char *dir, const char *name, char **keys, int n,
     return ok;
 }
 
+/* Every B filled, so that all rows and experts show. */
+static void stir_adapters(cm_params *ps) {
+    cm_params_init(ps, 3);
+    for (int i = 1; i < ps->n; i += 2) {
+        cm_tensor *b = &ps->p[i]->var.v;
+        cm_rng r = cm_rng_make(9, CM_RNG_NOISE, (uint64_t)i);
+        for (int64_t k = 0; k < cm_tensor_count(b); k++)
+            cm_rdata(b)[k] = (cm_real)(0.05 * cm_rng_normal(r, (uint64_t)k));
+    }
+}
+
+static bool make_adapter(const char *dir, const char *name, const char *new, char **keys, int n,
+                         cm_err *err) {
+    cm_conf conf;
+    cm_conf_open(&conf, "lora");
+    for (int i = 0; i < n; i++) {
+        char *word = cm_strf("lora.%s", keys[i]);
+        cm_conf_set(&conf, word);
+        free(word);
+    }
+    char *from = cm_strf("%s/%s", dir, name), *to = cm_strf("%s/%s", dir, new);
+    cm_loaded l = {0}, merged;
+    cm_arena arena;
+    bool ok = cm_conf_check(&conf, err) && cm_load(&l, from, 0, err) &&
+              cm_model_lora_fits(&l.model.conf, &conf.lora, err) &&
+              cm_arena_open(&arena, "adapters", (size_t)1 << 28, err);
+    if (ok) {
+        cm_model *m = &l.model;
+        m->lora = conf.lora;
+        cm_params_begin(&m->adapter, &arena, false);
+        cm_lora_attach(&m->params, &m->adapter, &m->lora);
+        stir_adapters(&m->adapter);
+        ok = cm_mkdirs(to, err) && cm_adapter_write(m, to, l.path, l.id, err) &&
+             cm_load(&merged, to, 0, err);
+        if (ok) {
+            ok = run_model(&merged, to, err);
+            cm_loaded_close(&merged);
+        }
+        cm_arena_close(&arena);
+    }
+    cm_loaded_close(&l);
+    cm_conf_close(&conf);
+    free(from);
+    free(to);
+    return ok;
+}
+
 int main(int argc, char **argv) {
     cm_err err = {0};
     bool ok;
@@ -262,10 +312,12 @@ int main(int argc, char **argv) {
     } else if (argc >= 4 && !strcmp(argv[1], "model")) {
         ok = cm_kern_init(CM_NUMERICS_STRICT, 2, &err) &&
              make_model(argv[2], argv[3], argv + 4, argc - 4, &err);
+    } else if (argc >= 5 && !strcmp(argv[1], "lora")) {
+        ok = cm_kern_init(CM_NUMERICS_STRICT, 2, &err) &&
+             make_adapter(argv[2], argv[3], argv[4], argv + 5, argc - 5, &err);
     } else {
-        ok = cm_fail(&err, CM_EXIT_USAGE, "mkmodel tokenizer DIR | mkmodel model DIR "
-                                          "NAME "
-                     "key=value...");
+        ok = cm_fail(&err, CM_EXIT_USAGE, "mkmodel tokenizer DIR | mkmodel model DIR NAME "
+                     "key=value... | mkmodel lora DIR NAME NEW key=value...");
     }
     if (!ok) fprintf(stderr, "mkmodel: %s\n", err.msg);
     return ok ? 0 : (int)err.code;
