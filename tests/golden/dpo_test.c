@@ -118,7 +118,7 @@ static int check_grads(const bed *b, const pairs *p, const char *name) {
 static int check_variant(bool moe, const char *name) {
     bed b;
     pairs p;
-    bed_open(&b, moe);
+    bed_open(&b, moe, false);
     pairs_open(&p, moe, name);
     b.m.conf.lb_coef = b.m.conf.z_coef = 0;
     cm_objective o = cm_dpo_objective(&p.dpo);

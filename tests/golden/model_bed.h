@@ -1,5 +1,5 @@
 /* model_bed.h -- the two small hybrids of tests/golden/model_*.safetensors, built and filled,
- * for the tests that compare whole models with PyTorch. */
+ * for the tests that compare whole models with PyTorch; the second also with adapters. */
 #ifndef CM_MODEL_BED_H
 #define CM_MODEL_BED_H
 
@@ -12,7 +12,7 @@
 
 typedef struct {
     cm_model m;
-    cm_st file;
+    cm_st file, lora; /* lora: of the adapters, or not open */
     cm_arena perm, step, meta;
     cm_batch batch;
     int64_t R;
@@ -43,12 +43,25 @@ static cm_model_conf golden_conf(bool moe) {
 }
 
 static const cm_tensor *need(const bed *b, const char *name) {
-    const cm_tensor *t = cm_st_find(&b->file, name);
+    const cm_tensor *t = b->lora.mem ? cm_st_find(&b->lora, name) : NULL;
+    if (!t) t = cm_st_find(&b->file, name);
     CM_ASSERT(t, "golden file lacks %s", name);
     return t;
 }
 
-static void bed_open(bed *b, bool moe) {
+static void fill(const bed *b, const cm_params *ps) {
+    for (int i = 0; i < ps->n; i++) {
+        const cm_param *p = ps->p[i];
+        const double *src = need(b, p->name)->data;
+        int64_t n = cm_tensor_count(&p->var.v);
+        CM_ASSERT(n == cm_tensor_count(need(b, p->name)), "%s has another size", p->name);
+        for (int64_t k = 0; k < n; k++) cm_rdata(&p->var.v)[k] = (cm_real)src[k];
+    }
+}
+
+static void bed_open(bed *b, bool moe, bool lora) {
+    static const char *all[] = { "all" };
+    const cm_lora_conf l = { .rank = 3, .alpha = 5, .targets = { 1, all } };
     cm_err err;
     size_t cap = (size_t)1 << 30;
     *b = (bed){ 0 };
@@ -59,16 +72,12 @@ static void bed_open(bed *b, bool moe) {
               cm_arena_open(&b->perm, "perm", cap, &err) &&
               cm_arena_open(&b->step, "step", cap, &err) &&
               cm_arena_open(&b->meta, "meta", cap, &err) &&
-              cm_st_open(&b->file, path, &err);
+              cm_st_open(&b->file, path, &err) &&
+              (!lora || cm_st_open(&b->lora, "tests/golden/model_lora.safetensors", &err));
     CM_ASSERT(ok, "%s", err.msg);
-    cm_model_build(&b->m, &c, &b->perm, true);
-    for (int i = 0; i < b->m.params.n; i++) {
-        cm_param *p = b->m.params.p[i];
-        const double *src = need(b, p->name)->data;
-        int64_t n = cm_tensor_count(&p->var.v);
-        CM_ASSERT(n == cm_tensor_count(need(b, p->name)), "%s has another size", p->name);
-        for (int64_t k = 0; k < n; k++) cm_rdata(&p->var.v)[k] = (cm_real)src[k];
-    }
+    cm_model_build_lora(&b->m, &c, lora ? &l : NULL, &b->perm, true);
+    fill(b, &b->m.params);
+    fill(b, &b->m.adapter);
     const cm_tensor *tok = need(b, "tokens");
     b->batch = (cm_batch){ .B = (int)tok->dim[0], .T = (int)tok->dim[1], .token = tok->data,
                            .target = need(b, "targets")->data, .doc = need(b, "doc")->data,
@@ -79,6 +88,7 @@ static void bed_open(bed *b, bool moe) {
 static void bed_close(bed *b) {
     cm_model_end(&b->m);
     cm_st_close(&b->file);
+    if (b->lora.mem) cm_st_close(&b->lora);
     cm_arena_close(&b->perm);
     cm_arena_close(&b->step);
     cm_arena_close(&b->meta);

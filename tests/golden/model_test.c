@@ -1,6 +1,6 @@
 /* model_test.c -- whole models against PyTorch: logits, every gradient, ten losses.
  *
- * The files come from gen_model.py (float64, independent formulas).  The double build must
+ * The files come from gen_model.py and gen_lora.py (float64, independent formulas).  The double build must
  * agree to 1e-9, the product to float accuracy. */
 #include "tests/golden/model_bed.h"
 
@@ -10,12 +10,15 @@ static const double TOL = 1e-9, LOSS_TOL = 1e-9;
 static const double TOL = 2e-4, LOSS_TOL = 2e-4;
 #endif
 
+/* What is trained: the adapters, where there are some. */
+static cm_params *trained(bed *b) { return cm_model_trained(&b->m); }
+
 static double loss_and_grads(bed *b) {
     int64_t scored = 0;
     for (int64_t r = 0; r < b->R; r++) scored += b->batch.target[r] >= 0;
     cm_arena_reset(&b->step, 0);
     cm_arena_reset(&b->meta, 0);
-    cm_params_zero_grad(&b->m.params);
+    cm_params_zero_grad(trained(b));
     cm_tape t;
     cm_tape_begin(&t, &b->step, &b->meta, true, false);
     cm_var *loss = cm_model_loss(&b->m, &t, &b->batch, 1 / (cm_real)scored, false, NULL);
@@ -46,8 +49,8 @@ static void check_logits(bed *b) {
 /* torch.optim.AdamW, written out: what the ten losses were made with. */
 static void adamw_by_hand(bed *b, int step, double **m, double **v) {
     const double lr = 3e-3, b1 = 0.9, b2 = 0.95, eps = 1e-8;
-    for (int i = 0; i < b->m.params.n; i++) {
-        cm_param *p = b->m.params.p[i];
+    for (int i = 0; i < trained(b)->n; i++) {
+        cm_param *p = trained(b)->p[i];
         double wd = p->group == CM_GROUP_VECTOR ? 0 : 0.1;
         cm_real *w = cm_rdata(&p->var.v);
         for (int64_t k = 0; k < cm_tensor_count(&p->var.v); k++) {
@@ -61,11 +64,11 @@ static void adamw_by_hand(bed *b, int step, double **m, double **v) {
 }
 
 static void check_losses(bed *b) {
-    double **m = calloc((size_t)b->m.params.n, sizeof *m);
-    double **v = calloc((size_t)b->m.params.n, sizeof *v);
+    double **m = calloc((size_t)trained(b)->n, sizeof *m);
+    double **v = calloc((size_t)trained(b)->n, sizeof *v);
     CM_ASSERT(m && v, "out of memory");
-    for (int i = 0; i < b->m.params.n; i++) {
-        size_t n = (size_t)cm_tensor_count(&b->m.params.p[i]->var.v);
+    for (int i = 0; i < trained(b)->n; i++) {
+        size_t n = (size_t)cm_tensor_count(&trained(b)->p[i]->var.v);
         m[i] = calloc(n, sizeof **m);
         v[i] = calloc(n, sizeof **v);
         CM_ASSERT(m[i] && v[i], "out of memory");
@@ -77,7 +80,7 @@ static void check_losses(bed *b) {
                loss, want[s]);
         adamw_by_hand(b, s + 1, m, v);
     }
-    for (int i = 0; i < b->m.params.n; i++) {
+    for (int i = 0; i < trained(b)->n; i++) {
         free(m[i]);
         free(v[i]);
     }
@@ -85,14 +88,14 @@ static void check_losses(bed *b) {
     free(v);
 }
 
-static void check_model(bool moe) {
+static void check_model(bool moe, bool lora) {
     bed b;
-    bed_open(&b, moe);
+    bed_open(&b, moe, lora);
     check_logits(&b);
     loss_and_grads(&b);
-    for (int i = 0; i < b.m.params.n; i++) {
+    for (int i = 0; i < trained(&b)->n; i++) {
         char name[128];
-        cm_param *p = b.m.params.p[i];
+        cm_param *p = trained(&b)->p[i];
         snprintf(name, sizeof name, "grad.%s", p->name);
         double e = distance(p->var.g, need(&b, name)->data, cm_tensor_count(&p->var.v));
         CHECKF(e <= TOL, "gradient of %s differs by %.2e", p->name, e);
@@ -101,5 +104,6 @@ static void check_model(bool moe) {
     bed_close(&b);
 }
 
-TEST(dense_hybrid_equals_pytorch) { check_model(false); }
-TEST(moe_hybrid_equals_pytorch) { check_model(true); }
+TEST(dense_hybrid_equals_pytorch) { check_model(false, false); }
+TEST(moe_hybrid_equals_pytorch) { check_model(true, false); }
+TEST(adapters_equal_pytorch) { check_model(true, true); }
