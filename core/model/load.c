@@ -353,20 +353,19 @@ static bool is_adapter(const char *dir) {
 }
 
 /* What the merged weights are called: both files make them. */
-static bool name_merged(cm_loaded *l, const char *dir, char file[65], cm_err *err) {
-    char *path = cm_strf("%s/" CM_ADAPTER_WEIGHTS, dir);
-    bool ok = cm_sha_file(path, file, err);
-    char *both = cm_strf("%s\n%s\n", l->id, ok ? file : "");
+static void name_merged(cm_loaded *l, const char *file) {
+    char *both = cm_strf("%s\n%s\n", l->id, file);
     cm_sha_bytes(both, strlen(both), l->id);
     free(both);
-    free(path);
-    return ok;
 }
 
-static bool adapter_sums(const char *dir, const char *file, cm_err *err) {
-    char *sums;
-    if (!read_sums(dir, &sums, err)) return false;
-    bool ok = !sums || (check_sum(dir, sums, CM_ADAPTER_WEIGHTS, file, err) &&
+/* file[65] gets the sum of the adapter's tensors. */
+static bool adapter_sums(const char *dir, char *file, cm_err *err) {
+    char *sums, *path = cm_strf("%s/" CM_ADAPTER_WEIGHTS, dir);
+    bool ok = cm_sha_file(path, file, err) && read_sums(dir, &sums, err);
+    free(path);
+    if (!ok) return false;
+    ok = !sums || (check_sum(dir, sums, CM_ADAPTER_WEIGHTS, file, err) &&
                         check_sum(dir, sums, CM_ADAPTER_CONFIG, NULL, err));
     free(sums);
     return ok;
@@ -390,16 +389,16 @@ static bool attach(cm_loaded *l, cm_adapter *a, cm_err *err) {
 }
 
 static bool read_adapter(cm_loaded *l, cm_adapter *a, unsigned flags, cm_err *err) {
-    char file[65], *base = cm_adapter_base(a, err);
-    if (!base) return false;
+    char file[65], *base = NULL;
+    if (!adapter_sums(a->dir, file, err) || !(base = cm_adapter_base(a, err))) return false;
     bool ok = cm_load_any(l, base, flags & ~(unsigned)(CM_LOAD_UNNAMED | CM_LOAD_APART), err) &&
               cm_adapter_suits(a, base, l->id, err);
     free(base);
     if (ok && !(flags & CM_LOAD_SHAPE))
         ok = flags & CM_LOAD_APART ? attach(l, a, err)
                                    : cm_adapter_merge(a, target(l), err);
-    return ok && name_merged(l, a->dir, file, err) && adapter_sums(a->dir, file, err) &&
-           adapter_tokenizer(l, a->dir, err);
+    if (ok) name_merged(l, file);
+    return ok && adapter_tokenizer(l, a->dir, err);
 }
 
 static bool load_adapter(cm_loaded *l, const char *dir, unsigned flags, cm_err *err) {

@@ -1,7 +1,7 @@
 /* model_test.c -- whole models against PyTorch: logits, every gradient, ten losses.
  *
- * The files come from gen_model.py and gen_lora.py (float64, independent formulas).  The double build must
- * agree to 1e-9, the product to float accuracy. */
+ * The files come from gen_model.py and gen_lora.py (float64, independent formulas).  The
+ * double build must agree to 1e-9, the product to float accuracy. */
 #include "tests/golden/model_bed.h"
 
 #ifdef CM_F64
