@@ -42,8 +42,8 @@ static bool prepare(void *ctx, cm_err *err) {
 }
 
 static bool init(void *ctx, cm_model *m, cm_err *err) {
-    const dpo *d = ctx;
-    return cm_app_start_weights(&d->start, m, err);
+    dpo *d = ctx;
+    return cm_app_start_weights(&d->start, m, err) && cm_panel_begin(d->panel, m, err);
 }
 
 static bool extra_files(void *ctx, const char *folder, cm_err *err) {

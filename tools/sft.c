@@ -33,8 +33,8 @@ static bool watch(void *ctx, const cm_model *m, int64_t step, cm_buf *row, bool 
 }
 
 static bool init(void *ctx, cm_model *m, cm_err *err) {
-    const sft *s = ctx;
-    return cm_app_start_weights(&s->start, m, err);
+    sft *s = ctx;
+    return cm_app_start_weights(&s->start, m, err) && cm_panel_begin(s->panel, m, err);
 }
 
 static bool extra_files(void *ctx, const char *folder, cm_err *err) {

@@ -138,15 +138,30 @@ void cm_panel_close(cm_panel *p) {
 
 /* ---- the start model ------------------------------------------------------------------- */
 
-static bool measure_start(cm_panel *p, const char *path, cm_err *err) {
-    cm_loaded l;
-    cm_panel_look look = { 0 };
-    if (!cm_load(&l, p->start->path, CM_LOAD_UNNAMED, err)) return false;
-    float *logp = room(p->positions * l.model.conf.vocab_size, sizeof *logp);
-    bool ok = cm_panel_look_at(p, &l.model, logp, &look, err);
-    if (ok && look.whole) ok = cm_panel_keep(p, &look, logp, path, err);
+/* Measure it, keep the numbers, and work with them as they were kept. */
+static bool measure_start(cm_panel *p, const cm_model *m, cm_err *err) {
+    char *path = cm_run_path(p->run, "panel/start.safetensors");
+    cm_panel_look look;
+    cm_buf why = { 0 };
+    float *logp = room(p->positions * m->conf.vocab_size, sizeof *logp);
+    bool ok = cm_panel_look_at(p, m, logp, &look, err);
+    if (ok && look.whole) {
+        ok = cm_panel_keep(p, &look, logp, path, err);
+        if (ok && !cm_panel_kept(p, path, &why))
+            ok = cm_fail(err, CM_EXIT_DATA, "%s: written, but %s", path,
+                         why.n ? why.s : "it is gone");
+    }
     cm_panel_look_close(p, &look);
+    cm_buf_free(&why);
     free(logp);
+    free(path);
+    return ok;
+}
+
+static bool load_and_measure(cm_panel *p, cm_err *err) {
+    cm_loaded l;
+    if (!cm_load(&l, p->start->path, CM_LOAD_UNNAMED, err)) return false;
+    bool ok = measure_start(p, &l.model, err);
     cm_loaded_close(&l);
     return ok;
 }
@@ -159,24 +174,26 @@ static void tell_start(const cm_panel *p) {
            s[CM_PANEL_DISTINCT_2], 100 * s[CM_PANEL_UNENDED]);
 }
 
+/* A fresh run's own memory will hold the start model soon; one that goes on holds another. */
 bool cm_panel_prepare(cm_panel *p, cm_run *run, cm_err *err) {
     if (!p || !run) return true;
     char *dir = cm_run_path(run, "panel"), *path = cm_strf("%s/start.safetensors", dir);
-    cm_buf why = { 0 }, still = { 0 };
+    cm_buf why = { 0 };
     p->run = run;
-    bool ok = cm_mkdirs(dir, err);
-    if (ok && !cm_panel_kept(p, path, &why)) {
-        if (why.n) cm_log(CM_LOG_WARN, "%s: %s; the start model is measured again", path, why.s);
-        ok = measure_start(p, path, err);
-        if (ok && !cm_signal_stop() && !cm_panel_kept(p, path, &still))
-            ok = cm_fail(err, CM_EXIT_DATA, "%s: written, but %s", path,
-                         still.n ? still.s : "it is gone");
-    }
+    bool ok = cm_mkdirs(dir, err), kept = ok && cm_panel_kept(p, path, &why);
+    if (why.n) cm_log(CM_LOG_WARN, "%s: %s; the start model is measured again", path, why.s);
+    if (ok && !kept && run->resumed) ok = load_and_measure(p, err);
     if (ok && p->length) tell_start(p);
     cm_buf_free(&why);
-    cm_buf_free(&still);
     free(path);
     free(dir);
+    return ok;
+}
+
+bool cm_panel_begin(cm_panel *p, const cm_model *m, cm_err *err) {
+    if (!p || !p->run || p->length) return true;
+    bool ok = measure_start(p, m, err);
+    if (ok && p->length) tell_start(p);
     return ok;
 }
 

@@ -77,9 +77,13 @@ typedef struct cm_panel cm_panel;
 bool cm_panel_open(cm_panel **out, const cm_conf *c, const cm_pack *val,
                    const cm_loaded *start, cm_err *err);
 void cm_panel_close(cm_panel *p); /* NULL is fine */
-/* Before the training takes its memory (cm_job.prepare): measure the start model, unless
- * the run's panel/start.safetensors says the same already.  p NULL, or no run: nothing. */
+/* Before the training takes its memory (cm_job.prepare): the start model's numbers, from the
+ * run's panel/start.safetensors; where a run that goes on has none, from the model, loaded
+ * and closed again.  p NULL, or no run: nothing. */
 bool cm_panel_prepare(cm_panel *p, cm_run *run, cm_err *err);
+/* When the trainer's memory holds the start model (cm_job.init): measure it, unless that is
+ * known. */
+bool cm_panel_begin(cm_panel *p, const cm_model *m, cm_err *err);
 /* cm_job.watch: measure, append to the row, leave the answers in the run's panel/, tell
  * alarms: each once, until it has recovered. */
 bool cm_panel_watch(cm_panel *p, const cm_model *m, int64_t step, cm_buf *row, bool *stop,
