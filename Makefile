@@ -116,6 +116,9 @@ deps: ## install the packages needed (apt, as root or with sudo)
 demo: deps ## text to a GGUF file: generate a corpus, train, sample, export (TEXT=file: yours)
 	@$(MAKE) --no-print-directory -j2 all
 	@sh data/demo.sh
+demo-chat: deps ## the demo, then conversations: SFT and DPO, judged on held-out questions
+	@$(MAKE) --no-print-directory -j2 all
+	@sh data/demo-chat.sh
 
 # The double build runs what compares numbers; release runs everything else.
 F64.tests := $(patsubst tests/%.c,build/f64/test/%,$(wildcard tests/grad/*_test.c) \
@@ -170,7 +173,7 @@ help: ## list the targets
 	@grep -hE '^[a-z0-9-]+:.*##' Makefile | sed -E 's/:.*## /\t/' | \
 	    awk -F '\t' '{ printf "  %-10s %s\n", $$1, $$2 }'
 
-.PHONY: all tests-build fuzz-build deps demo test-deps test test-full interop lint bench docs ci \
+.PHONY: all tests-build fuzz-build deps demo demo-chat test-deps test test-full interop lint bench docs ci \
         install clean help
 .PRECIOUS: $(O)/%.o
 .DELETE_ON_ERROR:

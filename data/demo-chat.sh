@@ -1,7 +1,7 @@
 #!/bin/sh
-# demo-chat.sh -- goes on from the demo's model: a corpus of conversations, SFT, DPO, and what each
-# is worth by the world's own checker, on questions whose facts and sums no training text has.
-# usage: data/demo-chat.sh       after data/demo.sh; `make demo-chat` runs both
+# demo-chat.sh -- the demo, then goes on from its model: conversations, SFT, DPO, and what each is
+# worth by the world's own checker, on questions whose facts and sums no training text has.
+# usage: data/demo-chat.sh
 # RUN names the demo (default demo).  Everything lands in runs/RUN-chat-text, runs/RUN-sft-data,
 # runs/RUN-dpo-data, runs/RUN-sft and runs/RUN-dpo; done steps are not repeated.
 set -eu
@@ -24,15 +24,19 @@ both() { # wait for two background jobs, fail when one of them did
 }
 result() { echo "runs/$RUN-chat-eval/$1"; }
 
+[ -z "${TEXT:-}" ] || {
+    echo "demo-chat: error: its questions are about the default corpus; leave TEXT out" >&2; exit 2; }
 start=$(date +%s)
-say "1. Conversations: questions about stories, worked sums, rewriting; one in six answered badly"
+sh data/demo.sh
+chat=$(date +%s)
+say "1. Conversations: questions about stories, worked sums, rewriting; a third answered badly"
 mkdir -p "$text" "runs/$RUN-chat-eval"
 make_text() { # NAME options
     [ -s "$text/$1.jsonl" ] || { f=$1; shift; $B/world --seed 1 --out "$text/$f.jsonl" "$@"; }
 }
 make_text world_questions --kind questions --split test --count 840 &
 questions=$!
-make_text instructions --kind instructions --count 16000 --turns 3 --noise 0.16
+make_text instructions --kind instructions --count 24000 --turns 3 --noise 0.33
 make_text val --kind instructions --split val --count 300 --turns 3
 make_text world_preferences --kind preferences --count 2500
 make_text world_shots --kind questions --split train --count 200
@@ -83,4 +87,6 @@ $B/judge wins "$text/world_questions.jsonl" "$(result dpo-t1)" "$(result sft-t1)
 $B/judge table "$text/world_questions.jsonl" --train "$text/instructions.jsonl" \
     sft="$(result sft)" dpo="$(result dpo)" sft-t1="$(result sft-t1)" dpo-t1="$(result dpo-t1)"
 
-say "done in $(($(date +%s) - start)) s; talk to it:  $B/generate --model $dpo --chat"
+end=$(date +%s)
+say "done in $((end - start)) s ($((chat - start)) s of them the demo); talk to it:"
+echo "  $B/generate --model $dpo --chat"

@@ -75,11 +75,11 @@ static void add_source(cm_buf *b, const cm_task *t) {
 }
 
 /* What the assistant says: the reasoning, where there is some, then the answer. */
-static cm_text reply(const cm_task *t, const cm_text *says) {
+static cm_text reply(const cm_text *think, const cm_text *says) {
     cm_text r = {.n = 0};
-    if (t->think.n) {
+    if (think->n) {
         cm_text_add(&r, "<think>", 7);
-        cm_text_add(&r, t->think.s, t->think.n);
+        cm_text_add(&r, think->s, think->n);
         cm_text_add(&r, "</think>", 8);
     }
     cm_text_add(&r, says->s, says->n);
@@ -90,19 +90,19 @@ static cm_text reply(const cm_task *t, const cm_text *says) {
  * 0 to 7. */
 static const char *spoil(cm_text *r, const cm_task *t, int how) {
     if (how == 3 || how == 7) {
-        *r = reply(t, &t->says);
+        *r = reply(&t->think, &t->says);
         for (int k = 0; k < 2; k++) {
             cm_text_add(r, " ", 1);
             cm_text_add(r, t->says.s, t->says.n);
         }
         return "repeats itself";
     }
-    r->n = 0, r->full = false;
     if (how == 2) {
+        r->n = 0, r->full = false;
         cm_text_add(r, "I do not know.", 14);
         return "no answer";
     }
-    cm_text_add(r, t->wrong_says.s, t->wrong_says.n);
+    *r = reply(&t->wrong_think, &t->wrong_says);
     return "wrong";
 }
 
@@ -125,7 +125,7 @@ static void add_instruction(cm_buf *b, const options *o, cm_side side, uint64_t 
         const cm_task *t = &talk.turn[k];
         bool spoiled = cm_rng_uniform(d.rng, d.i++) < o->noise;
         if (spoiled) cm_buf_addf(&bad, ",\"%s\"", spoil(&said, t, cm_roll(&d, 8)));
-        else said = reply(t, &t->says), cm_buf_addf(&bad, ",null");
+        else said = reply(&t->think, &t->says), cm_buf_addf(&bad, ",null");
         message(b, "user", &t->prompt);
         message(b, "assistant", &said);
     }
@@ -141,7 +141,7 @@ static void add_preference(cm_buf *b, const options *o, cm_side side, uint64_t i
     static cm_text rejected;
     const cm_task *t = &talk.turn[0];
     cm_talk_make(&talk, (uint64_t)o->seed + 1000003, side, i, 1);
-    cm_text r = reply(t, &t->says);
+    cm_text r = reply(&t->think, &t->says);
     const char *why = spoil(&rejected, t, (int)(i % 8));
     begin_task(b, t, i);
     add_source(b, t);

@@ -114,6 +114,7 @@ static void wrong_answers(cm_task *t, const kind *k, const cm_bind *b,
             say(&t->wrong[n], k->brief, &w, d);
             if (!is_new(t, n)) continue;
             if (n == 0) say(&t->wrong_says, k->says, &w, d);
+            if (n == 0) say(&t->wrong_think, k->think, &w, d);
             break;
         }
 }

@@ -189,7 +189,8 @@ typedef struct cm_task {
     cm_text prompt, think;    /* think: worked reasoning, or empty */
     cm_text says, answer;     /* the answer as a sentence; as briefly as it can be */
     cm_text wrong[CM_WRONGS]; /* brief answers that are not true, all different */
-    cm_text wrong_says;       /* wrong[0] as a sentence */
+    cm_text wrong_says;       /* wrong[0] as a sentence, and as reasoning gone wrong */
+    cm_text wrong_think;
 } cm_task;
 /* Task `index` of a side: three in a row ask about one story; also sentence pairs. */
 void cm_task_make(cm_task *t, uint64_t seed, cm_side side, uint64_t index);
