@@ -9,10 +9,18 @@ static void member(cm_buf *b, const char *key, const char *s) {
     cm_world_json(b, s, strlen(s));
 }
 
+/* Something is said, and reasoning that begins ends before it: what `tokenize` takes. */
+static bool is_whole(const char *out) {
+    const char *end = strstr(out, "</think>");
+    if (end) out = end + 8;
+    return *out && (end || !strstr(out, "<think>"));
+}
+
 /* The first of the samples that is right (or wrong) and complete, or NULL. */
 static const char *first(const cm_sampled *s, int n, int i, bool right) {
     for (int k = 0; k < n; k++)
-        if ((s[k].right[i] > 0) == right && s[k].ended[i] && *s[k].out[i]) return s[k].out[i];
+        if ((s[k].right[i] > 0) == right && s[k].ended[i] && is_whole(s[k].out[i]))
+            return s[k].out[i];
     return NULL;
 }
 
