@@ -361,6 +361,41 @@ TEST(bf16_adapters_load_as_they_were_trained) {
     free(ckpt);
 }
 
+/* Gradients through a base of BF16 too are those of the rounded base: on a base that BF16
+ * holds exactly, both ways of holding it train the same adapters. */
+TEST(bf16_trains_the_same_bits) {
+    char *exact = tmp("exact");
+    const char *words[] = { "lora.rank=3", "lora.base=f32", NULL };
+    cm_loaded l, got[2];
+    cm_err err;
+    bool complete;
+    load(&l, base(), 0);
+    cm_export x = { .model = &l.model, .type = CM_BF16_T };
+    CM_ASSERT(cm_export_hf(&x, exact, &err), "%s", err.msg);
+    cm_loaded_close(&l);
+    for (int i = 0; i < 2; i++) {
+        fx_job f;
+        char *ckpt = tmp(i ? "exact16" : "exact32");
+        if (i) words[1] = "lora.base=bf16";
+        lora_open(&f, &l, exact, ckpt, words);
+        f.job.stop_at = 10;
+        CHECKF(cm_train(&f.job, &complete, &err), "%s", err.msg);
+        cm_loaded_close(&l);
+        fx_close(&f);
+        load(&got[i], ckpt, CM_LOAD_APART);
+        free(ckpt);
+    }
+    for (int i = 0; i < got[0].model.adapter.n; i++) {
+        const cm_tensor *a = &got[0].model.adapter.p[i]->var.v;
+        const cm_tensor *b = &got[1].model.adapter.p[i]->var.v;
+        CHECKF(!memcmp(a->data, b->data, cm_tensor_bytes(a)), "%s",
+               got[0].model.adapter.p[i]->name);
+    }
+    cm_loaded_close(&got[0]);
+    cm_loaded_close(&got[1]);
+    free(exact);
+}
+
 /* Adapters on adapters: the base of the second is the merge of the first. */
 TEST(an_adapter_is_a_base_too) {
     char *one = tmp("one"), *two = tmp("two");
