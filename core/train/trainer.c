@@ -330,9 +330,9 @@ static void name_files(cm__trainer *t) {
 static bool start_weights(cm__trainer *t, cm_err *err) {
     const cm_job *j = t->job;
     uint64_t seed = (uint64_t)t->c->top.seed;
-    if (j->init && !j->init(j->ctx, &t->model, err)) return false;
-    if (!j->init) cm_params_init(&t->model.params, seed);
-    cm_params_init(&t->model.adapter, seed);
+    cm_params_init(&t->model.adapter, seed); /* first: init may ask the model something */
+    if (j->init) return j->init(j->ctx, &t->model, err);
+    cm_params_init(&t->model.params, seed);
     return true;
 }
 
