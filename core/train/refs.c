@@ -5,9 +5,13 @@
  * numbers, and the first loss is exactly what the formula says. */
 #include "train/train.h"
 
+#include <dirent.h>
+#include <errno.h>
 #include <math.h>
+#include <signal.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 enum { MICRO_TOKENS = 4096 }; /* computed at once when nobody chose */
 
@@ -111,10 +115,26 @@ static bool load(cm_refs *r, const cm_pack *p, const char *what, const char *pat
     return true;
 }
 
+/* Remove what killed processes left half-written: FILE.PID.tmp (file.c). */
+static void sweep(const char *dir) {
+    DIR *d = opendir(dir);
+    for (struct dirent *e; d && (e = readdir(d));) {
+        const char *at = strstr(e->d_name, ".safetensors.");
+        int pid = 0, n = 0;
+        if (!at || sscanf(at, ".safetensors.%d.tmp%n", &pid, &n) < 1 || !n || at[n]) continue;
+        if (pid <= 0 || kill(pid, 0) == 0 || errno != ESRCH) continue;
+        char *path = cm_strf("%s/%s", dir, e->d_name);
+        unlink(path);
+        free(path);
+    }
+    if (d) closedir(d);
+}
+
 /* What was computed is used in any case; a file that cannot be written is a warning. */
 static void save(const cm_refs *r, const char *what, const char *dir, const char *path) {
     char hex[65];
     cm_err err;
+    sweep(dir);
     hash_numbers((const double *const *)r->logp, r->n, hex);
     cm_st_entry item[2] = { { .name = "chosen" }, { .name = "rejected" } };
     for (int k = 0; k < 2; k++)
