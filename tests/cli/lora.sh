@@ -53,6 +53,9 @@ same "the base is what it was" "$(sha256sum <"$M/model.safetensors")" "$before"
 expect_out "--verify-resume, with dropout" "resume verified" $S name=vr --verify-resume=2 lora.dropout=0.1 \
     "lora.targets=[attention, mamba]"
 expect "on a base of bf16" 0 "" $S name=narrow lora.base=bf16
+expect "with two threads" 0 "" $S name=two --threads 2
+same "the same adapter" "$(sha256sum <"$tmp/runs/two/ckpt/latest/adapter_model.safetensors")" \
+    "$(sha256sum <"$ckpt/adapter_model.safetensors")"
 same "memory is what was planned" "$(awk '{ split($0, f, /[,{}]/)
     for (i in f) { split(f[i], kv, ":"); v[kv[1]] = kv[2] } }
     END { print v["\"memory/perm_bytes\""] + v["\"memory/step_bytes\""] + v["\"memory/meta_bytes\""] - v["\"memory/planned_bytes\""] }' \
