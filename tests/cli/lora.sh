@@ -71,6 +71,8 @@ expect "no learning" 0 "" $S name=still optim.lr=0
 $Q --model "$tmp/runs/still" --out "$tmp/still.gguf" quantize.name=x >/dev/null
 $Q --model "$M" --out "$tmp/base.gguf" quantize.name=x >/dev/null
 check "is the base, to the bit" cmp "$tmp/still.gguf" "$tmp/base.gguf"
+expect "a GGUF file as base" 0 "" $S name=imported post.model="$tmp/base.gguf"
+expect_out "whose adapter finds it again" "largest logit difference 0.0e\+00" $Q --model "$tmp/runs/imported" --out "$tmp/again.gguf"
 check "and learning is not" sh -c "! cmp -s '$tmp/merged.gguf' '$tmp/base.gguf'"
 
 # ---- the adapter alone
