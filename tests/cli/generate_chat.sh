@@ -65,6 +65,40 @@ for _ in $(seq 400); do [ -s "$tmp/o" ] && break; sleep 0.02; done
 kill -TERM $pid; wait $pid
 same "SIGTERM: exit 143" "$?" 143
 
+# ---- a model that reasons
+i=0
+while [ $i -lt 160 ]; do
+    i=$((i + 1))
+    k=$((i * 7919 % 1000))
+    printf '{"messages":[{"role":"user","content":"Say %d."},{"role":"assistant","content":"<think>%d</think>It is %d."}]}\n' $k $k $k
+done >"$tmp/say.jsonl"
+"$BIN/tokenize" --quiet tokenize.out="$tmp/say" "tokenize.inputs=$tmp/say.jsonl" "tokenize.tokenizer=$M" >/dev/null
+"$BIN/sft" --threads 1 --quiet --runs "$tmp/runs" post.model="$tmp/runs/tiny" data.shards="$tmp/say" name=think \
+    data.seq_len=64 data.batch_tokens=1024 sched.tokens=80k optim.lr=1e-2 panel.prompts=0 val.samples=0 >/dev/null 2>&1
+R="$BIN/generate --threads 1 --quiet --model $tmp/runs/think --chat generate.temperature=0"
+text=$($R --prompt 'Say 5.')
+check "reasoning is shown" sh -c "echo '$text' | grep -qE '^<think>[0-9]+</think>It is [0-9]+\.\$'"
+same "--hide-think" "$($R --prompt 'Say 5.' --hide-think)" "${text##*</think>}"
+think=${text#<think>}
+same "--json tells it from the answer" "$($R --prompt 'Say 5.' --json | grep -o '"think":.*"end":"[a-z]*"')" \
+    "\"think\":\"${think%%<*}\",\"answer\":\"${text##*</think>}\",\"end\":\"end\""
+if command -v script >/dev/null 2>&1; then
+    env -u NO_COLOR TERM=xterm script -qec "$R --prompt 'Say 5.'" /dev/null </dev/null >"$tmp/screen"
+    esc=$(printf '\033')
+    check "dim on a terminal" grep -q "^$esc\[2m<think>[0-9]*</think>$esc\[0mIt is" "$tmp/screen"
+    NO_COLOR=1 TERM=xterm script -qec "$R --prompt 'Say 5.'" /dev/null </dev/null >"$tmp/screen"
+    check "not with NO_COLOR" grep -q "^<think>[0-9]*</think>It is" "$tmp/screen"
+fi
+sed 's/.*"content":"\(Say [0-9]*.\)".*/{"q":"\1","a":"It is"}/' "$tmp/say.jsonl" | head -20 >"$tmp/q.jsonl"
+printf 'task:\n  kind: generate\n  chat: true\n  data: [q.jsonl]\n  prompt: "{q}"\n  answer: "{a}"\n  filter: "^(It is)"\n  max_new_tokens: 30\n' >"$tmp/q.yaml"
+E="$BIN/eval --threads 1 --quiet --model $tmp/runs/think --tasks $tmp/q.yaml"
+expect_out "the checker sees what stands behind it" "exact_match +1 .*parsed +1 .*thought +1 " $E --out "$tmp/e1"
+check "the record has all of it" sh -c "zstd -dcq '$tmp/e1/items.jsonl.zst' | grep -q '\"out\":\"<think>[0-9]*</think>It is'"
+sed 's/chat: true/chat: true\n  think: keep/; s/  name.*//' "$tmp/q.yaml" >"$tmp/keep.yaml"
+expect_out "unless it is to see all" "exact_match +0 .*thought +1 " "$BIN/eval" --threads 1 --quiet --model "$tmp/runs/think" --tasks "$tmp/keep.yaml" --out "$tmp/e2"
+sed 's/max_new_tokens: 30/max_new_tokens: 3/' "$tmp/q.yaml" >"$tmp/cut.yaml"
+expect_out "a block that is cut off is no answer" "exact_match +0 .*answered +0 .*parsed +0 .*thought +0 " "$BIN/eval" --threads 1 --quiet --model "$tmp/runs/think" --tasks "$tmp/cut.yaml" --out "$tmp/e3"
+
 # ---- refusals
 expect "prompt and messages" 2 "one of --prompt, --prompt-file and" $G --prompt x --messages "$tmp/m.json"
 expect "an empty prompt" 2 "the prompt is empty" $G --prompt ""
