@@ -73,6 +73,10 @@ bool cm_docs_probe(cm_docs *d, cm_shard_kind *kind, cm_err *err);
 /* Between docs.c and talks.c. */
 bool cm_docs_file(cm_docs *d, bool *end, cm_err *err);
 bool cm_docs_line(cm_docs *d, cm_line *l, bool *end, cm_err *err);
+/* The next line that is not blank, unless the file ends (d->done_file). */
+bool cm_docs_text_line(cm_docs *d, cm_line *l, cm_err *err);
+bool cm_docs_space(char c);
+/* Does the current file hold JSON: by tokenize.format, its name, or stdin's first line? */
 bool cm_docs_is_json(const cm_docs *d, bool array_too);
 bool cm_docs_new(cm_docs *d, const uint8_t hash[16]);
 cm_split cm_docs_split(const cm_docs *d, const uint8_t hash[16]);

@@ -195,17 +195,6 @@ static bool ends_with(const char *s, const char *end) {
     return n >= k && !strcmp(s + n - k, end);
 }
 
-bool cm_docs_is_json(const cm_docs *d, bool array_too) {
-    if (d->c->format != CM_FORMAT_AUTO) return d->c->format == CM_FORMAT_JSONL;
-    char *name = cm_strf("%s", d->name[d->at]);
-    if (ends_with(name, ".zst")) name[strlen(name) - 4] = 0;
-    else if (ends_with(name, ".gz")) name[strlen(name) - 3] = 0;
-    bool yes = ends_with(name, ".jsonl") || ends_with(name, ".ndjson") ||
-               (array_too && ends_with(name, ".json"));
-    free(name);
-    return yes;
-}
-
 /* The file's first line without a byte-order mark, which is not text. */
 bool cm_docs_line(cm_docs *d, cm_line *l, bool *end, cm_err *err) {
     if (!cm_src_line(d->src, (size_t)d->c->max_doc, l, end, err)) return false;
@@ -215,6 +204,54 @@ bool cm_docs_line(cm_docs *d, cm_line *l, bool *end, cm_err *err) {
         l->n -= 3;
     }
     return true;
+}
+
+bool cm_docs_space(char c) { return c == ' ' || c == '\t' || c == '\r' || c == '\n'; }
+
+static bool all_space(const char *s, size_t n) {
+    for (size_t i = 0; i < n; i++)
+        if (!cm_docs_space(s[i])) return false;
+    return true;
+}
+
+bool cm_docs_text_line(cm_docs *d, cm_line *l, cm_err *err) {
+    do {
+        if (!cm_docs_line(d, l, &d->done_file, err)) return false;
+    } while (!d->done_file && !l->too_long && all_space(l->s, l->n));
+    return true;
+}
+
+/* Stdin has no name to go by: its first line that is not blank tells, if it begins as an
+ * object with members does, or perhaps an array. */
+static bool stdin_is_json(const cm_docs *d, bool array_too) {
+    cm_docs in = { .c = d->c };
+    cm_line l;
+    cm_err err;
+    bool yes = false;
+    in.src = cm_src_open(d->path[d->at], &err);
+    if (in.src && cm_docs_text_line(&in, &l, &err) && !in.done_file) {
+        size_t at = 0;
+        while (at < l.n && cm_docs_space(l.s[at])) at++;
+        yes = array_too && at < l.n && l.s[at] == '[';
+        if (at < l.n && l.s[at] == '{') {
+            do at++; while (at < l.n && cm_docs_space(l.s[at]));
+            yes = at < l.n && l.s[at] == '"';
+        }
+    }
+    cm_src_close(in.src);
+    return yes;
+}
+
+bool cm_docs_is_json(const cm_docs *d, bool array_too) {
+    if (d->c->format != CM_FORMAT_AUTO) return d->c->format == CM_FORMAT_JSONL;
+    if (!strcmp(d->name[d->at], "-")) return stdin_is_json(d, array_too);
+    char *name = cm_strf("%s", d->name[d->at]);
+    if (ends_with(name, ".zst")) name[strlen(name) - 4] = 0;
+    else if (ends_with(name, ".gz")) name[strlen(name) - 3] = 0;
+    bool yes = ends_with(name, ".jsonl") || ends_with(name, ".ndjson") ||
+               (array_too && ends_with(name, ".json"));
+    free(name);
+    return yes;
 }
 
 /* Length without the carriage return that a line of a CRLF file ends with. */

@@ -14,22 +14,6 @@ typedef struct value {
     bool too_long, cut; /* cut: the file ends inside the array */
 } value;
 
-static bool is_space(char c) { return c == ' ' || c == '\t' || c == '\r' || c == '\n'; }
-
-static bool all_space(const char *s, size_t n) {
-    for (size_t i = 0; i < n; i++)
-        if (!is_space(s[i])) return false;
-    return true;
-}
-
-/* The next line that is not blank. */
-static bool next_text(cm_docs *d, cm_line *l, cm_err *err) {
-    do {
-        if (!cm_docs_line(d, l, &d->done_file, err)) return false;
-    } while (!d->done_file && !l->too_long && all_space(l->s, l->n));
-    return true;
-}
-
 /* ---- an array ---- */
 
 /* Inside an element: open brackets, and whether in a string. */
@@ -51,7 +35,7 @@ static bool step(walk *w, char c) {
 }
 
 static bool array_line(cm_docs *d, cm_err *err) {
-    if (!next_text(d, &d->array.line, err)) return false;
+    if (!cm_docs_text_line(d, &d->array.line, err)) return false;
     d->array.at = 0;
     return d->done_file || !d->array.line.too_long ||
            cm_fail(err, CM_EXIT_DATA, "%s:%llu: a line of a JSON array longer than "
@@ -64,7 +48,7 @@ static bool skip_between(cm_docs *d, char *c, cm_err *err) {
     while (!d->done_file) {
         while (d->array.at < d->array.line.n) {
             *c = d->array.line.s[d->array.at];
-            if (!is_space(*c) && *c != ',') return true;
+            if (!cm_docs_space(*c) && *c != ',') return true;
             d->array.at++;
         }
         if (!array_line(d, err)) return false;
@@ -136,10 +120,10 @@ static bool next_value(cm_docs *d, value *v, bool *got, cm_err *err) {
     if (d->array.on) return next_element(d, v, got, err);
     cm_line l;
     *got = false;
-    if (!next_text(d, &l, err)) return false;
+    if (!cm_docs_text_line(d, &l, err)) return false;
     if (d->done_file) return true;
     size_t at = 0;
-    while (at < l.n && is_space(l.s[at])) at++;
+    while (at < l.n && cm_docs_space(l.s[at])) at++;
     d->array.on = !d->array.asked && at < l.n && l.s[at] == '[';
     d->array.asked = true;
     if (d->array.on && l.too_long)

@@ -56,6 +56,16 @@ expect "preferences as chat" 2 "corpus is empty.*4 rejected" $T tokenize.kind=ch
 cat $here/chat.jsonl | "$BIN/tokenize" --quiet tokenize.inputs=- tokenize.out="$tmp/in" $K $N tokenize.format=jsonl \
     >/dev/null 2>"$tmp/.err"
 same "from stdin" "$($T head "$tmp/in" --docs 9)" "$($T head "$tmp/chat" --docs 9)"
+piped() { rm -rf "$tmp/in"; "$BIN/tokenize" --quiet tokenize.inputs=- tokenize.out="$tmp/in" "$@" >"$tmp/.out" 2>"$tmp/.err"; }
+piped $K $N <$here/chat.jsonl
+same "from stdin, without a word about it" "$($T head "$tmp/in" --docs 9)" "$($T head "$tmp/chat" --docs 9)"
+$T tokenize.inputs=$here/preference.json tokenize.out="$tmp/array" $K $N >/dev/null
+piped $K $N <$here/preference.json
+same "an array of pairs from stdin" "$($T head "$tmp/in" --docs 9)" "$($T head "$tmp/array" --docs 9)"
+printf '\n[Music] and text\n' | piped $K $N
+check "text from stdin is text" grep -q '"kind": "lm"' "$tmp/in/manifest.json"
+printf '{"messages": [\n' | piped $K $N
+same "a broken first line is no text" "$?" 2
 tr -d '\r' <$here/chat.jsonl | sed 's/$/\r/' >"$tmp/crlf.jsonl"
 $T tokenize.inputs="$tmp/crlf.jsonl" tokenize.out="$tmp/crlf" $K $N >/dev/null
 same "CRLF lines" "$($T head "$tmp/crlf" --docs 9)" "$($T head "$tmp/chat" --docs 9)"

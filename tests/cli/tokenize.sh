@@ -43,6 +43,8 @@ check "the same shards from .gz" cmp "$tmp/gz/train-00000.tok.zst" "$tmp/data/tr
 cat "$tmp/corpus.jsonl" | "$BIN/tokenize" --quiet tokenize.inputs=- tokenize.out="$tmp/in" \
     tokenize.format=jsonl tokenize.val_frac=0.1 $V >/dev/null 2>"$tmp/.err"
 same "the same documents from stdin" "$($T head "$tmp/in" --docs 100)" "$($T head "$tmp/data" --docs 100)"
+"$BIN/tokenize" --quiet tokenize.inputs=- tokenize.out="$tmp/in2" tokenize.val_frac=0.1 $V <"$tmp/corpus.jsonl" >/dev/null 2>"$tmp/.err"
+same "JSON lines are seen to be such" "$($T head "$tmp/in2" --docs 100)" "$($T head "$tmp/data" --docs 100)"
 expect_out "--dry-run" "to be trained: 400 pieces" $T "tokenize.inputs=$tmp/corpus.jsonl" \
     tokenize.out="$tmp/dry" $V --dry-run
 absent "--dry-run writes nothing" "$tmp/dry"
