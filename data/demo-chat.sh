@@ -36,9 +36,9 @@ make_text() { # NAME options
 }
 make_text world_questions --kind questions --split test --count 840 &
 questions=$!
-make_text instructions --kind instructions --count 24000 --turns 3 --noise 0.33
+make_text instructions --kind instructions --count 26000 --turns 3 --noise 0.33
 make_text val --kind instructions --split val --count 300 --turns 3
-make_text world_preferences --kind preferences --count 2500
+make_text world_preferences --kind preferences --count 4000
 make_text world_shots --kind questions --split train --count 200
 [ -s "runs/$RUN-sft-data/manifest.json" ] ||
     $B/tokenize --config configs/demo-sft.yaml tokenize.inputs="[$text/instructions.jsonl]" \
