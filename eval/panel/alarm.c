@@ -85,12 +85,13 @@ static void length(judge *j, bool dpo) {
     }
     x = j->now->v[CM_PANEL_LENGTH_START];
     bool speaks = j->start->v[CM_PANEL_UNENDED] <= 0.5; /* else its length is the limit's */
+    if (!dpo) return; /* what sft learns from is the references */
     if (speaks && c->max_drift > 0 && (x > c->max_drift || x < 1 / c->max_drift))
         sound(j, CM_PANEL_LENGTH_START, "max_drift",
-              "answers are %.2g times as long as the start model's (panel.max_drift = %g)%s", x,
-              c->max_drift, dpo ? ": set dpo.length_norm or balance the pairs' lengths" : "");
+              "answers are %.2g times as long as the start model's (panel.max_drift = %g): set "
+              "dpo.length_norm or balance the pairs' lengths", x, c->max_drift);
     x = j->now->v[CM_PANEL_LONGER];
-    if (dpo && speaks && c->max_longer > 0 && x > c->max_longer)
+    if (speaks && c->max_longer > 0 && x > c->max_longer)
         sound(j, CM_PANEL_LONGER, "max_longer",
               "length bias: %.0f %% of the answers are longer than the start model's "
               "(panel.max_longer = %g): set dpo.length_norm or balance the pairs' lengths",
