@@ -3,7 +3,7 @@
  * What is written is read again by the same door every tool uses, and compared with the
  * source: every tensor within its type's error, and the logits of a fixed probe. */
 #include "app/app.h"
-#include "model/model.h"
+#include "harness/harness.h"
 
 #include <math.h>
 #include <stdlib.h>
@@ -14,15 +14,13 @@
 
 enum { PROBE = 64 };
 
-/* In the order of CM_TYPE_CHOICES. */
-static const cm_dtype dtypes[] = {CM_F32_T, CM_F16_T, CM_BF16_T, CM_Q8_0_T};
-
 typedef struct job {
     cm_app_ctx *app;
     cm_quantize_conf *c;
     bool gguf;
     cm_export x;
     cm_loaded source, back;
+    cm_imatrix *imatrix; /* NULL: none */
     uint64_t bytes;      /* of tensors written */
     double diff, rms;    /* probe: largest |difference| of a logit; RMS of the source's */
     double kl, kl_most;  /* mean and largest over positions, nats */
@@ -56,13 +54,24 @@ static bool read_options(job *j, cm_err *err) {
     const char *s;
     if ((s = cm_app_text(j->app, "model"))) c->model = s;
     if ((s = cm_app_text(j->app, "out"))) c->out = s;
+    if ((s = cm_app_text(j->app, "imatrix"))) c->imatrix = s;
+    if ((s = cm_app_text(j->app, "calibration"))) c->calibration = s;
+    if ((s = cm_app_text(j->app, "card"))) c->card_text = s;
     if (!word_option(j, "type", "quantize.type", &c->type, err) ||
         !word_option(j, "format", "quantize.format", &c->format, err))
         return false;
     j->x.adapter = cm_app_switch(j->app, "adapter");
     if (!*c->model)
         return cm_fail(err, CM_EXIT_USAGE, "no model to convert: --model PATH");
-    if (!*c->out && !j->app->dry_run)
+    if (*c->imatrix && *c->calibration)
+        return cm_fail(err, CM_EXIT_USAGE, "quantize.imatrix and quantize.calibration: one "
+                       "importance matrix, please");
+    if (j->x.adapter && (*c->imatrix || *c->calibration || *c->card_text))
+        return cm_fail(err, CM_EXIT_USAGE, "--adapter has no importance matrix and no card");
+    if (*c->imatrix_out && !*c->calibration)
+        return cm_fail(err, CM_EXIT_USAGE, "quantize.imatrix_out wants a text to collect on: "
+                       "quantize.calibration");
+    if (!*c->out && !j->app->dry_run && !*c->imatrix_out)
         return cm_fail(err, CM_EXIT_USAGE, "nowhere to write: --out PATH");
     size_t n = strlen(c->out);
     bool dot = n > 5 && !strcmp(c->out + n - 5, ".gguf");
@@ -97,7 +106,8 @@ static bool load_source(job *j, cm_err *err) {
     unsigned apart = j->x.adapter ? CM_LOAD_APART : 0;
     if (!cm_load(l, j->c->model, CM_LOAD_UNNAMED | apart, err)) return false;
     j->x = (cm_export){.model = &l->model, .spm = l->spm,
-                       .chat_template = l->chat_template, .type = dtypes[j->c->type],
+                       .chat_template = l->chat_template, .mix = j->c->type,
+                       .tensors = &j->c->tensors,
                        .name = *j->c->name ? j->c->name : base_name(j->c->out),
                        .adapter = j->x.adapter};
     if (apart && !l->model.adapter.n)
@@ -106,6 +116,35 @@ static bool load_source(job *j, cm_err *err) {
     if (!l->spm) cm_log(CM_LOG_WARN, "%s has no tokenizer; neither will the output",
                         j->c->model);
     return !j->gguf || cm_model_exportable(&l->model.conf, err);
+}
+
+/* ---- importances -------------------------------------------------------------------- */
+
+static cm_imatrix *collect(const job *j, cm_err *err) {
+    const cm_quantize_conf *c = j->c;
+    const cm_loaded *l = &j->source;
+    int32_t *id;
+    int64_t n;
+    cm_imatrix *m = NULL;
+    if (cm_text_tokens(l->spm, c->calibration, &id, &n, err)) {
+        if (c->chunks && n > c->chunks * c->context) n = c->chunks * c->context;
+        m = cm_imatrix_collect(&l->model, id, n, (int)c->context, cm_spm_bos(l->spm),
+                               base_name(c->calibration), err);
+    }
+    free(id);
+    if (m && *c->imatrix_out && !cm_imatrix_write(m, c->imatrix_out, err)) {
+        cm_imatrix_close(m);
+        return NULL;
+    }
+    return m;
+}
+
+/* Read or collect, where asked to. */
+static bool importances(job *j, cm_err *err) {
+    if (!*j->c->imatrix && !*j->c->calibration) return true;
+    j->imatrix = *j->c->imatrix ? cm_imatrix_open(j->c->imatrix, err) : collect(j, err);
+    j->x.imatrix = j->imatrix;
+    return j->imatrix && cm_imatrix_fit(j->imatrix, &j->source.model, err);
 }
 
 /* ---- parity ----------------------------------------------------------------------- */
@@ -200,7 +239,7 @@ static bool check_written(job *j, cm_err *err) {
 
 static void report(const job *j) {
     char size[32];
-    const char *type = cm_dtypes[j->x.type].name;
+    const char *type = cm_mix_name(j->x.mix);
     double rel = j->rms > 0 ? j->diff / j->rms : j->diff;
     if (j->app->json) {
         cm_buf b = {0};
@@ -230,14 +269,14 @@ static void report_adapter(const job *j) {
     const cm_lora_conf *c = &j->x.model->lora;
     if (!j->app->json) {
         printf("%s: adapter of rank %lld, %s, %s of tensors, read back the same\n", j->c->out,
-               (long long)c->rank, cm_dtypes[j->x.type].name,
+               (long long)c->rank, cm_mix_name(j->x.mix),
                cm_human_bytes((double)j->bytes, size, sizeof size));
         return;
     }
     cm_buf b = {0};
     cm_json_open(&b, NULL, '{');
     cm_json_str(&b, "out", j->c->out);
-    cm_json_str(&b, "type", cm_dtypes[j->x.type].name);
+    cm_json_str(&b, "type", cm_mix_name(j->x.mix));
     cm_json_i64(&b, "rank", c->rank);
     cm_json_u64(&b, "tensor_bytes", j->bytes);
     cm_json_close(&b, '{');
@@ -259,7 +298,7 @@ static void print_plan(const job *j, const cm_buf *table) {
     cm_json_open(&b, NULL, '{');
     cm_json_str(&b, "out", j->c->out);
     cm_json_str(&b, "format", j->gguf ? "gguf" : "folder");
-    cm_json_str(&b, "type", cm_dtypes[j->x.type].name);
+    cm_json_str(&b, "type", cm_mix_name(j->x.mix));
     cm_json_i64(&b, "tensors", tensors);
     cm_json_u64(&b, "tensor_bytes", j->bytes);
     cm_json_close(&b, '{');
@@ -277,7 +316,7 @@ static double f32_bound(const job *j) {
 
 static bool verdict(const job *j, cm_err *err) {
     double rel = j->rms > 0 ? j->diff / j->rms : j->diff;
-    if (j->x.type == CM_F32_T && !(rel <= f32_bound(j)))
+    if (j->x.mix == CM_TYPE_F32 && !j->x.tensors->n && !(rel <= f32_bound(j)))
         return cm_fail(err, CM_EXIT_CHECK, "%s: parity: the logits differ from the source's by "
                        "up to %.2e of their RMS (f32: at most %g); left in place", j->c->out,
                        rel, f32_bound(j));
@@ -287,14 +326,37 @@ static bool verdict(const job *j, cm_err *err) {
                    j->c->out, rel, j->kl, j->c->max_kl);
 }
 
-static bool run_job(job *j, cm_err *err) {
-    if (!read_options(j, err) || !check_apart(j, err) || !load_source(j, err))
+/* The card beside the file, where there is a text for it. */
+static bool card(const job *j, cm_err *err) {
+    const cm_quantize_conf *c = j->c;
+    struct stat st;
+    if (!*c->card_text) return true;
+    cm_file_card k = {.type = cm_mix_name(j->x.mix), .text = c->card_text,
+                      .importances = j->imatrix ? cm_imatrix_dataset(j->imatrix) : "",
+                      .file_bytes = stat(c->out, &st) ? 0 : (uint64_t)st.st_size,
+                      .tensor_bytes = j->bytes,
+                      .weights = cm_model_count(&j->source.model.conf, false),
+                      .context = (int)c->context, .max_chunks = c->chunks};
+    if (!cm_file_card_score(&k, &j->source, &j->back, err) ||
+        !cm_file_card_write(&k, c->out, err))
         return false;
+    if (!j->app->json)
+        printf("card: KL %.6f nats, perplexity ratio %.5f, same top token %.2f%%, %.3f bits per "
+               "weight\n", k.card.kl.value, k.card.ratio.value, 100 * k.card.same.value,
+               8 * (double)k.tensor_bytes / (double)k.weights);
+    return true;
+}
+
+static bool run_job(job *j, cm_err *err) {
+    if (!read_options(j, err) || !check_apart(j, err) || !load_source(j, err) ||
+        !importances(j, err))
+        return false;
+    if (!*j->c->out && !j->app->dry_run) return true;
     cm_buf table = {0};
-    j->bytes = cm_export_table(&j->x, j->gguf, &table);
-    if (j->app->dry_run) print_plan(j, &table);
+    bool ok = cm_export_table(&j->x, j->gguf, &table, &j->bytes, err);
+    if (ok && j->app->dry_run) print_plan(j, &table);
     cm_buf_free(&table);
-    if (j->app->dry_run) return true;
+    if (!ok || j->app->dry_run) return ok;
     if (!may_replace(j, err)) return false;
     if (j->x.adapter) {
         if (!cm_export_gguf_adapter(&j->x, j->c->out, err)) return false;
@@ -306,7 +368,7 @@ static bool run_job(job *j, cm_err *err) {
         !check_written(j, err))
         return false;
     report(j);
-    return verdict(j, err);
+    return verdict(j, err) && card(j, err);
 }
 
 static bool run(cm_app_ctx *ctx, cm_err *err) {
@@ -314,6 +376,7 @@ static bool run(cm_app_ctx *ctx, cm_err *err) {
     bool ok = run_job(&j, err);
     cm_loaded_close(&j.source);
     cm_loaded_close(&j.back);
+    cm_imatrix_close(j.imatrix);
     return ok;
 }
 
@@ -321,8 +384,11 @@ int main(int argc, char **argv) {
     static const cm_app_opt options[] = {
         {"model", "PATH", "checkpoint or run folder, Hugging Face folder, GGUF file"},
         {"out", "PATH", "GGUF file or folder to write"},
-        {"type", "TYPE", "f32, f16, bf16 or q8_0 (default: f32)"},
+        {"type", "TYPE", "f32, f16, bf16, q8_0, q4_k_m, ... (quantize.type; default: f32)"},
         {"adapter", NULL, "write the adapter alone, as a GGUF file for llama.cpp's --lora"},
+        {"imatrix", "FILE", "importance matrix to round by (quantize.imatrix)"},
+        {"calibration", "TEXT", "collect one on this text (quantize.calibration)"},
+        {"card", "TEXT", "write a quality card, scored on this text (quantize.card_text)"},
         {"format", "FORMAT", "gguf, hf or checkpoint (default: gguf for *.gguf, else "
                              "hf)"},
         {0},

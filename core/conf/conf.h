@@ -62,7 +62,11 @@
 
 #define CM_BASE_CHOICES(X) X(CM_BASE_F32, f32) X(CM_BASE_BF16, bf16)
 #define CM_TYPE_CHOICES(X)                                                              \
-    X(CM_TYPE_F32, f32) X(CM_TYPE_F16, f16) X(CM_TYPE_BF16, bf16) X(CM_TYPE_Q8_0, q8_0)
+    X(CM_TYPE_F32, f32) X(CM_TYPE_F16, f16) X(CM_TYPE_BF16, bf16) X(CM_TYPE_Q8_0, q8_0) \
+    X(CM_TYPE_Q4_0, q4_0) X(CM_TYPE_Q4_1, q4_1) X(CM_TYPE_Q5_0, q5_0)                   \
+    X(CM_TYPE_Q5_1, q5_1) X(CM_TYPE_Q2_K, q2_k) X(CM_TYPE_Q3_K_M, q3_k_m)               \
+    X(CM_TYPE_Q4_K_S, q4_k_s) X(CM_TYPE_Q4_K_M, q4_k_m) X(CM_TYPE_Q5_K_M, q5_k_m)       \
+    X(CM_TYPE_Q6_K, q6_k) X(CM_TYPE_IQ4_NL, iq4_nl) X(CM_TYPE_IQ4_XS, iq4_xs)
 #define CM_TARGET_CHOICES(X)                                                            \
     X(CM_TARGET_AUTO, auto) X(CM_TARGET_GGUF, gguf) X(CM_TARGET_HF, hf)                 \
     X(CM_TARGET_CHECKPOINT, checkpoint)

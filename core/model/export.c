@@ -10,22 +10,17 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* llama.cpp's general.file_type. */
-static uint32_t file_type(cm_dtype dt) {
-    switch (dt) {
-    case CM_F16_T: return 1;
-    case CM_Q8_0_T: return 7;
-    case CM_BF16_T: return 32;
-    default: return 0;
-    }
-}
-
-static void items_of(const cm_export *x, bool gguf, cm_items *items) {
+static bool items_of(const cm_export *x, bool gguf, cm_items *items, cm_err *err) {
     if (x->adapter) cm_gguf_lora_items(x->model, items);
     else if (gguf) cm_gguf_items(x->model, items);
     else cm_hf_items(x->model, items);
-    cm_items_set_dtype(items, x->type);
+    if (cm_mix_apply(items, x, err)) return true;
+    cm_items_free(items);
+    return false;
 }
+
+/* Whether a type's encoder searches: its errors have no bound in closed form. */
+static bool searched(cm_dtype dt) { return cm_dtypes[dt].block > 1 && dt != CM_Q8_0_T; }
 
 static bool fill(void *ctx, int i, void *dst, cm_err *err) {
     return cm_item_write(&((const cm_items *)ctx)->v[i], dst, err);
@@ -36,19 +31,32 @@ static const char *chat_of(const cm_spm *spm, const char *own) {
     return own ? own : spm ? cm_chat_jinja(spm) : NULL;
 }
 
+static void put_types(cm_gguf_out *g, const cm_export *x, const cm_items *items) {
+    bool blocks = false;
+    for (int i = 0; i < items->n; i++)
+        blocks = blocks || cm_dtypes[items->v[i].t.dtype].block > 1;
+    cm_gguf_put_u32(g, "general.file_type", cm_mix_file_type(x->mix));
+    if (blocks) cm_gguf_put_u32(g, "general.quantization_version", 2);
+}
+
 /* ---- GGUF ------------------------------------------------------------------------- */
 
 bool cm_export_gguf(const cm_export *x, const char *path, cm_err *err) {
     const cm_model_conf *c = &x->model->conf;
     if (!cm_model_exportable(c, err)) return false;
-    cm_gguf_out *g = cm_gguf_out_open();
     cm_items items;
-    items_of(x, true, &items);
+    if (!items_of(x, true, &items, err)) return false;
+    cm_gguf_out *g = cm_gguf_out_open();
     cm_gguf_put_conf(g, c);
     if (x->name) cm_gguf_put_str(g, "general.name", x->name);
-    cm_gguf_put_u32(g, "general.file_type", file_type(x->type));
-    if (cm_dtypes[x->type].block > 1)
-        cm_gguf_put_u32(g, "general.quantization_version", 2);
+    put_types(g, x, &items);
+    if (x->imatrix) {
+        cm_gguf_put_str(g, "quantize.imatrix.dataset", cm_imatrix_dataset(x->imatrix));
+        cm_gguf_put_u32(g, "quantize.imatrix.entries_count",
+                        (uint32_t)cm_imatrix_entries(x->imatrix));
+        cm_gguf_put_u32(g, "quantize.imatrix.chunks_count",
+                        (uint32_t)cm_imatrix_chunks(x->imatrix));
+    }
     bool ok = cm_gguf_put_tokenizer(g, x->spm, c->vocab_size, err);
     const char *chat = chat_of(x->spm, x->chat_template);
     if (chat) cm_gguf_put_str(g, "tokenizer.chat_template", chat);
@@ -84,15 +92,13 @@ static bool adapter_same(const cm_items *items, const char *path, cm_err *err) {
 bool cm_export_gguf_adapter(const cm_export *x, const char *path, cm_err *err) {
     const cm_lora_conf *c = &x->model->lora;
     if (!cm_model_exportable(&x->model->conf, err)) return false;
-    cm_gguf_out *g = cm_gguf_out_open();
     cm_items items;
-    items_of(x, true, &items);
+    if (!items_of(x, true, &items, err)) return false;
+    cm_gguf_out *g = cm_gguf_out_open();
     cm_gguf_put_str(g, "general.architecture", cm_gguf_arch(&x->model->conf));
     cm_gguf_put_str(g, "general.type", "adapter");
     if (x->name) cm_gguf_put_str(g, "general.name", x->name);
-    cm_gguf_put_u32(g, "general.file_type", file_type(x->type));
-    if (cm_dtypes[x->type].block > 1)
-        cm_gguf_put_u32(g, "general.quantization_version", 2);
+    put_types(g, x, &items);
     cm_gguf_put_str(g, "adapter.type", "lora");
     /* llama.cpp's scale is alpha / rank, whatever ours was. */
     cm_gguf_put_f32(g, "adapter.lora.alpha", (float)(cm_lora_scale(c) * (double)c->rank));
@@ -197,7 +203,7 @@ static int add_empty(const cm_model *m, cm_st_entry *e) {
 
 static bool write_weights(const cm_export *x, const char *path, cm_err *err) {
     cm_items items;
-    items_of(x, false, &items);
+    if (!items_of(x, false, &items, err)) return false;
     size_t most = (size_t)items.n + 2 * (size_t)x->model->conf.n_layers;
     cm_st_entry *e = calloc(most, sizeof *e);
     CM_ASSERT(e, "out of memory: %zu tensors", most);
@@ -212,9 +218,9 @@ static bool write_weights(const cm_export *x, const char *path, cm_err *err) {
 }
 
 bool cm_export_hf(const cm_export *x, const char *dir, cm_err *err) {
-    if (!cm_dtypes[x->type].safetensors)
+    if (!cm_dtypes[cm_mix_type(x->mix)].safetensors)
         return cm_fail(err, CM_EXIT_USAGE, "safetensors cannot hold %s; F32, F16 or BF16 "
-                       "was wanted", cm_dtypes[x->type].name);
+                       "was wanted", cm_mix_name(x->mix));
     char *config = cm_strf("%s/config.json", dir);
     char *weights = cm_strf("%s/model.safetensors", dir);
     bool ok = cm_mkdirs(dir, err) &&
@@ -228,21 +234,25 @@ bool cm_export_hf(const cm_export *x, const char *dir, cm_err *err) {
 
 /* ---- what was written ------------------------------------------------------------- */
 
-uint64_t cm_export_table(const cm_export *x, bool gguf, cm_buf *out) {
+bool cm_export_table(const cm_export *x, bool gguf, cm_buf *out, uint64_t *bytes, cm_err *err) {
     cm_items items;
-    uint64_t total = 0;
-    items_of(x, gguf, &items);
+    *bytes = 0;
+    if (!items_of(x, gguf, &items, err)) return false;
     for (int i = 0; i < items.n; i++) {
         const cm_item *it = &items.v[i];
         char shape[128];
         uint64_t n = cm_tensor_bytes(&it->t);
-        cm_buf_addf(out, "%-56s %-5s %12llu  %s\n", it->name, cm_dtypes[it->t.dtype].name,
+        cm_buf_addf(out, "%-56s %-6s %12llu  %s", it->name, cm_dtypes[it->t.dtype].name,
                     (unsigned long long)n,
                     cm_tensor_shape_str(&it->t, shape, sizeof shape));
-        total += n;
+        if (it->want != it->t.dtype)
+            cm_buf_addf(out, "  (%s: rows of %lld are not whole blocks)",
+                        cm_dtypes[it->want].name, (long long)it->cols);
+        cm_buf_addf(out, "\n");
+        *bytes += n;
     }
     cm_items_free(&items);
-    return total;
+    return true;
 }
 
 /* What the file holds, and the model computes with, of a decay's logarithm. */
@@ -264,27 +274,42 @@ static double excess(const cm_item *it, const cm_real *a, const cm_real *b, int6
     return worst;
 }
 
+/* The same for a type with a search: the row once more through the encoder; all bits count. */
+static double changed(const cm_item *it, int64_t outer, const cm_real *a, const cm_real *b,
+                      int64_t n) {
+    float *row = malloc(2 * (size_t)n * sizeof *row), *again = row + n;
+    unsigned char *raw = malloc((size_t)n * 2);
+    CM_ASSERT(row && raw, "out of memory: a row of %lld", (long long)n);
+    double worst = 0;
+    for (int64_t i = 0; i < n; i++) row[i] = (float)a[i];
+    cm_quantize_for(it->t.dtype, row, it->imp ? it->imp + outer * n : NULL, raw, n);
+    cm_to_f32(it->t.dtype, raw, again, n);
+    for (int64_t i = 0; i < n; i++) worst = fmax(worst, fabs((double)b[i] - again[i]));
+    free(row);
+    free(raw);
+    return worst;
+}
+
 static bool compare_item(const cm_item *it, const cm_item *back, cm_err *err) {
     const cm_real *a = cm_rdata(&it->p->var.v), *b = cm_rdata(&back->p->var.v);
     if (!cm_tensor_same_shape(&it->p->var.v, &back->p->var.v))
         return cm_fail(err, CM_EXIT_CHECK, "%s came back with another shape", it->name);
-    for (int64_t o = 0; o < it->outer; o++)
-        for (int64_t r = 0; r < it->rows; r++) {
-            int64_t at = (o * it->pitch + it->row0 + r) * it->cols;
-            double over = excess(it, a + at, b + at, it->cols);
-            if (over > 0)
-                return cm_fail(err, CM_EXIT_CHECK,
-                               "%s, row %lld: what was written differs "
-                               "by %g more than %s allows", it->name,
-                               (long long)(o * it->rows + r), over,
+    int64_t n = it->outer * it->rows, bad = n;
+#pragma omp parallel for schedule(static) reduction(min : bad)
+    for (int64_t k = 0; k < n; k++) {
+        int64_t o = k / it->rows, at = (o * it->pitch + it->row0 + k % it->rows) * it->cols;
+        double over = searched(it->t.dtype) ? changed(it, o, a + at, b + at, it->cols)
+                                            : excess(it, a + at, b + at, it->cols);
+        if (!(over <= 0) && k < bad) bad = k;
+    }
+    return bad == n || cm_fail(err, CM_EXIT_CHECK, "%s, row %lld: what was written differs by "
+                               "more than %s allows", it->name, (long long)bad,
                                cm_dtypes[it->t.dtype].name);
-        }
-    return true;
 }
 
 bool cm_export_compare(const cm_export *x, const cm_model *back, bool gguf, cm_err *err) {
     cm_items a, b;
-    items_of(x, gguf, &a);
+    if (!items_of(x, gguf, &a, err)) return false;
     if (gguf) cm_gguf_items(back, &b);
     else cm_hf_items(back, &b);
     bool ok = a.n == b.n || cm_fail(err, CM_EXIT_CHECK, "%d tensors were written, %d are "

@@ -20,6 +20,8 @@ typedef struct cm_item {
     char name[128];
     cm_param *p;
     cm_tensor t; /* dtype and shape in the file; data NULL */
+    cm_dtype want; /* what t.dtype would be if rows were whole blocks of it */
+    const float *imp; /* importance of each column, for each outer block; NULL: none */
     cm_item_how how;
     bool keep_f32; /* norms, biases, router, ...: never narrowed */
     int64_t outer, pitch, row0, rows, cols, head;
@@ -36,9 +38,8 @@ cm_item *cm_items_add(cm_items *m, cm_param *p, int nd, const int64_t *dim,
 /* Narrow the last item to rows [row0, row0+rows) of each outer block. */
 void cm_item_slice(cm_item *it, int64_t row0, int64_t rows);
 void cm_items_free(cm_items *m);
-/* Storage types for a wanted one: kept items stay F32, rows that are not whole blocks
- * fall back to F16. */
-void cm_items_set_dtype(cm_items *m, cm_dtype want);
+/* Storage types as x->mix and x->tensors say: kept items stay F32. */
+bool cm_mix_apply(cm_items *m, const cm_export *x, cm_err *err);
 
 /* Encode parameter -> file bytes, and back.  False (naming the tensor): a value is not
  * finite, or too large for the type. */

@@ -46,14 +46,6 @@ void cm_items_free(cm_items *m) {
     *m = (cm_items){0};
 }
 
-void cm_items_set_dtype(cm_items *m, cm_dtype want) {
-    for (int i = 0; i < m->n; i++) {
-        cm_item *it = &m->v[i];
-        bool whole = it->t.dim[it->t.nd - 1] % cm_dtypes[want].block == 0;
-        it->t.dtype = it->keep_f32 ? CM_F32_T : whole ? want : CM_F16_T;
-    }
-}
-
 /* ---- rows ------------------------------------------------------------------------- */
 
 /* Row of the parameter that row r (of all outer blocks) of the file is. */
@@ -77,14 +69,15 @@ static bool write_row(const cm_item *it, int64_t r, float *row, unsigned char *d
     const cm_real *w = cm_rdata(v);
     const uint16_t *h = v->dtype == CM_BF16_T ? v->data : NULL;
     int64_t at = param_row(it, r) * it->cols;
-    bool ok = true;
+    bool ok = true, halves = it->t.dtype == CM_F16_T || cm_dtypes[it->t.dtype].block > 1;
     for (int64_t k = 0; k < it->cols; k++) {
         double x = h ? (double)cm_bf16_to_f32(h[at + k]) : (double)w[at + k];
         row[k] = (float)(it->how == CM_ITEM_DECAY ? -exp(x) : x);
         ok = ok && isfinite(row[k]);
-        if (it->t.dtype == CM_F16_T) ok = ok && fabsf(row[k]) < 65520;
+        if (halves) ok = ok && fabsf(row[k]) < 65520;
     }
-    if (ok) cm_quantize(it->t.dtype, row, dst, it->cols);
+    const float *imp = it->imp ? it->imp + r / it->rows * it->cols : NULL;
+    if (ok) cm_quantize_for(it->t.dtype, row, imp, dst, it->cols);
     return ok;
 }
 

@@ -239,6 +239,27 @@ bool cm_adapter_write(const cm_model *m, const char *dir, const char *base,
 bool cm_adapter_read(cm_model *m, const char *dir, const char *base, const char *base_id,
                      cm_err *err);
 
+/* Importances of a model's matrices: mean squares of the activations that meet each column,
+ * from a file of llama.cpp's (GGUF, or the older .dat) or collected on a text. */
+typedef struct cm_imatrix cm_imatrix;
+/* NULL: wrong file, CM_EXIT_DATA. */
+cm_imatrix *cm_imatrix_open(const char *path, cm_err *err);
+void cm_imatrix_close(cm_imatrix *m); /* NULL is fine */
+/* Chunks of a text's tokens, each from a fresh state, its first token replaced by bos (< 0:
+ * not).  Fewer tokens than one chunk: CM_EXIT_USAGE.  The .dat form has no counts. */
+cm_imatrix *cm_imatrix_collect(const cm_model *model, const int32_t *token, int64_t n,
+                               int chunk, int32_t bos, const char *dataset, cm_err *err);
+/* A GGUF file, or the older form where the name ends in .dat. */
+bool cm_imatrix_write(const cm_imatrix *m, const char *path, cm_err *err);
+/* Names and sizes are the model's, and none of its layers' matrices is missing; else
+ * CM_EXIT_DATA.  To be asked before cm_imatrix_find. */
+bool cm_imatrix_fit(cm_imatrix *m, const cm_model *model, cm_err *err);
+/* [outer, columns] of a GGUF tensor, or NULL; zeros for an expert that met too few tokens. */
+const float *cm_imatrix_find(const cm_imatrix *m, const char *name);
+const char *cm_imatrix_dataset(const cm_imatrix *m);
+int cm_imatrix_entries(const cm_imatrix *m);
+int64_t cm_imatrix_chunks(const cm_imatrix *m);
+
 /* What an export needs; spm may be NULL.  chat_template NULL: ours (cm_chat_jinja), if the
  * tokenizer has its control pieces. */
 typedef struct cm_export {
@@ -246,9 +267,15 @@ typedef struct cm_export {
     const cm_spm *spm;
     const char *chat_template;
     const char *name; /* general.name */
-    cm_dtype type;    /* F32, F16, BF16; GGUF also Q8_0 */
+    int mix;          /* CM_TYPE_*: llama-quantize's rules; folders: F32, F16 or BF16 */
+    const cm_list *tensors;    /* PATTERN=TYPE of exceptions; NULL: none */
+    const cm_imatrix *imatrix; /* NULL: none */
     bool adapter;     /* of a model loaded with CM_LOAD_APART: its adapters alone */
 } cm_export;
+/* Its name as users write it ("Q4_K_M"), the type of most matrices. */
+const char *cm_mix_name(int mix);
+cm_dtype cm_mix_type(int mix);
+uint32_t cm_mix_file_type(int mix); /* llama.cpp's general.file_type */
 /* A GGUF file for llama.cpp; first asks cm_model_exportable. */
 bool cm_export_gguf(const cm_export *x, const char *path, cm_err *err);
 /* A GGUF adapter that llama.cpp applies to a GGUF file of the base; x->adapter is set.  Read
@@ -257,10 +284,11 @@ bool cm_export_gguf_adapter(const cm_export *x, const char *path, cm_err *err);
 /* A folder for transformers: config.json, model.safetensors, tokenizer files. */
 bool cm_export_hf(const cm_export *x, const char *dir, cm_err *err);
 /* Table of the tensors that an export would write (a model built on a counting arena will
- * do), one line each, and their bytes in all. */
-uint64_t cm_export_table(const cm_export *x, bool gguf, cm_buf *out);
+ * do), one line each, and their bytes in all.  CM_EXIT_USAGE: x->tensors is wrong. */
+bool cm_export_table(const cm_export *x, bool gguf, cm_buf *out, uint64_t *bytes, cm_err *err);
 /* Compare a model with what an export of it reads back as: every tensor within the error
- * that its storage type allows.  False: CM_EXIT_CHECK, naming the tensor. */
+ * that its storage type allows; of types with a search, whose errors have no simple bound,
+ * exactly what the encoder makes of the model's.  False: CM_EXIT_CHECK, naming the tensor. */
 bool cm_export_compare(const cm_export *x, const cm_model *back, bool gguf, cm_err *err);
 
 #endif

@@ -99,6 +99,15 @@ typedef struct cm_tape {
     struct cm_prof *prof;  /* optional per-op times, see cm_prof */
 } cm_tape;
 
+/* Whoever wants to see what the matrices meet: fn is told, before each product of a forward,
+ * the parameter, the expert (0), and x[rows,cols].  NULL: nobody.  One thread at a time. */
+typedef struct cm_watch {
+    void (*fn)(void *ctx, const cm_var *w, int64_t expert, const cm_real *x, int64_t rows,
+               int64_t cols);
+    void *ctx;
+} cm_watch;
+extern const cm_watch *cm_watching;
+
 /* Start a step.  Marks of both arenas are the caller's business (reset afterwards). */
 void cm_tape_begin(cm_tape *t, cm_arena *arena, cm_arena *meta, bool recording, bool dry);
 

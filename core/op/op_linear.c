@@ -20,6 +20,7 @@ static size_t linear_scratch(const cm_node *n, bool backward) {
 static void linear_fwd(cm_node *n, void *scratch) {
     const cm_tensor *x = &n->in[0]->v, *w = &n->in[1]->v;
     int64_t R = x->dim[0], I = x->dim[1], O = w->dim[0];
+    if (cm_watching) cm_watching->fn(cm_watching->ctx, n->in[1], 0, cm_rdata(x), R, I);
     cm_gemm(false, true, R, O, I, 1, cm_rdata(x), I, cm_wide(w, scratch), I, 0,
             cm_rdata(&n->out[0]->v), O);
 }

@@ -327,6 +327,14 @@ static void gather(const dims *d, const kept *s, const cm_real *from, cm_real *t
                    sizeof *to * (size_t)d->D);
 }
 
+/* Tell of the rows [RK,cols], in the order of experts, that in[which] meets. */
+static void tell(const cm_node *n, const dims *d, const kept *s, int which, const cm_real *x,
+                 int64_t cols) {
+    for (int64_t e = 0; cm_watching && e < d->E; e++)
+        cm_watching->fn(cm_watching->ctx, n->in[which], e, x + s->first[e] * cols,
+                        s->first[e + 1] - s->first[e], cols);
+}
+
 static void moe_fwd(cm_node *n, void *scratch) {
     dims d = dims_of(n);
     work w;
@@ -338,17 +346,20 @@ static void moe_fwd(cm_node *n, void *scratch) {
     pair in = pair_of(n, &d, false), out = pair_of(n, &d, true);
     cm_real *y = cm_rdata(&n->out[0]->v);
     int64_t D = d.D, F = d.F;
+    if (cm_watching) cm_watching->fn(cm_watching->ctx, n->in[1], 0, x, d.R, D);
     cm_gemm(false, true, d.R, d.E, D, 1, x, D, cm_rdata(&n->in[1]->v), D, 0, w.z, d.E);
 #pragma omp parallel for schedule(static) if (d.R > BLOCK)
     for (int64_t b = 0; b < n_blocks(&d); b++) route_block(&d, &w, &s, b);
     sort_pairs(&d, &s);
     *cm_rdata(&n->out[1]->v) = router_losses(n, &d, &w, &s);
     gather(&d, &s, x, w.x);
+    tell(n, &d, &s, W_IN, w.x, D);
     rows_by_expert(&d, &s, true, 2 * F, D, w.x, wi, s.h);
     pair_fwd(&d, &w, &s, &in, w.x, s.h);
 #pragma omp parallel for schedule(static) if (d.RK * F > 4096)
     for (int64_t i = 0; i < d.RK; i++)
         cm_k.swiglu(F, s.h + 2 * i * F, s.h + (2 * i + 1) * F, w.act + i * F);
+    tell(n, &d, &s, W_OUT, w.act, F);
     rows_by_expert(&d, &s, true, D, F, w.act, wo, w.x);
     pair_fwd(&d, &w, &s, &out, w.act, w.x);
 #pragma omp parallel for schedule(static) if (d.RK * D > 8192)

@@ -18,6 +18,8 @@ const cm_op *const cm_ops[] = {
 };
 const int cm_n_ops = (int)(sizeof cm_ops / sizeof *cm_ops);
 
+const cm_watch *cm_watching;
+
 enum { MAX_NODES = 16384 };
 
 typedef struct cm_free {

@@ -48,13 +48,16 @@ static void plain_weights(const cm_grid *g, const float *x, float *w) {
     }
 }
 
-/* Importances, relative to their mean; none weighs less than a thousandth of it. */
+/* Importances, relative to their mean; none weighs less than a thousandth of it.  Nothing but
+ * zeros says nothing. */
 static void weights(const cm_grid *g, const float *x, const float *imp, int n, float *w) {
     float sum = 0;
-    plain_weights(g, x, w);
     for (int i = 0; imp && i < n; i++) sum += imp[i];
-    for (int i = 0; imp && i < CHUNK; i++)
-        w[i] = i < n && sum > 0 ? fmaxf(imp[i] * (float)n / sum, 1e-3f) : 1;
+    if (!(sum > 0 && sum < INFINITY)) {
+        plain_weights(g, x, w);
+        return;
+    }
+    for (int i = 0; i < CHUNK; i++) w[i] = i < n ? fmaxf(imp[i] / sum * (float)n, 1e-3f) : 1;
 }
 
 /* n <= 256 elements, whole blocks. */

@@ -516,6 +516,21 @@ typedef struct cm_kl_card {
 /* pos[n], row[n]: the row of text each position came from, not decreasing. */
 void cm_kl_card_of(const cm_kl_pos *pos, const int64_t *row, int64_t n, cm_kl_card *out);
 
+/* What lies beside a quantized file: FILE.card.json and FILE.card.md. */
+typedef struct cm_file_card {
+    const char *type, *text;   /* of the file; what was scored */
+    const char *importances;   /* the text they were collected on; "": none */
+    uint64_t file_bytes, tensor_bytes;
+    int64_t weights;           /* parameters of the model */
+    int context;               /* tokens in a row; second halves are scored */
+    int64_t max_chunks;        /* rows at most; 0: all */
+    cm_kl_card card;           /* by cm_file_card_score */
+} cm_file_card;
+bool cm_file_card_score(cm_file_card *c, const cm_loaded *ref, const cm_loaded *q, cm_err *err);
+bool cm_file_card_write(const cm_file_card *c, const char *gguf, cm_err *err);
+/* A text file's tokens, BOS first where the tokenizer has one; free(*id) in every case. */
+bool cm_text_tokens(const cm_spm *spm, const char *path, int32_t **id, int64_t *n, cm_err *err);
+
 /* The words of `want`, articles aside, stand one after another in the first sentence of
  * `got` (anywhere: in all of it): "Under the bed" is found in "It was under the bed."  Nothing
  * can be found for an answer without words.  The checkers world and words. */

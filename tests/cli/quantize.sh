@@ -12,6 +12,47 @@ for t in f32 f16 bf16 q8_0; do
     expect_out "$t GGUF: generate reads it" "." $G --model "$tmp/$t.gguf" --prompt "One day" generate.max_tokens=5
 done
 same "f32 GGUF: the same greedy text" "$(greedy "$tmp/f32.gguf")" "$text"
+for t in q4_0 q4_1 q5_0 q5_1 q2_k q3_k_m q4_k_s q4_k_m q5_k_m q6_k iq4_nl iq4_xs; do
+    expect_out "$t GGUF, parity checked" "parity: tensors within" $Q --model "$M" --type $t --out "$tmp/$t.gguf" quantize.max_kl=5
+done
+"$BIN/quantize" --threads 2 --quiet --model "$M" --type q4_k_m --out "$tmp/one.gguf" quantize.max_kl=5 \
+    quantize.name=q4_k_m.gguf >/dev/null
+same "the same bytes on two threads" "$(sha256sum <"$tmp/one.gguf")" "$(sha256sum <"$tmp/q4_k_m.gguf")"
+expect_out "--dry-run names the fallback" "Q[58]_0 .*\(Q[46]_K: rows of [0-9]* are not whole blocks" \
+    $Q --model "$M" --type q4_k_m --out "$tmp/dry.gguf" --dry-run
+expect_out "an exception by name" "token_embd.weight +BF16 " $Q --model "$M" --type q8_0 --out "$tmp/dry.gguf" --dry-run \
+    "quantize.tensors=[token_embd.weight=bf16]"
+expect "an exception for nothing" 2 "no tensor has such a name" $Q --model "$M" --type q8_0 --out "$tmp/x.gguf" \
+    "quantize.tensors=[nothing=bf16]"
+expect "block types in a folder" 2 "safetensors cannot hold Q4_K_M" $Q --model "$M" --format hf --type q4_k_m --out "$tmp/x"
+# Deep and untrained, with decays of all sizes and chunks that GGUF's own keys do not tell.
+"$BIN/pretrain" --config "$tmp/tiny.yaml" --runs "$tmp/runs" --quiet name=deep model.pattern=MMMMMAMM \
+    model.ffn=D model.n_layers=48 model.d_model=64 model.ssm_head_dim=16 model.d_ff=128 model.rope=plain \
+    optim.lr=1e-9 sched.tokens=512 ckpt.every=0 val.every=0
+# ---- importance matrices and the card
+sed -n 's/.*"text": *"\([^"]*\)".*/\1/p' "$tmp/corpus.jsonl" | head -n 40 >"$tmp/calib.txt"
+I="quantize.context=32 quantize.chunks=8"
+for e in gguf dat; do
+    check "importances collected ($e)" $Q --model "$M" --calibration "$tmp/calib.txt" quantize.imatrix_out="$tmp/im.$e" $I
+    expect_out "and rounded by ($e)" "parity: tensors within" $Q --model "$M" --type q4_k_s --imatrix "$tmp/im.$e" \
+        --out "$tmp/im-$e.gguf" quantize.max_kl=5
+done
+expect_out "a card" "card: KL" $Q --model "$M" --type q4_k_s --imatrix "$tmp/im.gguf" --card "$tmp/calib.txt" \
+    --out "$tmp/im-gguf.gguf" quantize.max_kl=5 $I
+json "the card is JSON" "$tmp/im-gguf.gguf.card.json"
+check "and Markdown" grep -q "| importances | calib.txt |" "$tmp/im-gguf.gguf.card.md"
+expect "importances of another model" 4 "of another model" $Q --model "$tmp/runs/deep/ckpt/latest" --type q4_k_s \
+    --imatrix "$tmp/im.gguf" --out "$tmp/x.gguf"
+expect "importances that are none" 4 "not an importance matrix" $Q --model "$M" --type q4_k_s \
+    --imatrix "$tmp/q4_k_m.gguf" --out "$tmp/x.gguf"
+head -c 300 "$tmp/im.dat" >"$tmp/cut.dat"
+expect "importances cut short" 4 "cut.dat: damaged" $Q --model "$M" --type q4_k_s --imatrix "$tmp/cut.dat" --out "$tmp/x.gguf"
+expect "importances that are missing" 2 "none.gguf" $Q --model "$M" --type q4_k_s --imatrix "$tmp/none.gguf" --out "$tmp/x.gguf"
+expect "two sources of importances" 2 "one importance matrix" $Q --model "$M" --imatrix "$tmp/im.dat" \
+    --calibration "$tmp/calib.txt" --out "$tmp/x.gguf"
+expect "less than a row of text" 2 "less than one chunk" $Q --model "$M" --calibration "$tmp/calib.txt" \
+    quantize.context=65536 --out "$tmp/x.gguf"
+absent "nothing of these was written" "$tmp/x.gguf"
 check "Hugging Face folder" $Q --model "$M" --format hf --out "$tmp/hf"
 same "Hugging Face folder: the same greedy text" "$(greedy "$tmp/hf")" "$text"
 check "GGUF to checkpoint" $Q --model "$tmp/f32.gguf" --format checkpoint --out "$tmp/back"
@@ -25,10 +66,6 @@ $Q --model "$M" --out "$tmp/dry.gguf" --dry-run --json >"$tmp/j2.json"
 json "--dry-run --json" "$tmp/j2.json"
 check "has the total" grep -q '"format":"gguf","type":"F32","tensors":[0-9]*,"tensor_bytes":[0-9]' "$tmp/j2.json"
 absent "--dry-run writes nothing" "$tmp/dry.gguf"
-# Deep and untrained, with decays of all sizes and chunks that GGUF's own keys do not tell.
-"$BIN/pretrain" --config "$tmp/tiny.yaml" --runs "$tmp/runs" --quiet name=deep model.pattern=MMMMMAMM \
-    model.ffn=D model.n_layers=48 model.d_model=64 model.ssm_head_dim=16 model.d_ff=128 model.rope=plain \
-    optim.lr=1e-9 sched.tokens=512 ckpt.every=0 val.every=0
 for k in ref ""; do
     expect_out "48 layers to f32 GGUF and back, ${k:-the best} kernels: the same bits" "difference 0.0e\+00 of the RMS" \
         env CHIMERA_KERNELS=$k $Q --model "$tmp/runs/deep/ckpt/latest" --out "$tmp/deep.gguf"

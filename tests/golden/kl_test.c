@@ -80,7 +80,7 @@ static void open_models(fixture *f) {
     CM_ASSERT(cm_kern_init(CM_NUMERICS_STRICT, 2, &err) &&
                   cm_load(&f->ref, DIR "moe.f32.gguf", false, &err), "%s", err.msg);
     cm_export x = { .model = &f->ref.model, .spm = f->ref.spm, .name = "moe",
-                    .type = CM_Q8_0_T };
+                    .mix = CM_TYPE_Q8_0 };
     CM_ASSERT(cm_export_gguf(&x, path, &err) && cm_load(&f->q, path, false, &err) &&
                   cm_scorer_open(&f->sr, &f->ref.model, CTX, &err) &&
                   cm_scorer_open(&f->sq, &f->q.model, CTX, &err), "%s", err.msg);

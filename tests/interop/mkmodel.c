@@ -204,13 +204,11 @@ static bool run_model(const cm_loaded *l, const char *stem, cm_err *err) {
 
 static bool export_types(const cm_model *m, const cm_spm *spm, const char *stem,
                          cm_err *err) {
-    static const cm_dtype type[] = {CM_F32_T, CM_F16_T, CM_BF16_T, CM_Q8_0_T};
     cm_export x = {.model = m, .spm = spm, .name = "interop"};
     if (!cm_model_exportable(&m->conf, err)) return true; /* Hugging Face only */
     bool ok = true;
-    for (int i = 0; ok && i < 4; i++) {
-        char *path = cm_strf("%s.%s.gguf", stem, cm_dtypes[type[i]].name);
-        x.type = type[i];
+    for (x.mix = CM_TYPE_F32; ok && x.mix <= CM_TYPE_Q8_0; x.mix++) {
+        char *path = cm_strf("%s.%s.gguf", stem, cm_mix_name(x.mix));
         ok = cm_export_gguf(&x, path, err);
         free(path);
     }
@@ -240,7 +238,7 @@ static bool make_model(const char *dir, const char *name, char **keys, int n,
         cm_model_build(&m, &c, &arena, false);
         cm_params_init(&m.params, 11);
         stir_vectors(&m.params);
-        cm_export x = {.model = &m, .spm = spm, .type = CM_F32_T};
+        cm_export x = {.model = &m, .spm = spm, .mix = CM_TYPE_F32};
         ok = cm_export_hf(&x, stem, err) && export_types(&m, spm, stem, err) &&
              cm_load(&l, stem, false, err);
         if (ok) {

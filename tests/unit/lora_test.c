@@ -370,7 +370,7 @@ TEST(bf16_trains_the_same_bits) {
     cm_err err;
     bool complete;
     load(&l, base(), 0);
-    cm_export x = { .model = &l.model, .type = CM_BF16_T };
+    cm_export x = { .model = &l.model, .mix = CM_TYPE_BF16 };
     CM_ASSERT(cm_export_hf(&x, exact, &err), "%s", err.msg);
     cm_loaded_close(&l);
     for (int i = 0; i < 2; i++) {

@@ -98,7 +98,7 @@ static void check_round_trip(const char *settings, bool gguf) {
     cm_err err = {0};
     make(&x, settings);
     char *path = tmp(gguf ? "model.gguf" : "model-hf");
-    cm_export e = {.model = &x.m, .type = CM_F32_T, .name = "test"};
+    cm_export e = {.model = &x.m, .mix = CM_TYPE_F32, .name = "test"};
     bool ok = gguf ? cm_export_gguf(&e, path, &err) : cm_export_hf(&e, path, &err);
     ok = ok && cm_load(&l, path, false, &err);
     CHECKF(ok, "%s: %s", settings, err.msg);
@@ -122,7 +122,7 @@ static void check_in_place(const char *settings, bool gguf) {
     char id[65];
     make(&x, settings);
     char *path = tmp(gguf ? "place.gguf" : "place-hf");
-    cm_export e = {.model = &x.m, .type = CM_F32_T, .name = "test"};
+    cm_export e = {.model = &x.m, .mix = CM_TYPE_F32, .name = "test"};
     CM_ASSERT(gguf ? cm_export_gguf(&e, path, &err) : cm_export_hf(&e, path, &err), "%s",
               err.msg);
     CM_ASSERT(cm_load(&l, path, CM_LOAD_SHAPE, &err) &&
@@ -174,7 +174,7 @@ TEST(gguf_conventions) {
     made x;
     make(&x, "pattern=MA ffn=E ssm_groups=2");
     char *path = tmp("conventions.gguf");
-    cm_export e = {.model = &x.m, .type = CM_F16_T, .name = "test"};
+    cm_export e = {.model = &x.m, .mix = CM_TYPE_F16, .name = "test"};
     cm_err err = {0};
     cm_gguf g;
     bool ok = cm_export_gguf(&e, path, &err) && cm_gguf_open(&g, path, &err);
@@ -221,8 +221,10 @@ TEST(q8_0_falls_back_to_f16) {
     made x;
     make(&x, "pattern=MA ffn=D d_ff=40");
     cm_buf table = {0};
-    cm_export e = {.model = &x.m, .type = CM_Q8_0_T};
-    CHECK(cm_export_table(&e, true, &table) > 0);
+    cm_export e = {.model = &x.m, .mix = CM_TYPE_Q8_0};
+    uint64_t bytes;
+    cm_err err;
+    CHECK(cm_export_table(&e, true, &table, &bytes, &err) && bytes > 0);
     const char *up = strstr(table.s, "blk.0.ffn_up.weight");
     const char *down = strstr(table.s, "blk.0.ffn_down.weight");
     CHECK(up && strstr(up, "Q8_0") && strstr(up, "Q8_0") < strchr(up, '\n'));
@@ -346,7 +348,7 @@ TEST(special_values_are_refused) {
     make(&x, "pattern=MA ffn=D");
     char *path = tmp("nan.gguf");
     cm_err err = {0};
-    cm_export e = {.model = &x.m, .type = CM_F16_T};
+    cm_export e = {.model = &x.m, .mix = CM_TYPE_F16};
     cm_real *w = cm_rdata(&cm_params_find(&x.m.params, "model.norm.weight")->var.v);
     w[3] = NAN;
     CHECK(!cm_export_gguf(&e, path, &err) && err.code == CM_EXIT_DATA &&
@@ -367,7 +369,7 @@ TEST(parity_check_sees_one_wrong_weight) {
     make(&y, "pattern=MA ffn=E");
     cm_err err = {0};
     for (int t = 0; t < 2; t++) {
-        cm_export e = {.model = &x.m, .type = t ? CM_Q8_0_T : CM_F32_T};
+        cm_export e = {.model = &x.m, .mix = t ? CM_TYPE_Q8_0 : CM_TYPE_F32};
         CHECK(cm_export_compare(&e, &y.m, true, &err));
         for (int i = 0; i < y.m.params.n; i++) {
             cm_param *p = y.m.params.p[i];
@@ -394,7 +396,7 @@ TEST(tokenizer_and_template_round_trip) {
     CHECKF(ok && l.spm, "%s", err.msg);
     if (!ok) return;
     cm_export e = {.model = &l.model, .spm = l.spm, .chat_template = chat,
-                   .type = CM_F32_T, .name = "x"};
+                   .mix = CM_TYPE_F32, .name = "x"};
     ok = cm_export_gguf(&e, gguf, &err) && cm_export_hf(&e, hf, &err) &&
          cm_load(&g, gguf, false, &err) && cm_load(&h, hf, false, &err);
     CHECKF(ok, "%s", err.msg);
@@ -419,7 +421,7 @@ TEST(tokenizer_and_template_round_trip) {
 TEST(folders) {
     made x;
     make(&x, "pattern=MA ffn=D");
-    cm_export e = {.model = &x.m, .type = CM_F32_T};
+    cm_export e = {.model = &x.m, .mix = CM_TYPE_F32};
     cm_err err = {0};
     cm_loaded l;
     char *run = tmp("run"), *ckpt = tmp("run/ckpt/latest");

@@ -1,0 +1,133 @@
+/* filecard.c -- the quality card that lies beside a quantized file: FILE.card.md and .json. */
+#include "harness/harness.h"
+
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+bool cm_text_tokens(const cm_spm *spm, const char *path, int32_t **id, int64_t *n, cm_err *err) {
+    char *text;
+    size_t bytes;
+    int64_t cap = 1 << 16;
+    *n = 0;
+    *id = NULL;
+    if (!spm)
+        return cm_fail(err, CM_EXIT_USAGE, "%s: the model has no tokenizer to read it with", path);
+    if (!cm_need_input(path, err) || !cm_read_file(path, 1u << 30, &text, &bytes, err))
+        return false;
+    if (bytes && text[bytes - 1] == '\n') bytes--;
+    *id = malloc((size_t)cap * sizeof **id);
+    CM_ASSERT(*id, "out of memory: tokens of %s", path);
+    if (cm_spm_bos(spm) >= 0) (*id)[(*n)++] = cm_spm_bos(spm);
+    bool ok = cm_spm_encode(spm, text, bytes, id, n, &cap, err);
+    free(text);
+    return ok;
+}
+
+bool cm_file_card_score(cm_file_card *c, const cm_loaded *ref, const cm_loaded *q, cm_err *err) {
+    int T = c->context;
+    int32_t *id;
+    int64_t n_id, n = 0;
+    if (!cm_text_tokens(ref->spm, c->text, &id, &n_id, err)) {
+        free(id);
+        return false;
+    }
+    int64_t chunks = n_id / T;
+    if (c->max_chunks && chunks > c->max_chunks) chunks = c->max_chunks;
+    cm_kl_pos *all = calloc((size_t)(chunks * T) + 1, sizeof *all);
+    cm_kl_pos *pos = calloc((size_t)T, sizeof *pos);
+    int64_t *row = calloc((size_t)(chunks * T) + 1, sizeof *row);
+    cm_scorer a = {0}, b = {0};
+    CM_ASSERT(all && pos && row, "out of memory: the card's positions");
+    bool ok = chunks > 0 || cm_fail(err, CM_EXIT_USAGE, "%s: %lld tokens are less than one row "
+                                    "of %d", c->text, (long long)n_id, T);
+    ok = ok && cm_scorer_open(&a, &ref->model, T, err) && cm_scorer_open(&b, &q->model, T, err);
+    for (int64_t k = 0; ok && k < chunks; k++) {
+        int32_t *token = id + k * T;
+        if (cm_spm_bos(ref->spm) >= 0) token[0] = cm_spm_bos(ref->spm);
+        cm_kl_score(&a, &b, token, T, T / 2, pos);
+        for (int i = T / 2; i < T - 1; i++) all[n] = pos[i], row[n++] = k;
+    }
+    if (ok) cm_kl_card_of(all, row, n, &c->card);
+    cm_scorer_close(&a);
+    cm_scorer_close(&b);
+    free(all);
+    free(pos);
+    free(row);
+    free(id);
+    return ok;
+}
+
+static double bits(const cm_file_card *c) {
+    return 8 * (double)c->tensor_bytes / (double)c->weights;
+}
+
+static void put_value(cm_buf *b, const char *key, cm_kl_value v) {
+    cm_json_open(b, key, '{');
+    cm_json_f64(b, "value", v.value);
+    cm_json_f64(b, "stderr", v.se_clustered);
+    cm_json_f64(b, "stderr_iid", v.se);
+    cm_json_close(b, '{');
+}
+
+static void as_json(const cm_file_card *c, cm_buf *b) {
+    cm_json_open(b, NULL, '{');
+    cm_json_str(b, "type", c->type);
+    cm_json_u64(b, "file_bytes", c->file_bytes);
+    cm_json_u64(b, "tensor_bytes", c->tensor_bytes);
+    cm_json_i64(b, "weights", c->weights);
+    cm_json_f64(b, "bits_per_weight", bits(c));
+    cm_json_str(b, "importances", c->importances);
+    cm_json_str(b, "text", c->text);
+    cm_json_i64(b, "context", c->context);
+    cm_json_i64(b, "positions", c->card.n);
+    put_value(b, "ppl_reference", c->card.ppl_ref);
+    put_value(b, "ppl", c->card.ppl);
+    put_value(b, "ppl_ratio", c->card.ratio);
+    put_value(b, "kl", c->card.kl);
+    cm_json_f64(b, "kl_median", c->card.kl_q[5]);
+    cm_json_f64(b, "kl_99", c->card.kl_q[8]);
+    cm_json_f64(b, "kl_max", c->card.kl_q[10]);
+    put_value(b, "same_top1", c->card.same);
+    put_value(b, "delta_p_rms", c->card.dp_rms);
+    cm_json_close(b, '{');
+    cm_buf_addf(b, "\n");
+}
+
+static void as_markdown(const cm_file_card *c, const char *name, cm_buf *b) {
+    char size[32];
+    const cm_kl_card *k = &c->card;
+    cm_buf_addf(b, "# %s\n\n| | |\n|---|---|\n", name);
+    cm_buf_addf(b, "| type | %s |\n", c->type);
+    cm_buf_addf(b, "| importances | %s |\n", *c->importances ? c->importances : "none");
+    cm_buf_addf(b, "| size of the file | %s |\n",
+                cm_human_bytes((double)c->file_bytes, size, sizeof size));
+    cm_buf_addf(b, "| bits per weight | %.3f of %lld weights |\n", bits(c), (long long)c->weights);
+    cm_buf_addf(b, "| perplexity | %.4f, %.4f unquantized |\n", k->ppl.value, k->ppl_ref.value);
+    cm_buf_addf(b, "| perplexity ratio | %.5f +/- %.5f |\n", k->ratio.value,
+                k->ratio.se_clustered);
+    cm_buf_addf(b, "| KL divergence, mean | %.6f +/- %.6f nats |\n", k->kl.value,
+                k->kl.se_clustered);
+    cm_buf_addf(b, "| KL divergence, median, 99%%, largest | %.6f, %.6f, %.6f nats |\n",
+                k->kl_q[5], k->kl_q[8], k->kl_q[10]);
+    cm_buf_addf(b, "| same most likely token | %.3f +/- %.3f %% |\n", 100 * k->same.value,
+                100 * k->same.se_clustered);
+    cm_buf_addf(b, "| change of p(true token), RMS | %.3f %% |\n", 100 * k->dp_rms.value);
+    cm_buf_addf(b, "\nAgainst the model it was made from, on %s: %lld positions, the second "
+                "halves of %lld rows of %d tokens. Errors are standard errors, rows as "
+                "clusters.\n", c->text, (long long)k->n, (long long)k->rows, c->context);
+}
+
+bool cm_file_card_write(const cm_file_card *c, const char *gguf, cm_err *err) {
+    const char *slash = strrchr(gguf, '/');
+    char *json = cm_strf("%s.card.json", gguf), *md = cm_strf("%s.card.md", gguf);
+    cm_buf a = {0}, b = {0};
+    as_json(c, &a);
+    as_markdown(c, slash ? slash + 1 : gguf, &b);
+    bool ok = cm_write_file(json, a.s, a.n, err) && cm_write_file(md, b.s, b.n, err);
+    cm_buf_free(&a);
+    cm_buf_free(&b);
+    free(json);
+    free(md);
+    return ok;
+}

@@ -1,0 +1,139 @@
+/* mix_test.c -- which type each tensor gets: llama-quantize's rules, fallbacks, exceptions. */
+#include "model/model.h"
+#include "tests/t.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+typedef struct made {
+    cm_conf conf;
+    cm_arena arena;
+    cm_model m;
+} made;
+
+static void make(made *x, const char *settings) {
+    char *copy = cm_strf("%s", settings);
+    cm_err err = {0};
+    cm_conf_open(&x->conf, "model");
+    for (char *save, *w = strtok_r(copy, " ", &save); w; w = strtok_r(NULL, " ", &save)) {
+        char *word = cm_strf("model.%s", w);
+        cm_conf_set(&x->conf, word);
+        free(word);
+    }
+    bool ok = cm_conf_check(&x->conf, &err) && cm_model_resolve(&x->conf.model, &err) &&
+              cm_arena_open_counting(&x->arena, "test model", &err);
+    CM_ASSERT(ok, "%s: %s", settings, err.msg);
+    cm_model_build(&x->m, &x->conf.model, &x->arena, false);
+    free(copy);
+}
+
+static void unmake(made *x) {
+    cm_model_end(&x->m);
+    cm_arena_close(&x->arena);
+    cm_conf_close(&x->conf);
+}
+
+/* The type in the table's line of a tensor, to the end of the word. */
+static bool has_type(const cm_buf *table, const char *tensor, const char *type) {
+    char *key = cm_strf("%s ", tensor);
+    const char *at = strstr(table->s, key);
+    free(key);
+    if (!at) return false;
+    at += strcspn(at, " ");
+    at += strspn(at, " ");
+    return !strncmp(at, type, strlen(type)) && at[strlen(type)] == ' ';
+}
+
+/* want: "tensor=TYPE tensor=TYPE ..." */
+static void check_types(const made *x, int mix, const cm_list *tensors, const char *want) {
+    cm_export e = {.model = &x->m, .mix = mix, .tensors = tensors};
+    cm_buf table = {0};
+    cm_err err;
+    uint64_t bytes;
+    bool ok = cm_export_table(&e, true, &table, &bytes, &err);
+    CHECKF(ok, "%s", err.msg);
+    char *copy = cm_strf("%s", want);
+    for (char *save, *w = strtok_r(copy, " ", &save); ok && w; w = strtok_r(NULL, " ", &save)) {
+        char *eq = strchr(w, '=');
+        *eq = 0;
+        CHECKF(has_type(&table, w, eq + 1), "%s: %s is not %s", cm_mix_name(mix), w, eq + 1);
+    }
+    free(copy);
+    cm_buf_free(&table);
+}
+
+/* The types in llama-quantize v0.5.0's files of a model of these shapes (16 layers). */
+TEST(mixes_are_llama_quantizes) {
+    made x;
+    make(&x, "d_model=256 n_layers=16 pattern=MA ffn=D n_heads=4 n_kv_heads=2 d_ff=512 "
+             "vocab_size=320 ssm_head_dim=64 ssm_state=16 tied=false");
+    check_types(&x, CM_TYPE_Q4_K_M, NULL,
+                "output.weight=Q6_K token_embd.weight=Q4_K blk.0.ssm_in.weight=Q4_K "
+                "blk.0.ssm_conv1d.weight=F32 blk.0.ssm_a=F32 blk.0.attn_norm.weight=F32 "
+                "blk.0.ffn_down.weight=Q6_K blk.2.ffn_down.weight=Q4_K blk.4.ffn_down.weight=Q6_K "
+                "blk.15.ffn_down.weight=Q6_K blk.1.attn_v.weight=Q6_K blk.3.attn_v.weight=Q4_K "
+                "blk.7.attn_v.weight=Q6_K blk.15.attn_v.weight=Q6_K blk.1.attn_k.weight=Q4_K");
+    check_types(&x, CM_TYPE_Q4_K_S, NULL,
+                "output.weight=Q6_K blk.0.ffn_down.weight=Q5_K blk.2.ffn_down.weight=Q4_K "
+                "blk.7.attn_v.weight=Q5_K blk.9.attn_v.weight=Q4_K");
+    check_types(&x, CM_TYPE_Q3_K_M, NULL,
+                "output.weight=Q6_K token_embd.weight=Q3_K blk.0.ffn_down.weight=Q5_K "
+                "blk.1.ffn_down.weight=Q4_K blk.3.attn_v.weight=Q5_K blk.5.attn_v.weight=Q4_K "
+                "blk.1.attn_output.weight=Q4_K blk.1.attn_q.weight=Q3_K");
+    check_types(&x, CM_TYPE_Q5_K_M, NULL, "blk.0.ffn_down.weight=Q6_K blk.2.ffn_down.weight=Q5_K");
+    check_types(&x, CM_TYPE_Q6_K, NULL, "blk.0.ffn_down.weight=Q6_K output.weight=Q6_K");
+    check_types(&x, CM_TYPE_Q4_0, NULL, "blk.0.ffn_down.weight=Q4_0 output.weight=Q6_K");
+    check_types(&x, CM_TYPE_Q8_0, NULL, "output.weight=Q8_0 blk.0.ssm_out.weight=Q8_0");
+    unmake(&x);
+}
+
+TEST(eight_experts_are_taken_for_mixtral) {
+    made x;
+    make(&x, "d_model=256 n_layers=4 pattern=MA ffn=E n_experts=8 d_expert=256 n_heads=4 "
+             "n_kv_heads=2 vocab_size=320 ssm_head_dim=64");
+    check_types(&x, CM_TYPE_Q4_K_M, NULL,
+                "token_embd.weight=Q6_K blk.1.attn_k.weight=Q8_0 blk.1.attn_v.weight=Q8_0 "
+                "blk.1.attn_output.weight=Q5_K blk.0.ffn_gate_inp.weight=F32");
+    unmake(&x);
+}
+
+TEST(narrow_rows_fall_back) {
+    made x;
+    make(&x, "d_model=96 n_layers=2 pattern=MA ffn=D n_heads=3 n_kv_heads=1 head_dim=32 d_ff=40 "
+             "vocab_size=320 ssm_head_dim=32 tied=true");
+    static const struct { int mix; const char *want; } c[] = {
+        {CM_TYPE_Q4_K_S,
+         "blk.0.ssm_in.weight=Q5_0 blk.0.ffn_down.weight=F16 token_embd.weight=Q8_0"},
+        {CM_TYPE_Q5_K_M, "blk.0.ssm_in.weight=Q5_1"}, {CM_TYPE_Q6_K, "blk.0.ssm_in.weight=Q8_0"},
+        {CM_TYPE_Q2_K, "blk.0.ssm_in.weight=Q4_0"}, {CM_TYPE_Q3_K_M, "blk.0.ssm_in.weight=Q4_0"},
+        {CM_TYPE_IQ4_XS, "blk.0.ssm_in.weight=IQ4_NL blk.1.ffn_down.weight=F16"}};
+    for (size_t i = 0; i < sizeof c / sizeof *c; i++) check_types(&x, c[i].mix, NULL, c[i].want);
+    unmake(&x);
+}
+
+TEST(exceptions_by_name) {
+    made x;
+    make(&x, "d_model=256 n_layers=4 pattern=MA ffn=D n_heads=4 n_kv_heads=2 d_ff=512 "
+             "vocab_size=320 ssm_head_dim=64");
+    const char *words[] = {"blk.0.*=q8_0", "*.ssm_in.weight=BF16", "token_embd.weight=iq4_xs"};
+    cm_list list = {3, words};
+    check_types(&x, CM_TYPE_Q4_K_M, &list,
+                "blk.0.ssm_in.weight=Q8_0 blk.2.ssm_in.weight=BF16 token_embd.weight=IQ4_XS "
+                "blk.0.attn_norm.weight=F32 blk.1.attn_q.weight=Q4_K");
+    static const char *const wrong[][2] = {{"blk.9.ssm_in.weight=q8_0", "no tensor"},
+                                           {"output_norm.weight=q8_0", "as F32"},
+                                           {"blk.0.*=q9", "PATTERN=TYPE"},
+                                           {"q8_0", "PATTERN=TYPE"}};
+    for (size_t i = 0; i < sizeof wrong / sizeof *wrong; i++) {
+        list = (cm_list){1, (const char **)(uintptr_t)&wrong[i][0]};
+        cm_export e = {.model = &x.m, .mix = CM_TYPE_Q4_K_M, .tensors = &list};
+        cm_buf table = {0};
+        cm_err err = {0};
+        uint64_t bytes;
+        bool ok = cm_export_table(&e, true, &table, &bytes, &err);
+        CHECKF(!ok && err.code == CM_EXIT_USAGE && strstr(err.msg, wrong[i][1]), "%s: %s",
+               wrong[i][0], err.msg);
+        cm_buf_free(&table);
+    }
+    unmake(&x);
+}
