@@ -145,10 +145,10 @@ int main(int argc, char **argv) {
                     "  dpo post.model=runs/chat data.shards=pairs name=better optim.lr=1e-4 "
                     "sched.epochs=1\n"
                     "  dpo post.model=runs/chat data.shards=pairs name=lora lora.rank=16 "
-                    "optim.lr=1e-3\n"
+                    "optim.lr=1e-3 sched.epochs=1\n"
                     "  dpo post.model=runs/chat data.shards=pairs name=simpo dpo.beta=2.5 "
                     "dpo.reference_free=true dpo.length_norm=true dpo.margin=1.4 "
-                    "optim.lr=1e-4\n",
+                    "optim.lr=1e-4 sched.epochs=1\n",
         .sections = "top post dpo lora panel data optim sched train val log ckpt",
         .options = options,
         .has_run = true,

@@ -98,7 +98,7 @@ int main(int argc, char **argv) {
                     "  sft post.model=runs/demo data.shards=chat name=chat optim.lr=1e-3 "
                     "sched.epochs=2\n"
                     "  sft post.model=runs/demo data.shards=chat name=lora lora.rank=16 "
-                    "optim.lr=3e-3\n"
+                    "optim.lr=3e-3 sched.epochs=2\n"
                     "  sft post.model=runs/demo data.shards=chat name=chat --dry-run\n",
         .sections = "top post sft lora panel data optim sched train val log ckpt",
         .options = options,

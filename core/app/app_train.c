@@ -57,6 +57,19 @@ static bool train(cm_app_ctx *ctx, cm_job *job, const cm_app_input *in, cm_err *
     return ok && (!ctx->json || print_summary(ctx, err));
 }
 
+/* Settings that are legal and rarely meant. */
+static void warn_odd(const cm_conf *c, const cm_job *job) {
+    double rows = (double)c->sched.tokens / (double)c->data.seq_len;
+    double epochs = job->train->rows ? rows / (double)job->train->rows : 0;
+    if (epochs > 20 && !cm_conf_given(c, "sched.tokens") && !cm_conf_given(c, "sched.epochs"))
+        cm_log(CM_LOG_WARN, "sched.tokens, which nobody set, means %.0f passes over the data; "
+               "sched.epochs says how many are wanted", epochs);
+    if (c->data.seq_len > job->model->context)
+        cm_log(CM_LOG_WARN, "rows of %lld tokens (data.seq_len) for a model with a context of "
+               "%lld: what it will be asked to read is shorter than what it trains on",
+               (long long)c->data.seq_len, (long long)job->model->context);
+}
+
 bool cm_app_train(cm_app_ctx *ctx, cm_job *job, const cm_app_input *in, cm_err *err) {
     int64_t K = 0;
     if (!cm_app_i64(ctx, "verify-resume", 1, 1000000, &K, err)) return false;
@@ -64,11 +77,24 @@ bool cm_app_train(cm_app_ctx *ctx, cm_job *job, const cm_app_input *in, cm_err *
     job->conf = &ctx->conf;
     job->resume = ctx->resume;
     job->quiet = ctx->quiet;
+    warn_odd(&ctx->conf, job);
     if (ctx->dry_run) return dry_run(ctx, job, err);
     return K ? verify(ctx, job, K, err) : train(ctx, job, in, err);
 }
 
 /* ---- post-training ------------------------------------------------------------------- */
+
+/* Settings of adapters that nobody switched on would be forgotten without a word. */
+static bool lora_meant(const cm_conf *c, cm_err *err) {
+    static const char *const keys[] = { "lora.alpha", "lora.rslora", "lora.targets",
+                                        "lora.dropout", "lora.base" };
+    if (cm_conf_given(c, "lora.rank")) return true;
+    for (size_t i = 0; i < sizeof keys / sizeof *keys; i++)
+        if (cm_conf_given(c, keys[i]))
+            return cm_conf_bad(c, err, keys[i], "is set, but lora.rank is not: name a rank, or "
+                               "lora.rank=0 to train the model itself");
+    return true;
+}
 
 bool cm_app_start_model(const cm_conf *c, cm_loaded *start, cm_model_conf *model,
                         cm_err *err) {
@@ -77,7 +103,7 @@ bool cm_app_start_model(const cm_conf *c, cm_loaded *start, cm_model_conf *model
         return cm_conf_bad(c, err, "post.model",
                            "name the model to start from: a run, a checkpoint, a Hugging "
                            "Face folder or a GGUF file");
-    if (!cm_load(start, path, CM_LOAD_SHAPE, err)) return false;
+    if (!lora_meant(c, err) || !cm_load(start, path, CM_LOAD_SHAPE, err)) return false;
     *model = start->model.conf;
     model->lb_coef = c->post.lb_coef;
     model->z_coef = c->post.z_coef;

@@ -30,6 +30,20 @@ static bool is_free(const char *line) {
     return false;
 }
 
+/* Keys that a checkpoint's tensors hang on: nothing can change them. */
+static bool is_fixed(const char *line) {
+    static const char *const keys[] = {
+        "model.d_model:", "model.n_layers:", "model.pattern:", "model.ffn:",
+        "model.vocab_size:", "model.n_heads:", "model.n_kv_heads:", "model.head_dim:",
+        "model.d_ff:", "model.n_experts:", "model.d_expert:", "model.d_shared:",
+        "model.ssm_state:", "model.ssm_head_dim:", "model.ssm_groups:", "model.ssm_conv:",
+        "model.ssm_expand:", "model.tied:", "optim.kind:", "lora.rank:", "lora.targets:",
+        "lora.base:" };
+    for (size_t i = 0; i < sizeof keys / sizeof *keys; i++)
+        if (!strncmp(line, keys[i], strlen(keys[i]))) return true;
+    return false;
+}
+
 /* Differences between the folder's configuration and ours, as cm_conf_diff lines.
  * Both go through text, so that keys the dump leaves out do not count. */
 static void changes(const cm_app_ctx *c, const char *old_text, size_t n, const char *ours,
@@ -55,6 +69,9 @@ static bool judge_changes(cm_app_ctx *c, cm_buf *diff, cm_err *err) {
                            "%s: cannot go on with another configuration (%s); give "
                            "another name, or --resume=must to change it on purpose",
                            c->run.dir, line);
+        if (is_fixed(line))
+            return cm_fail(err, CM_EXIT_USAGE, "%s: cannot go on with %s: its checkpoints have "
+                           "other tensors; give another name", c->run.dir, line);
         cm_log(CM_LOG_INFO, "resuming with %s", line);
     }
     return true;

@@ -1,6 +1,7 @@
 /* print.c -- what the table says to people: dump, differences, help, docs/config.md. */
 #include "conf/conf_priv.h"
 
+#include <ctype.h>
 #include <string.h>
 
 /* The code point at s and its length; the text is known to be valid UTF-8. */
@@ -186,7 +187,7 @@ static void cell(const char *s, cm_buf *out) {
 static void markdown_section(const cm_section *s, cm_buf *out) {
     int n;
     const cm_key *k = cm_conf_keys(&n) + s->first;
-    cm_buf_addf(out, "\n## %s\n\n%c%s.\n\n", s->name, s->help[0] - 'a' + 'A',
+    cm_buf_addf(out, "\n## %s\n\n%c%s.\n\n", s->name, toupper((unsigned char)s->help[0]),
                 s->help + 1);
     cm_buf_addf(out, "| key | type | default | range | unit | meaning |\n"
                      "|---|---|---|---|---|---|\n");

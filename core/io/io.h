@@ -275,6 +275,8 @@ bool cm_dataset_doc(const cm_dataset *d, cm_split split, int64_t i, int64_t *sta
 /* Where document i came from: index in the manifest's sources, and line. */
 bool cm_dataset_origin(const cm_dataset *d, cm_split split, int64_t i, uint32_t *source,
                        uint64_t *line, cm_err *err);
+/* Path of a source as the manifest lists it (free()), or NULL: it is not there. */
+char *cm_dataset_source(const cm_dataset *d, uint32_t source);
 /* Read every frame and check every checksum and hash, in parallel. */
 bool cm_dataset_verify(const cm_dataset *d, cm_err *err);
 

@@ -4,6 +4,7 @@
  * the hashes of all the rest: what the manifest's own hash names is the whole data set. */
 #include "io/shard_int.h"
 
+#include <limits.h>
 #include <cjson/cJSON.h>
 #include <inttypes.h>
 #include <stdlib.h>
@@ -242,4 +243,20 @@ bool cm_manifest_read(cm_manifest *m, const char *path, cm_err *err) {
 void cm_manifest_free(cm_manifest *m) {
     for (int sp = 0; sp < 2; sp++) free(m->shard[sp]);
     memset(m, 0, sizeof *m);
+}
+
+char *cm_dataset_source(const cm_dataset *d, uint32_t source) {
+    char *path = cm_strf("%s/manifest.json", d->dir), *text, *name = NULL;
+    size_t n;
+    if (cm_read_file(path, (size_t)1 << 28, &text, &n, NULL)) {
+        cJSON *root = cJSON_Parse(text);
+        const cJSON *list = cJSON_GetObjectItemCaseSensitive(root, "sources");
+        const cJSON *s = cJSON_GetArrayItem(list, source > INT_MAX ? -1 : (int)source);
+        const cJSON *at = cJSON_GetObjectItemCaseSensitive(s, "path");
+        if (cJSON_IsString(at)) name = cm_strf("%s", at->valuestring);
+        cJSON_Delete(root);
+        free(text);
+    }
+    free(path);
+    return name;
 }

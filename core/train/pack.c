@@ -30,12 +30,16 @@ static const char *unit_name(const cm_pack *p) {
 char *cm_pack_place(const cm_pack *p, int64_t unit) {
     uint32_t source;
     uint64_t line;
-    char where[64] = "";
-    if (cm_dataset_origin(p->data, p->split, unit * p->docs, &source, &line, NULL))
-        snprintf(where, sizeof where, " (source %u, line %llu)", source,
-                 (unsigned long long)line);
-    return cm_strf("%s %lld of the %s split%s", unit_name(p), (long long)unit,
-                   cm_split_name(p->split), where);
+    char *file = NULL, *where = NULL;
+    if (cm_dataset_origin(p->data, p->split, unit * p->docs, &source, &line, NULL)) {
+        file = cm_dataset_source(p->data, source);
+        where = cm_strf(" (%s:%llu)", file ? file : "line", (unsigned long long)line);
+    }
+    char *s = cm_strf("%s %lld of the %s split%s", unit_name(p), (long long)unit,
+                      cm_split_name(p->split), where ? where : "");
+    free(file);
+    free(where);
+    return s;
 }
 
 /* The same of a document: which of a pair's answers it is. */
@@ -53,15 +57,26 @@ static bool is_target(const cm_pack *p, uint8_t mask) {
                                             : mask == CM_MASK_REASONING;
 }
 
+/* Tokens of a document that are targets. */
+static bool count_targets(const cm_pack *p, int64_t doc, int64_t *n, bool *other,
+                          cm_err *err) {
+    int64_t answer, reasoning;
+    if (!cm_dataset_trained(p->data, p->split, doc, &answer, &reasoning, err)) return false;
+    *n = (p->train_on != CM_TRAIN_REASONING ? answer : 0) +
+         (p->train_on != CM_TRAIN_ANSWER ? reasoning : 0);
+    *other = !*n && answer + reasoning > 0;
+    return true;
+}
+
 /* A model learns to stop only where the last token of a turn is a target. */
 static bool check_doc(cm_pack *p, int64_t doc, int64_t start, int64_t n, faults *f,
                       cm_err *err) {
-    int64_t answer, reasoning;
-    if (!cm_dataset_trained(p->data, p->split, doc, &answer, &reasoning, err)) return false;
-    int64_t trained = (p->train_on != CM_TRAIN_REASONING ? answer : 0) +
-                      (p->train_on != CM_TRAIN_ANSWER ? reasoning : 0);
-    if (!trained && !f->untrained++) f->first_untrained = doc;
-    if (p->train_on == CM_TRAIN_REASONING) return true;
+    int64_t trained;
+    bool other; /* sft.train_on leaves out all that could be learned: that was asked for */
+    if (!count_targets(p, doc, &trained, &other, err)) return false;
+    p->unasked += other;
+    if (!trained && !other && !f->untrained++) f->first_untrained = doc;
+    if (p->train_on == CM_TRAIN_REASONING || other) return true;
     int32_t last;
     uint8_t mask;
     if (!cm_dataset_read(p->data, p->split, start + n - 1, 1, &last, NULL, err) ||
@@ -76,9 +91,8 @@ static bool report(const cm_pack *p, const faults *f, cm_err *err) {
     char *at = doc_place(p, f->untrained ? f->first_untrained : f->first_open);
     if (f->untrained)
         cm_fail(err, CM_EXIT_DATA,
-                "%s: %s has no token to learn%s; so have %lld in all: look at them with "
-                "`tokenize head`", p->data->dir, at, p->docs == 1 ? " (sft.train_on)" : "",
-                (long long)f->untrained);
+                "%s: %s has no token to learn; so have %lld in all: look at them with "
+                "`tokenize head`", p->data->dir, at, (long long)f->untrained);
     else
         cm_fail(err, CM_EXIT_DATA,
                 "%s: %s does not end in a trained <|end|>, and so %lld in all: a model "
@@ -137,8 +151,9 @@ static bool collect(cm_pack *p, int64_t limit, piece *v, cm_err *err) {
     cm_rng tie = cm_rng_make(p->seed, CM_RNG_SHUFFLE, UINT64_MAX);
     faults f = { 0 };
     for (int64_t u = 0; u < n_units && (!limit || tokens < limit); u++) {
-        int64_t n = measure(p, u, &f, err);
+        int64_t unasked = p->unasked, n = measure(p, u, &f, err);
         if (n < 0) return false;
+        if (p->unasked > unasked) continue;
         tokens += n;
         if (n <= p->T)
             v[p->units++] = (piece){ u, cm_rng_u64(tie, (uint64_t)u), (int32_t)n };
@@ -217,6 +232,10 @@ static bool pack(cm_pack *p, int64_t limit, cm_err *err) {
         free(row);
     }
     free(v);
+    if (ok && p->unasked)
+        cm_log(CM_LOG_WARN, "%s: %lld of %lld conversations of the %s split have nothing that "
+               "sft.train_on asks for and are left out", p->data->dir, (long long)p->unasked,
+               (long long)(p->units + p->dropped + p->unasked), cm_split_name(p->split));
     if (ok && p->dropped)
         cm_log(CM_LOG_WARN, "%s: %lld of %lld %ss of the %s split are longer than a row of "
                "%d tokens and are left out", p->data->dir, (long long)p->dropped,
@@ -294,8 +313,10 @@ static bool right_kind(const cm_dataset *d, cm_shard_kind kind, cm_err *err) {
 static bool any_rows(const cm_pack *p, cm_err *err) {
     if (p->rows || p->split == CM_SPLIT_VAL) return true;
     return cm_fail(err, CM_EXIT_DATA, "%s: no %s to train on: the training split has %lld, "
-                   "%lld of them longer than a row", p->data->dir, unit_name(p),
-                   (long long)(p->units + p->dropped), (long long)p->dropped);
+                   "%lld of them longer than a row, %lld without what sft.train_on asks for",
+                   p->data->dir, unit_name(p),
+                   (long long)(p->units + p->dropped + p->unasked), (long long)p->dropped,
+                   (long long)p->unasked);
 }
 
 bool cm_pack_open(cm_pack *p, const cm_dataset *d, cm_split split, cm_shard_kind kind,

@@ -127,6 +127,7 @@ typedef struct cm_pack {
     int32_t end;            /* <|end|> */
     int64_t rows, units;    /* of an epoch */
     int64_t dropped;        /* units longer than a row */
+    int64_t unasked;        /* units with targets, but none that sft.train_on asks for */
     int64_t tokens;         /* places the units take, dropped ones too */
     int64_t *first, *order; /* row r holds units order[first[r]..first[r+1]) */
     int32_t *token;         /* [T+1] */
@@ -134,6 +135,7 @@ typedef struct cm_pack {
 } cm_pack;
 /* The training split in a new order each epoch, or the first units of the validation split
  * up to val.tokens, in order (rows 0 where it is empty).  spm is the model's tokenizer.
+ * Left out with a warning: conversations that hold nothing sft.train_on asks for.
  * Refused before anything is written, naming the first offender and how many there are:
  * documents without a target or without a trained <|end|> at their end (CM_EXIT_DATA),
  * units longer than a row unless post.overlong drops them (CM_EXIT_USAGE). */

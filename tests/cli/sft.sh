@@ -2,7 +2,7 @@
 # sft.sh -- fine-tuning on conversations: from any kind of model, the same bits however it is
 # interrupted, and what would go wrong in silence refused.
 . tests/cli/lib.sh
-model
+model model.context=256
 T="$BIN/tokenize --quiet tokenize.tokenizer=$tmp/data/tokenizer.model"
 world() { "$BIN/world" --kind instructions --seed 3 --split "$1" --count "$2"; }
 world train 300 >"$tmp/train.jsonl"
@@ -64,6 +64,10 @@ pid=$!
 for _ in $(seq 400); do [ -e "$tmp/runs/killed/ckpt/step-00000003" ] && break; sleep 0.02; done
 kill -9 $pid 2>/dev/null; wait $pid 2>/dev/null
 sed -i 's/"state":"[a-z]*"/"state":"running"/' "$tmp/runs/killed/status.json"
+before=$(sha256sum "$tmp/runs/killed/config.yaml")
+expect "resumed with another rank on purpose" 2 "cannot go on with lora.rank: 0 -> 8: its checkpoints have other tensors" \
+    $S name=killed ckpt.every=1 val.samples=0 lora.rank=8 --resume=must
+same "leaves its configuration" "$(sha256sum "$tmp/runs/killed/config.yaml")" "$before"
 check "killed and resumed" $S name=killed ckpt.every=1 val.samples=0
 same "ends in the same bits" "$(weights killed)" "$ref"
 check "NEFTune" $S name=noisy sft.neftune=5
@@ -96,6 +100,15 @@ check "end where they should" sh -c "tail -n 3 '$tmp/runs/epochs/metrics.jsonl' 
 expect "left out on request" 0 "[0-9]+ of [0-9]+ conversations of the train split are longer" \
     $S name=short data.seq_len=128 data.batch_tokens=1024 post.overlong=drop
 
+$T tokenize.inputs="$tmp/train.jsonl" tokenize.val_frac=0.1 tokenize.max_tokens=256 tokenize.out="$tmp/mixed" >/dev/null 2>&1
+expect "train_on leaves out what has nothing of it" 0 "[1-9][0-9]* of [0-9]+ conversations of the train split have nothing that sft.train_on" \
+    $S name=mixed sft.train_on=reasoning data.shards="$tmp/mixed"
+expect "rows longer than the model's context: told" 0 "rows of 512 tokens .data.seq_len. for a model with a context of 256" \
+    $S name=longrows data.seq_len=512 data.batch_tokens=1024
+sed '/tokens: 8192/d' "$tmp/sft.yaml" >"$tmp/noend.yaml"
+expect "nobody said how long: told" 0 "sched.tokens, which nobody set, means [0-9]+ passes" \
+    "$BIN/sft" --config "$tmp/noend.yaml" --runs "$tmp/runs" --quiet name=noend --dry-run
+
 # ---- refusals, before anything is written
 folders=$(ls "$tmp/runs")
 refuse() { # NAME CODE REGEX WORDS...
@@ -112,15 +125,12 @@ shards "$tmp/other" 420
 "$BIN/tokenize" --quiet tokenize.tokenizer="$tmp/other/tokenizer.model" tokenize.inputs="$tmp/train.jsonl" \
     tokenize.out="$tmp/chat2" >/dev/null
 refuse "shards of another tokenizer" 4 "made with tokenizer .*tokenize with tokenize.tokenizer=" data.shards="$tmp/chat2"
-refuse "conversations longer than a row" 2 "takes [0-9]+ tokens, a row has 64 .*post.overlong=drop" \
+refuse "conversations longer than a row" 2 "train.jsonl:[0-9]+. takes [0-9]+ tokens, a row has 64 .*post.overlong=drop" \
     data.seq_len=64 data.batch_tokens=1024
 refuse "nothing left" 4 "no conversation to train on" data.seq_len=4 data.batch_tokens=8 post.overlong=drop
-printf '{"messages":[{"role":"user","content":"hi"},{"role":"assistant","content":"<think>no</think>x"}]}\n' >"$tmp/r.jsonl"
-printf '{"messages":[{"role":"user","content":"ho"},{"role":"assistant","content":"plain"}]}\n' >>"$tmp/r.jsonl"
-$T tokenize.inputs="$tmp/r.jsonl" tokenize.val_frac=0 tokenize.out="$tmp/think" >/dev/null
-refuse "nothing trained in a conversation" 4 "conversation [01] of the train split .*has no token to learn .sft.train_on.; so have 1 in all" \
-    data.shards="$tmp/think" sft.train_on=reasoning
 $T tokenize.inputs="$tmp/val.jsonl" tokenize.val_frac=0 tokenize.max_tokens=256 tokenize.out="$tmp/noval" >/dev/null 2>&1
+refuse "adapters' settings without a rank" 2 "lora.targets: is set, but lora.rank is not" "lora.targets=[bogus]"
+refuse "adapters that count nothing" 2 "lora.alpha" lora.rank=4 lora.alpha=0
 refuse "an unknown key" 2 "unknown key 'sft.neftun'; did you mean 'sft.neftune'" sft.neftun=5
 refuse "a section of another tool" 2 "" model.d_model=8
 expect "no validation split: told" 0 "no validation split" $S name=noval data.shards="$tmp/noval"

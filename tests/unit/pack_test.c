@@ -221,14 +221,13 @@ static void refused(const char *name, trouble what, cm_exit code, const char *sa
 
 TEST(what_would_train_silently_wrong_is_refused) {
     refused("none", NO_TARGET, CM_EXIT_DATA,
-            "conversation 4 of the train split (source 0, line 5) has no token to learn "
-            "(sft.train_on); so have 2 in all");
+            "conversation 4 of the train split (line:5) has no token to learn; so have 2 in all");
     refused("open", OPEN_END, CM_EXIT_DATA,
-            "conversation 4 of the train split (source 0, line 5) does not end in a trained "
+            "conversation 4 of the train split (line:5) does not end in a trained "
             "<|end|>, and so 2 in all");
     refused("unend", UNTRAINED_END, CM_EXIT_DATA, "does not end in a trained <|end|>");
     refused("long", LONG, CM_EXIT_USAGE,
-            "conversation 6 of the train split (source 0, line 7) takes 65 tokens, a row has "
+            "conversation 6 of the train split (line:7) takes 65 tokens, a row has "
             "64 (data.seq_len)");
     bed b;
     bed_open(&b, make_set("kind", CM_SHARD_DPO, 20, FINE), CM_SHARD_SFT, NULL);
