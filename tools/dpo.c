@@ -59,11 +59,12 @@ static bool samples(void *ctx, const cm_model *m, int64_t step, cm_buf *out, cm_
 static bool watch(void *ctx, const cm_model *m, int64_t step, cm_buf *row, bool *stop,
                   cm_err *err) {
     dpo *d = ctx;
-    cm_err first;
+    cm_err own;
     bool ended = false;
-    cm_dpo_watch(&d->dpo, step, &ended, &first);
     if (!cm_panel_watch(d->panel, m, step, row, stop, err)) return false;
-    if (ended) *err = first;
+    if (!*stop && cm_signal_stop()) return true; /* all of it is asked again */
+    cm_dpo_watch(&d->dpo, step, &ended, &own);
+    if (ended) *err = own;
     *stop |= ended;
     return true;
 }

@@ -79,20 +79,41 @@ static size_t keep_bytes(const char *s, size_t n, const uint64_t *upto) {
     return keep;
 }
 
-bool cm_rows_repair(const char *path, const uint64_t *upto, cm_err *err) {
-    cm_map m;
-    if (!cm_map_open(&m, path, err))
-        return false;
-    size_t size = m.size, keep = keep_bytes((const char *)m.data, m.size, upto);
-    cm_map_close(&m);
-    if (keep == size)
-        return true;
+static bool cut(const char *path, size_t keep, cm_err *err) {
     int fd = open(path, O_WRONLY | O_CLOEXEC);
     bool ok = fd >= 0 && ftruncate(fd, (off_t)keep) == 0 && fsync(fd) == 0;
     if (!ok)
         cm_fail_errno(err, CM_EXIT_FAIL, "%s: cannot cut to its last whole row", path);
     if (fd >= 0)
         close(fd);
+    return ok;
+}
+
+bool cm_rows_repair(const char *path, const uint64_t *upto, cm_err *err) {
+    cm_map m;
+    if (!cm_map_open(&m, path, err))
+        return false;
+    size_t size = m.size, keep = keep_bytes((const char *)m.data, m.size, upto);
+    cm_map_close(&m);
+    return keep == size || cut(path, keep, err);
+}
+
+bool cm_run_drop_row(cm_run *r, uint64_t step, const char *key, cm_err *err) {
+    char *path = cm_run_path(r, "metrics.jsonl"), *name = cm_strf("\"%s\":", key);
+    cm_map m;
+    bool ok = cm_map_open(&m, path, err);
+    if (ok) {
+        const char *s = (const char *)m.data;
+        size_t size = m.size, keep = size ? size - 1 : 0; /* before the last newline */
+        while (keep > 0 && s[keep - 1] != '\n')
+            keep--;
+        bool drop = size && step_of(s + keep, size - keep) == step &&
+                    memmem(s + keep, size - keep, name, strlen(name));
+        cm_map_close(&m);
+        ok = !drop || cut(path, keep, err);
+    }
+    free(name);
+    free(path);
     return ok;
 }
 

@@ -84,6 +84,9 @@ bool cm_run_input(cm_run *r, const char *role, const char *path, const char *has
                   cm_err *err);
 /* After a checkpoint of `step` is loaded: forget metrics of later steps. */
 bool cm_run_rewind(cm_run *r, uint64_t step, cm_err *err);
+/* Forget the last metrics row, if it is of `step` and has member `key`: what it reports will
+ * be done again. */
+bool cm_run_drop_row(cm_run *r, uint64_t step, const char *key, cm_err *err);
 /* Note the step; rewrites status.json at most every ten seconds.  Asks cm_run_there. */
 bool cm_run_heartbeat(cm_run *r, uint64_t step, uint64_t steps, cm_err *err);
 /* Members of summary.json's object, as for `info`. */

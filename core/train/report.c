@@ -214,7 +214,7 @@ static void tell_val(const cm__trainer *t) {
            t->state.best_step == t->state.step ? ", the best so far" : "");
 }
 
-bool cm__report_val(cm__trainer *t, bool *stop, cm_err *err) {
+bool cm__report_val(cm__trainer *t, bool *stop, bool *stopped, cm_err *err) {
     const cm_job *j = t->job;
     if (!j->run) return true;
     cm_buf *b = cm_metrics_begin(j->run, (uint64_t)t->state.step);
@@ -224,18 +224,20 @@ bool cm__report_val(cm__trainer *t, bool *stop, cm_err *err) {
     if (isfinite(t->val_acc)) cm_json_f64(b, "val/acc_tok", t->val_acc);
     if (j->objective.metrics) j->objective.metrics(j->objective.self, true, b);
     bool ok = !j->watch || j->watch(j->ctx, &t->model, t->state.step, b, stop, err);
+    if (ok && j->watch && !*stop && cm_signal_stop()) return *stopped = true;
     if (!cm_metrics_end(j->run, ok ? err : NULL) || !ok) return false;
     tell_val(t);
     return *stop || !t->job->sample || !t->c->val.samples || write_samples(t, err);
 }
 
-bool cm__report_end(cm__trainer *t, bool complete, cm_err *err) {
+bool cm__report_end(cm__trainer *t, bool complete, const char *alarm, cm_err *err) {
     cm_run *run = t->job->run;
     if (!run) return true;
     cm_progress_close(&t->progress);
     cm_buf b = { 0 };
     const cm_train_state *s = &t->state;
     cm_json_bool(&b, "complete", complete);
+    if (alarm) cm_json_str(&b, "alarm", alarm);
     cm_json_i64(&b, "step", s->step);
     cm_json_i64(&b, "train/tokens", s->tokens);
     if (t->scored) cm_json_f64(&b, "train/loss", cm__loss(t));

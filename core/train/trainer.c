@@ -253,13 +253,17 @@ static bool save_asked(const cm__trainer *t) {
     return cm_signal_save() || file;
 }
 
-/* Report a validation; an alarm that ends the run saves its state first. */
-static bool told_val(cm__trainer *t, cm_err *err) {
+/* Report a validation.  One that was interrupted, or whose alarm ends the run (the state is
+ * saved first), stays undone in the state: whoever goes on is asked again, so neither
+ * passes it over.  before: state.val_step before it. */
+static bool told_val(cm__trainer *t, int64_t before, bool *stopped, cm_err *err) {
     bool stop = false;
-    if (!cm__report_val(t, &stop, err)) return false;
+    if (!cm__report_val(t, &stop, stopped, err)) return false;
+    if (!stop && !*stopped) return true;
+    t->state.val_step = before;
     if (!stop) return true;
     cm_err other;
-    if (!save(t, &other)) *err = other;
+    if (!save(t, &other) || !cm__report_end(t, false, err->msg, &other)) *err = other;
     return false;
 }
 
@@ -269,8 +273,9 @@ static bool duties(cm__trainer *t, bool *stopped, cm_err *err) {
     int64_t step = t->state.step;
     *stopped = cm__stop_asked(t);
     if (!*stopped && v && v->rows && t->state.val_step != step && due(t, t->c->val.every)) {
+        int64_t before = t->state.val_step;
         if (!cm__validate(t, stopped, err)) return false;
-        if (!*stopped && !told_val(t, err)) return false;
+        if (!*stopped && !told_val(t, before, stopped, err)) return false;
     }
     bool best = t->c->ckpt.best && t->state.best_step == step && step > 0;
     bool first = step == 0 && t->c->train.spike == CM_SPIKE_REWIND;
@@ -348,7 +353,11 @@ static bool first_state(cm__trainer *t, cm_err *err) {
     if (j->resume != CM_RESUME_NEVER && !cm_ckpt_load(&t->ckpt, &found, err)) return false;
     if (found) {
         t->saved_step = t->state.step;
-        if (j->run && !cm_run_rewind(j->run, (uint64_t)t->state.step, err)) return false;
+        uint64_t step = (uint64_t)t->state.step;
+        if (j->run && (!cm_run_rewind(j->run, step, err) ||
+                       (t->state.val_step != t->state.step &&
+                        !cm_run_drop_row(j->run, step, "val/loss", err))))
+            return false;
         cm_log(CM_LOG_INFO, "resuming at step %lld of %lld", (long long)t->state.step,
                (long long)t->plan.steps);
     } else if (j->resume == CM_RESUME_MUST) {
@@ -378,7 +387,7 @@ bool cm_train(const cm_job *job, bool *complete, cm_err *err) {
         return false;
     name_files(&t);
     bool ok = open_arenas(&t, err) && first_state(&t, err) && cm__report_open(&t, err) &&
-              loop(&t, complete, err) && cm__report_end(&t, *complete, err);
+              loop(&t, complete, err) && cm__report_end(&t, *complete, NULL, err);
     close_trainer(&t);
     return ok;
 }

@@ -63,10 +63,12 @@ double cm__loss(const cm__trainer *t);
 /* report.c: what the run's files and the terminal get to see; all silent without a run. */
 bool cm__report_open(cm__trainer *t, cm_err *err);
 bool cm__report_step(cm__trainer *t, cm_err *err);
-/* stop: whoever watches the model wants the run to end; the reason is in err. */
-bool cm__report_val(cm__trainer *t, bool *stop, cm_err *err);
+/* stop: whoever watches the model wants the run to end; the reason is in err.  stopped: a
+ * signal came while it was watched, and nothing is reported. */
+bool cm__report_val(cm__trainer *t, bool *stop, bool *stopped, cm_err *err);
 bool cm__report_event(cm__trainer *t, const char *kind, cm_err *err, const char *fmt, ...)
     CM_PRINTF(4, 5);
-bool cm__report_end(cm__trainer *t, bool complete, cm_err *err);
+/* alarm: the sentence with which an alarm ends the run; or NULL. */
+bool cm__report_end(cm__trainer *t, bool complete, const char *alarm, cm_err *err);
 
 #endif

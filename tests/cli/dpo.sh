@@ -213,6 +213,8 @@ same "told once" "$(grep -c 'likelihood displacement' "$tmp/.err")" 1
 check "and an event" grep -q '"t":"displacement"' "$tmp/runs/disp/events.jsonl"
 expect "dpo.stop ends the run" 3 "step [0-9]+: likelihood displacement.*dpo.stop" $P name=stop $A dpo.displacement=0.01 dpo.stop=true
 check "its state is saved" test -e "$tmp/runs/stop/ckpt/latest/state.json"
+check "its summary says so" grep -q '"complete":false,"alarm":"step [0-9]*: likelihood displacement' "$tmp/runs/stop/summary.json"
+expect "started again it ends the same way" 3 "step [0-9]+: likelihood displacement.*dpo.stop" $P name=stop $A dpo.displacement=0.01 dpo.stop=true
 expect "it can go on" 0 "" $P name=stop $A dpo.displacement=0 --resume=must
 same "off: no word" "$(grep -c 'likelihood' "$tmp/.err")" 0
 # Nothing but length tells these apart.
@@ -221,6 +223,11 @@ pairs "$tmp/long.jsonl" 300 'k = int(rand() * 5); m = k + 1 + int(rand() * 3); c
 tokens "$tmp/long" "$tmp/long.jsonl"
 expect "length bias" 0 "warning: length bias: the margins follow the difference in length .correlation [+-][0-9.]+, .* the longer answer wins [0-9]+ % of the pairs" \
     $P name=long data.shards="$tmp/long" optim.lr=3e-3 dpo.length_bias=0.3
+for i in 1 2; do
+    expect "dpo.stop at the last step, try $i" 3 "step 10: length bias.*dpo.stop" \
+        $P name=last data.shards="$tmp/long" optim.lr=3e-3 dpo.length_bias=0.2 val.every=0 dpo.stop=true
+    check "status, try $i" grep -q '"state":"failed".*"step":10,.*"exit":3' "$tmp/runs/last/status.json"
+done
 tokens "$tmp/long2" "$tmp/long.jsonl" 0
 expect "without a validation the batches are judged" 0 "warning: length bias" \
     $P name=long2 data.shards="$tmp/long2" optim.lr=3e-3 dpo.length_bias=0.3 sched.tokens=51200

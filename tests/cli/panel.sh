@@ -69,6 +69,21 @@ expect "stop: the sentence, exit 3" 3 "step 30: the model no longer listens.*.pa
     sft stop one 60 "panel.stop=true panel.after=30 panel.min_distinct_1=0 panel.min_distinct_2=0 panel.min_distinct_3=0"
 check "the state is saved" test -e "$tmp/runs/stop/ckpt/step-00000030/model.safetensors"
 same "nothing is told before panel.after" "$(alarms stop | awk '$1 < 30')" ""
+tries() { sed -n 's/.*"exit":\([0-9]*\).*/\1/p' "$tmp/runs/$1/status.json"; }
+vals() { grep -c '"val/loss"' "$tmp/runs/$1/metrics.jsonl"; }
+same "status says so" "$(tries stop)" 3
+check "and the summary" grep -q '"complete":false.*"alarm":"step 30: the model no longer listens.*"step":30' "$tmp/runs/stop/summary.json"
+expect "started again, it is asked again: the same end" 3 "step 30: the model no longer listens.*.panel.stop" \
+    sft stop one 60 "panel.stop=true panel.after=30 panel.min_distinct_1=0 panel.min_distinct_2=0 panel.min_distinct_3=0"
+absent "nothing is trained" "$tmp/runs/stop/panel/step-00000040.jsonl"
+same "one row a validation" "$(vals stop)" 3
+for i in 1 2 3; do
+    expect "an alarm at the last validation, try $i" 3 "step 20: .*panel.stop" sft last one 20 "panel.stop=true panel.after=20"
+    same "status, try $i" "$(tries last)" 3
+done
+check "complete is something else" grep -q '"complete":false' "$tmp/runs/last/summary.json"
+expect "on purpose" 0 "" sft last one 20 "panel.stop=false"
+check "then it is complete" grep -q '"complete":true' "$tmp/runs/last/summary.json"
 expect "a stopped run can go on with other thresholds" 0 "" \
     sft stop one 60 "panel.stop=false panel.min_distinct_1=0 panel.min_distinct_2=0 panel.min_distinct_3=0"
 expect "longer is better: told" 0 "times as long as the (references|start model's)|length bias|likelihood displacement" \
@@ -102,6 +117,24 @@ expect "damage is seen" 0 "start.safetensors: it is damaged; the start model is 
 check "and repaired" cmp "$tmp/start" "$tmp/runs/cut/panel/start.safetensors"
 same "it goes on to the same bits, answers and numbers" "$(model_of cut) $(panel_of cut) $(rows_of cut)" \
     "$(model_of good) $(panel_of good) $(rows_of good)"
+# A signal during a panel: its validation is done again, panel, alarms and all.
+rate=1e-9 long="log.every=1 panel.max_tokens=700 panel.stop=true panel.after=10 panel.min_distinct_1=1 panel.max_length=0.01"
+sft whole own 20 "$long" 2>/dev/null
+for try in 1 2 3; do
+    rm -rf "$tmp/runs/torn"
+    sft torn own 20 "$long" 2>/dev/null &
+    pid=$!
+    for _ in $(seq 2000); do grep -qs '"step":10,.*"train/loss"' "$tmp/runs/torn/metrics.jsonl" && break; sleep 0.01; done
+    sleep 0.1 # behind the validation's loss, before the panel's end
+    kill -TERM "$(tr -dc 0-9 <"$tmp/runs/torn/lock")"
+    wait $pid
+    grep -q '"val/loss"' "$tmp/runs/torn/metrics.jsonl" || break
+done
+same "a signal during a panel: no row without its numbers" "$(grep -c '"val/loss"' "$tmp/runs/torn/metrics.jsonl")" 0
+check "interrupted, saved" test -e "$tmp/runs/torn/ckpt/step-00000010"
+expect "asked again: its alarm ends the run" 3 "step 10: .*panel.stop" sft torn own 20 "$long"
+same "with the numbers and answers of an uninterrupted one" "$(panel_of torn) $(rows_of torn)" "$(panel_of whole) $(rows_of whole)"
+rate=
 expect "adapters have a panel too" 0 "" sft lora own 20 "lora.rank=4"
 check "and move the model" less 0.001 "$(row lora kl)"
 rate=1e-9

@@ -222,6 +222,26 @@ TEST(torn_rows_are_repaired) {
     free(d), free(m), free(whole), free(torn), free(now);
 }
 
+TEST(a_row_that_will_be_written_again_goes) {
+    char *d = cm_strf("%s/again", t_tmpdir());
+    cm_run r;
+    cm_err e = {0};
+    CHECK(begin(&r, d, CM_RESUME_AUTO, CM_DONE_FAIL, &e));
+    CHECK(cm_run_drop_row(&r, 10, "train/loss", &e)); /* nothing there */
+    put_row(&r, 10, 1);
+    put_row(&r, 20, 2);
+    CHECK(cm_run_drop_row(&r, 10, "train/loss", &e)); /* not the last one's step */
+    CHECK(cm_run_drop_row(&r, 20, "val/loss", &e));   /* not what it reports */
+    CHECK(file_has(d, "metrics.jsonl", "\"train/loss\":2}\n"));
+    CHECK(cm_run_drop_row(&r, 20, "train/loss", &e));
+    CHECK(file_has(d, "metrics.jsonl", "\"train/loss\":1}\n"));
+    CHECK(!file_has(d, "metrics.jsonl", "\"step\":20,"));
+    put_row(&r, 20, 3);
+    CHECK(file_has(d, "metrics.jsonl", "\"train/loss\":3}\n"));
+    cm_run_close(&r, CM_RUN_DONE, 0);
+    free(d);
+}
+
 TEST(rewound_rows_stay_where_they_count) {
     char *p = cm_strf("%s/rows.jsonl", t_tmpdir());
     const char *rows = "{\"step\":1}\n{\"step\":2}\n{\"step\":3}\n{\"step\":2}\n"
