@@ -129,17 +129,17 @@ SCRIPTS   := $(wildcard tests/lint/*.sh) $(filter-out %/lib.sh,$(wildcard tests/
              $(filter-out %/lib.sh,$(wildcard tests/fault/*.sh))
 test-deps:
 	@sh tests/deps.sh test
+INTEROP := $(patsubst %,tests/interop/%.sh,ggml types run chat lora)
 MKMODEL := build/release/test/interop/mkmodel
 test: test-deps ## set up, build and run every test; last line `N passed, N failed, N skipped`
 	@$(MAKE) --no-print-directory -j2 all tests-build $(MKMODEL)
 	@$(MAKE) --no-print-directory -j2 MODE=f64 tests-build
-	@sh tests/run.sh $(SCRIPTS) $(F64.tests) $(REL.tests) tests/interop/ggml.sh tests/interop/run.sh \
-	    tests/interop/chat.sh tests/interop/lora.sh
+	@sh tests/run.sh $(SCRIPTS) $(F64.tests) $(REL.tests) $(INTEROP)
 test-full: test ## also sanitizers, every kernel level, long fault loops, fuzzing, chimera-700m
 	@sh tests/full.sh
 interop: test-deps ## logits, tokens and greedy text against llama.cpp (node-llama-cpp)
 	@$(MAKE) --no-print-directory -j2 all tests-build $(MKMODEL)
-	@sh tests/run.sh tests/interop/ggml.sh tests/interop/run.sh tests/interop/chat.sh tests/interop/lora.sh
+	@sh tests/run.sh $(INTEROP)
 lint: all ## layers, style, generated documents
 	@sh tests/run.sh $(wildcard tests/lint/*.sh)
 BENCHES := $(patsubst bench/%.c,build/bench/%,$(wildcard bench/*.c))

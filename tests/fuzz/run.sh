@@ -26,7 +26,7 @@ make_seeds() {
     . tests/cli/lib.sh
     corpus "$tmp/corpus.jsonl" 60
     rm -rf "$seeds"
-    for t in yaml shard jsonl talk safetensors gguf spm results; do mkdir -p "$seeds/$t"; done
+    for t in yaml shard jsonl talk safetensors gguf spm results imatrix; do mkdir -p "$seeds/$t"; done
     cp configs/*.yaml "$seeds/yaml/"
     "$BIN/pretrain" --print-config >"$seeds/yaml/all"
     printf 'optim.lr=3e-4' >"$seeds/yaml/word"
@@ -53,6 +53,15 @@ make_seeds() {
     { cat "$tmp/result/results.json"; printf '\000'; zstd -qdc "$tmp/result/items.jsonl.zst"; } >"$seeds/results/small"
     cp "$tmp/runs/tiny/ckpt/latest/model.safetensors" "$seeds/safetensors/"
     "$BIN/quantize" --quiet --model "$tmp/runs/tiny/ckpt/latest" --out "$seeds/gguf/tiny" --format gguf >/dev/null
+    for t in q4_0 iq4_nl; do
+        "$BIN/quantize" --quiet --model "$tmp/runs/tiny/ckpt/latest" --out "$seeds/gguf/$t" --format gguf --type $t \
+            quantize.max_kl=9 >/dev/null
+    done
+    echo "One day a girl went to the garden and saw a bird on a tall tree." >"$tmp/calib.txt"
+    for e in gguf dat; do
+        "$BIN/quantize" --quiet --model "$tmp/runs/tiny/ckpt/latest" --calibration "$tmp/calib.txt" quantize.context=16 \
+            quantize.imatrix_out="$tmp/im.$e" && cp "$tmp/im.$e" "$seeds/imatrix/"
+    done
 }
 (make_seeds) || echo "warning: not every seed could be made"
 
@@ -61,7 +70,7 @@ fuzz() {
     mkdir -p "$out/corpus/$1" "$out/found"
     extra=
     [ -d "$seeds/$1" ] && extra=$seeds/$1
-    case $1 in gguf | safetensors) len=65536 ;; yaml) len=4096 ;; *) len=16384 ;; esac
+    case $1 in gguf | imatrix | safetensors) len=65536 ;; yaml) len=4096 ;; *) len=16384 ;; esac
     # shellcheck disable=SC2086
     ASAN_OPTIONS=detect_leaks=1:allocator_may_return_null=1 nice "$out/fuzz/${1}_fuzz" \
         -max_total_time="$seconds" -max_len=$len -rss_limit_mb=3000 -timeout=25 -print_final_stats=1 \

@@ -3,6 +3,7 @@
  *   node llama.mjs perplexity MODEL.gguf TEXT     one perplexity; MODEL.ppl.json has ours
  *   node llama.mjs pairs MODEL.gguf ITEMS [DELIMITER]   items of `eval eval.tokens=true` on
  *                                  minimal pairs: ids, log-probability of every token
+ *   node llama.mjs types DIR NAME  every NAME.TYPE.gguf of mkmodel types, with NAME.TYPE.logits
  *   node llama.mjs DIR NAME...     files as written by mkmodel; node_modules beside the
  *                                  current directory's package.json
  * Prints a line per model and a closing count; exit status 1 if any bound is broken. */
@@ -200,6 +201,45 @@ async function checkPairs(llama, file, itemsFile, delimiter, name) {
     return ok;
 }
 
+/* Every type of one model.  Ours multiplies the file's weights with float activations; llama.cpp
+ * rounds activations to 8 bits first, in blocks of 32 (Q8_0, Q8_1) or 256 (Q8_K) by their largest
+ * magnitude a: steps of a/127, an error of a/127/sqrt(12), and a is 2.5 to 4 of the root mean
+ * square: 0.6 to 0.9 % of each product, 5e-5 to 1e-4 of its power.  The products that follow one
+ * another in a layer (in, out, gate and up, down) add up: at most 4 x LAYERS of them, 1.6e-3 of
+ * the power for four layers.  A wrong scale or a swapped nibble is above 1e-1. */
+const ACTIVATION_NMSE = 1.6e-3;
+
+async function checkTypes(llama, dir, name) {
+    const tokens = ids(path.join(dir, `${name}.tokens`));
+    const exact = floats(path.join(dir, `${name}.logits`));
+    const vocab = exact.length / tokens.length;
+    const types = fs.readdirSync(dir).filter(f => f.startsWith(`${name}.`) && f.endsWith(".logits"))
+        .map(f => f.slice(name.length + 1, -".logits".length)).filter(t => t && t !== "logits");
+    const results = [];
+    for (const type of types.sort())
+        await withSequence(llama, path.join(dir, `${name}.${type}.gguf`), async (model, seq) => {
+            const ours = floats(path.join(dir, `${name}.${type}.logits`));
+            const theirs = await logitsOf(seq, tokens, vocab);
+            const {nmse} = compare(ours, theirs, tokens.length);
+            const rounding = compare(exact, ours, tokens.length).nmse;
+            const ok = nmse <= ACTIVATION_NMSE;
+            console.log(`${ok ? "ok  " : "FAIL"} ${type.padEnd(8)} ${model.typeDescription.padEnd(30)} ` +
+                `same file nmse ${nmse.toExponential(1)} (at most ${ACTIVATION_NMSE}); ` +
+                `against unquantized ${rounding.toExponential(1)}`);
+            results.push(ok);
+        });
+    if (results.length < 13) results.push(false), console.log(`FAIL ${results.length} types`);
+    return results;
+}
+
+if (process.argv[2] === "types") {
+    const llama = await getLlama({gpu: false, build: "never", logLevel: LlamaLogLevel.error});
+    const results = await checkTypes(llama, process.argv[3], process.argv[4]);
+    await llama.dispose();
+    const failed = results.filter(ok => !ok).length;
+    console.log(`${results.length - failed} passed, ${failed} failed, 0 skipped`);
+    process.exit(failed ? 1 : 0);
+}
 if (process.argv[2] === "perplexity" || process.argv[2] === "pairs") {
     const [what, file, text, delimiter] = process.argv.slice(2);
     const llama = await getLlama({gpu: false, build: "never", logLevel: LlamaLogLevel.error});

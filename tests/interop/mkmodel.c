@@ -255,6 +255,28 @@ static bool make_model(const char *dir, const char *name, char **keys, int n,
     return ok;
 }
 
+/* NAME (made by `model`) in every type and mix: NAME.TYPE.gguf, and the logits of that very
+ * file as we read it, NAME.TYPE.logits. */
+static bool make_types(const char *dir, const char *name, cm_err *err) {
+    char *from = cm_strf("%s/%s", dir, name);
+    cm_loaded l, q;
+    bool ok = cm_load(&l, from, 0, err);
+    cm_export x = {.model = &l.model, .spm = l.spm, .name = "interop"};
+    for (x.mix = CM_TYPE_Q8_0; ok && x.mix <= CM_TYPE_IQ4_XS; x.mix++) {
+        char *stem = cm_strf("%s.%s", from, cm_mix_name(x.mix)), *path = cm_strf("%s.gguf", stem);
+        ok = cm_export_gguf(&x, path, err) && cm_load(&q, path, 0, err);
+        if (ok) {
+            ok = run_model(&q, stem, err);
+            cm_loaded_close(&q);
+        }
+        free(stem);
+        free(path);
+    }
+    cm_loaded_close(&l);
+    free(from);
+    return ok;
+}
+
 /* Every B filled, so that all rows and experts show. */
 static void stir_adapters(cm_params *ps) {
     cm_params_init(ps, 3);
@@ -313,9 +335,12 @@ int main(int argc, char **argv) {
     } else if (argc >= 5 && !strcmp(argv[1], "lora")) {
         ok = cm_kern_init(CM_NUMERICS_STRICT, 2, &err) &&
              make_adapter(argv[2], argv[3], argv[4], argv + 5, argc - 5, &err);
+    } else if (argc == 4 && !strcmp(argv[1], "types")) {
+        ok = cm_kern_init(CM_NUMERICS_STRICT, 2, &err) && make_types(argv[2], argv[3], &err);
     } else {
         ok = cm_fail(&err, CM_EXIT_USAGE, "mkmodel tokenizer DIR | mkmodel model DIR NAME "
-                     "key=value... | mkmodel lora DIR NAME NEW key=value...");
+                     "key=value... | mkmodel types DIR NAME | mkmodel lora DIR NAME NEW "
+                     "key=value...");
     }
     if (!ok) fprintf(stderr, "mkmodel: %s\n", err.msg);
     return ok ? 0 : (int)err.code;
