@@ -140,8 +140,8 @@ bool cm_app_same_tokenizer(const struct cm_loaded *l, const struct cm_dataset *d
  * split, as `tokenize head` shows text. */
 bool cm_app_answers(const cm_conf *c, const struct cm_spm *spm, const struct cm_pack *val,
                     const struct cm_model *m, int64_t step, cm_buf *out, cm_err *err);
-/* What makes a checkpoint a model that transformers and our own tools load: config.json and
- * the tokenizer's files in folder; chat as cm_export.chat_template. */
+/* What makes a checkpoint a model that transformers and our own tools load: config.json (not
+ * of an adapter) and the tokenizer's files in folder; chat as cm_export.chat_template. */
 bool cm_app_model_files(const cm_model_conf *model, const struct cm_spm *spm,
                         const char *chat, const char *folder, cm_err *err);
 

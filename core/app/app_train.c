@@ -152,8 +152,11 @@ bool cm_app_chat_data(const cm_conf *c, const cm_loaded *start, cm_dataset *d, c
 bool cm_app_model_files(const cm_model_conf *model, const cm_spm *spm, const char *chat,
                         const char *folder, cm_err *err) {
     char *path = cm_strf("%s/config.json", folder);
-    bool ok = cm_hf_write_config(model, spm, path, err) &&
+    char *adapter = cm_strf("%s/adapter_config.json", folder);
+    /* Beside an adapter it would make transformers look for whole weights there. */
+    bool ok = (cm_exists(adapter) || cm_hf_write_config(model, spm, path, err)) &&
               cm_hf_write_tokenizer(spm, chat, folder, err);
+    free(adapter);
     free(path);
     return ok;
 }

@@ -47,7 +47,7 @@ json "its description" "$ckpt/adapter_config.json"
 check "with the absolute path of the base" grep -q "\"base_model_name_or_path\": \"$(realpath "$M")\"" "$ckpt/adapter_config.json"
 check "layers by their names" grep -q '"target_modules": \["mamba.in_proj", "mamba.out_proj",' "$ckpt/adapter_config.json"
 check "experts by their parameters" grep -q '"target_parameters": \["block_sparse_moe.experts.gate_up_proj", "block_sparse_moe.experts.down_proj"\]' "$ckpt/adapter_config.json"
-absent "no weights of the base" "$ckpt/model.safetensors"
+absent "no weights of the base, no description that promises them" "$ckpt/model.safetensors" "$ckpt/config.json"
 check "sums fit" sh -c "cd '$ckpt' && sha256sum -c --quiet SHA256SUMS"
 same "the base is what it was" "$(sha256sum <"$M/model.safetensors")" "$before"
 expect_out "--verify-resume, with dropout" "resume verified" $S name=vr --verify-resume=2 lora.dropout=0.1 \
