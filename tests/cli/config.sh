@@ -139,6 +139,10 @@ cp -r "$tmp/data" "$tmp/clone/runs/demo-data"
 for r in main new base-s1 base-s2 new-s1 new-s2; do
     in_clone "chimera-eval --quiet --model runs/$r --tasks world_pairs eval.data=data" >/dev/null
 done
+in_clone "chimera-tokenize --quiet tokenize.inputs=chat.jsonl tokenize.out=talks tokenize.val_frac=0 \
+    tokenize.tokenizer=runs/demo/ckpt/latest/tokenizer.model" >/dev/null 2>&1
+in_clone "chimera-sft --quiet post.model=runs/demo data.shards=talks name=lora lora.rank=2 data.seq_len=512 \
+    data.batch_tokens=512 sched.tokens=512 post.overlong=drop" >/dev/null 2>&1
 for t in quantize generate eval regress; do
     "$tmp/bin/chimera-$t" --help | sed -n '/^examples:/,/^$/p' | grep '^  ' >"$tmp/examples"
     while read -r line; do
