@@ -16,16 +16,17 @@ typedef struct {
     cm_progress progress;
     int32_t *id;
     int64_t n_id, cap_id;
+    int64_t read;  /* tokens of conversations, trained or not; > 0: only trained ones score */
     bool full; /* eval.limit reached */
 } job;
 
-static bool add_ids(job *j, const int32_t *id, int64_t n, int64_t bytes, int64_t words,
-                    cm_err *err) {
+static bool add_ids(job *j, const int32_t *id, const uint8_t *mask, int64_t n, int64_t bytes,
+                    int64_t words, cm_err *err) {
     const cm_eval_conf *e = &j->app->conf.eval;
     int bos = j->l.spm ? cm_spm_bos(j->l.spm) : -1;
-    if (!cm_ppl_add(&j->p, &j->s, j->w, bos, id, n, bytes, words, err)) return false;
-    cm_progress_show(&j->progress, (double)j->p.docs, "bpb=%.4f",
-                     cm_ppl_bits_per_byte(&j->p));
+    if (!cm_ppl_add(&j->p, &j->s, j->w, bos, id, mask, n, bytes, words, err)) return false;
+    cm_progress_show(&j->progress, (double)j->p.docs, mask ? "loss=%.4f" : "bpb=%.4f",
+                     mask ? log(cm_ppl_token(&j->p)) : cm_ppl_bits_per_byte(&j->p));
     j->full = (e->limit && j->p.docs >= e->limit) || cm_signal_stop();
     return true;
 }
@@ -40,7 +41,7 @@ static bool add_text(job *j, const char *text, size_t n, cm_err *err) {
     j->n_id = 0;
     return check_utf8(text, n, err) &&
            cm_spm_encode(j->l.spm, text, n, &j->id, &j->n_id, &j->cap_id, err) &&
-           add_ids(j, j->id, j->n_id, (int64_t)n, cm_count_words(text, n), err);
+           add_ids(j, j->id, NULL, j->n_id, (int64_t)n, cm_count_words(text, n), err);
 }
 
 /* ---- sources of documents ---------------------------------------------------------------- */
@@ -97,35 +98,32 @@ static bool add_file(job *j, const char *path, cm_err *err) {
     return ok;
 }
 
-static int64_t words_of(const job *j, const int32_t *id, int64_t n) {
-    char *text = cm_spm_decode(j->l.spm, id, n);
-    int64_t words = text ? cm_count_words(text, strlen(text)) : 0;
-    free(text);
-    return words;
-}
-
-static bool add_shard_doc(job *j, const cm_dataset *d, int64_t i, cm_err *err) {
-    int64_t start, n, bytes;
-    if (!cm_dataset_doc(d, CM_SPLIT_VAL, i, &start, &n, &bytes, err)) return false;
-    if (n > j->cap_id) {
-        j->cap_id = 2 * n;
-        j->id = realloc(j->id, (size_t)j->cap_id * sizeof *j->id);
-        CM_ASSERT(j->id, "out of memory for a document of %lld tokens", (long long)n);
-    }
-    if (!cm_dataset_read(d, CM_SPLIT_VAL, start, n, j->id, NULL, err)) return false;
-    int64_t skip = n && j->id[0] == d->bos, tail = n > skip && j->id[n - 1] == d->eos;
-    return add_ids(j, j->id + skip, n - skip - tail, bytes, words_of(j, j->id, n), err);
+/* Conversations are measured by trained token, all else by byte: one number for both would
+ * say nothing. */
+static bool open_shards(const job *j, cm_dataset *d, const char *path, cm_err *err) {
+    if (!cm_dataset_open(d, path, err)) return false;
+    bool masked = cm_shard_masked(d->kind);
+    bool ok = cm_ppl_suits(d, j->l.spm, err) &&
+              (!j->p.docs || masked == (j->read > 0) ||
+               cm_fail(err, CM_EXIT_USAGE, "%s: of conversations only trained tokens are "
+                       "scored, of other text all: ask for them apart", d->dir));
+    if (!ok) cm_dataset_close(d);
+    return ok;
 }
 
 static bool add_shards(job *j, const char *path, cm_err *err) {
     cm_dataset d;
-    if (!cm_dataset_open(&d, path, err)) return false;
-    bool ok = !strcmp(d.tokenizer, cm_spm_hash(j->l.spm)) ||
-              cm_fail(err, CM_EXIT_DATA,
-                      "%s: made with tokenizer %.12s, but the model's is %.12s", path,
-                      d.tokenizer, cm_spm_hash(j->l.spm));
-    for (int64_t i = 0; ok && !j->full && i < d.n_docs[CM_SPLIT_VAL]; i++)
-        ok = add_shard_doc(j, &d, i, err);
+    cm_ppl_doc doc = { 0 };
+    if (!open_shards(j, &d, path, err)) return false;
+    bool ok = true;
+    for (int64_t i = 0; ok && !j->full && i < d.n_docs[CM_SPLIT_VAL]; i++) {
+        ok = cm_ppl_doc_read(&doc, &d, j->l.spm, i, err);
+        if (!ok) break;
+        if (doc.mask) j->read += doc.n;
+        if (!doc.mask || doc.bytes)
+            ok = add_ids(j, doc.id, doc.mask, doc.n, doc.bytes, doc.words, err);
+    }
+    cm_ppl_doc_free(&doc);
     cm_dataset_close(&d);
     return ok;
 }
@@ -153,10 +151,38 @@ static void print_value(const char *label, double v) {
     printf(fabs(v) < 1e9 ? "%s%.4f" : "%s%.6g", label, v);
 }
 
+/* Of conversations: the mean over trained tokens, which is sft's val/loss. */
+static bool report_talks(const job *j, cm_err *err) {
+    const cm_ppl *p = &j->p;
+    double loss = p->nll / (double)p->tokens, se = cm_ppl_bits_per_byte_se(p) * log(2.0);
+    cm_buf b = { 0 };
+    common_json(j, &b);
+    cm_json_i64(&b, "context", j->w.context);
+    cm_json_i64(&b, "stride", j->w.stride);
+    cm_json_i64(&b, "documents", p->docs);
+    cm_json_i64(&b, "tokens", p->tokens);
+    cm_json_i64(&b, "tokens_read", j->read);
+    cm_json_f64(&b, "loss", loss);
+    cm_json_f64(&b, "loss_stderr", se);
+    cm_json_f64(&b, "token_perplexity", cm_ppl_token(p));
+    if (!j->app->json) {
+        printf("conversations %lld   trained tokens %lld of %lld: these alone are scored\n",
+               (long long)p->docs, (long long)p->tokens, (long long)j->read);
+        print_value("loss              ", loss);
+        if (isfinite(se)) printf(" +/- %.4f", se);
+        print_value(" nats a token\ntoken perplexity  ", cm_ppl_token(p));
+        printf("\n");
+    }
+    bool ok = deliver(j, &b, err);
+    cm_buf_free(&b);
+    return ok;
+}
+
 static bool report_documents(const job *j, cm_err *err) {
     const cm_ppl *p = &j->p;
     if (!p->tokens)
         return cm_fail(err, CM_EXIT_USAGE, "no text to score: the inputs hold no document");
+    if (j->read) return report_talks(j, err);
     double bpb = cm_ppl_bits_per_byte(p), se = cm_ppl_bits_per_byte_se(p);
     cm_buf b = { 0 };
     common_json(j, &b);
@@ -318,7 +344,7 @@ static bool dry_run(const job *j, cm_err *err) {
     }
     for (int i = 0; ok && (path = cm_app_text_at(j->app, "shards", i)); i++) {
         cm_dataset d;
-        ok = cm_dataset_open(&d, path, err);
+        ok = open_shards(j, &d, path, err);
         if (ok) cm_dataset_close(&d);
     }
     if (ok) print_plan(j, m);

@@ -412,6 +412,8 @@ static bool chat_lines(chat *k, bool person, cm_err *err) {
         cm_signals_install_as("stopping the answer");
         ask_text(k, k->line, n, first);
         bool ok = good_text("the question", k->line, n, &why) && answer(k, &why);
+        if (!ok && !first && why.code == CM_EXIT_USAGE) /* answers were given: no wrong usage */
+            cm_fail(&why, CM_EXIT_FAIL, "%s; /new begins anew", why.msg);
         if (ok) first = false;
         else if (person && why.code != CM_EXIT_RESOURCE) cm_log(CM_LOG_WARN, "%s", why.msg);
         else return cm_fail(err, why.code, "%s", why.msg);

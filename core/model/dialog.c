@@ -29,16 +29,32 @@ void cm_dialog_close(cm_dialog *d) {
 void cm_dialog_reset(cm_dialog *d) {
     cm_session_reset(&d->s);
     d->n = d->fed = d->draws = 0;
+    d->answered = false;
+}
+
+/* However the last answer ended, the next turn follows the template: tokens to be added. */
+static int to_close(const cm_dialog *d) {
+    if (!d->answered) return 0;
+    int32_t last = d->id[d->n - 1];
+    return last != d->chat.end && last != cm_spm_eos(d->spm);
+}
+
+static void close_answer(cm_dialog *d) {
+    if (!d->answered) return;
+    d->n += to_close(d);
+    d->id[d->n - 1] = d->chat.end; /* not read yet: the last one never is */
+    d->answered = false;
 }
 
 bool cm_dialog_say(cm_dialog *d, const cm_turn *turn, int n, cm_err *err) {
     cm_chat_ids x = { 0 };
     bool ok = cm_chat_render(&d->chat, d->spm, turn, n, true, &x, err);
     int64_t skip = ok && d->n && d->chat.bos >= 0; /* one conversation, one BOS */
-    if (ok && d->n + x.n - skip >= d->s.cap)
+    int64_t need = d->n + to_close(d) + x.n - skip;
+    if (ok && need >= d->s.cap)
         ok = cm_fail(err, CM_EXIT_USAGE, "the conversation needs %lld tokens and more to be "
-                     "answered, but there is room for %d", (long long)(d->n + x.n - skip),
-                     d->s.cap);
+                     "answered, but there is room for %d", (long long)need, d->s.cap);
+    if (ok) close_answer(d);
     for (int64_t i = skip; ok && i < x.n; i++) d->id[d->n++] = x.id[i];
     cm_chat_ids_free(&x);
     return ok;
@@ -67,9 +83,6 @@ bool cm_dialog_answer(cm_dialog *d, const cm_sampling *how, int64_t most, cm_voi
         go = each(ctx, v);
     }
     if (!v->ended) cm_voice_finish(v);
-    /* However it ended, the next turn follows the template. */
-    int32_t last = d->id[d->n - 1];
-    if (v->ended && last == v->eos) d->id[d->n - 1] = d->chat.end;
-    else if (last != d->chat.end) d->id[d->n++] = d->chat.end;
+    d->answered = true;
     return true;
 }

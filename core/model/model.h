@@ -170,6 +170,7 @@ typedef struct cm_dialog {
     int32_t *id;     /* [cap + 1] all that was said, as tokens */
     int64_t n, fed;  /* of it; how much the session has read */
     int64_t draws;   /* random numbers used */
+    bool answered;   /* it ends in an answer as the model left it */
     cm_real *logits;
     void *work;
 } cm_dialog;
@@ -181,7 +182,8 @@ void cm_dialog_reset(cm_dialog *d); /* a new conversation */
 /* Turns that the assistant is to answer.  CM_EXIT_USAGE: no room; nothing is added. */
 bool cm_dialog_say(cm_dialog *d, const cm_turn *turn, int n, cm_err *err);
 /* The answer, of at most `most` tokens, into an open voice; after each token `each` is told
- * (false: enough).  The conversation then goes on as if it had ended in <|end|>. */
+ * (false: enough).  id[n before, n) is then what the model chose and nothing else; when the
+ * conversation goes on, it does as if the answer had ended in <|end|>. */
 bool cm_dialog_answer(cm_dialog *d, const cm_sampling *how, int64_t most, cm_voice *v,
                       bool (*each)(void *ctx, const cm_voice *v), void *ctx, cm_err *err);
 

@@ -123,9 +123,27 @@ typedef struct cm_ppl {
     double bytes_sum2, bits_bytes_sum;
     int64_t tokens, bytes, words, docs;
 } cm_ppl;
-/* Add one document: its ids (without BOS), its source text's bytes and words. */
+/* Add one document: its ids (without BOS), its source text's bytes and words.  mask [n]: only
+ * tokens where it is not 0 are scored, given all that stands before them; NULL: all are. */
 bool cm_ppl_add(cm_ppl *p, cm_scorer *s, cm_window w, int bos, const int32_t *id,
-                int64_t n, int64_t bytes, int64_t words, cm_err *err);
+                const uint8_t *mask, int64_t n, int64_t bytes, int64_t words, cm_err *err);
+/* A validation document of a data set as cm_ppl_add wants it.  Of a conversation `bytes` is
+ * the number of tokens with a mask, for bytes of trained text nobody counts: errors over
+ * documents are then those of a mean over tokens. */
+typedef struct cm_ppl_doc {
+    const int32_t *id;   /* [n], without BOS and EOS */
+    const uint8_t *mask; /* [n], or NULL: plain text */
+    int64_t n, bytes, words;
+    int32_t *all_id;     /* private */
+    uint8_t *all_mask;
+    int64_t cap;
+} cm_ppl_doc;
+/* Zero it, then read any number of documents into it. */
+bool cm_ppl_doc_read(cm_ppl_doc *p, const cm_dataset *d, const cm_spm *spm, int64_t i,
+                     cm_err *err);
+void cm_ppl_doc_free(cm_ppl_doc *p);
+/* Another tokenizer's shards, or preferences: CM_EXIT_DATA. */
+bool cm_ppl_suits(const cm_dataset *d, const cm_spm *spm, cm_err *err);
 int64_t cm_count_words(const char *text, size_t n); /* separated by white space */
 double cm_ppl_bits_per_byte(const cm_ppl *p);
 /* Standard error of bits per byte over documents (a ratio of sums; delta method). */

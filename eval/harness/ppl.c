@@ -17,9 +17,10 @@ int64_t cm_count_words(const char *text, size_t n) {
     return words;
 }
 
-/* Score row[0..n] (row[0] is BOS or the token before the text) in windows; the sum. */
-static double score_windows(cm_scorer *s, cm_window w, const int32_t *row, int64_t n,
-                            double *nll) {
+/* Score row[0..n] (row[0] is BOS or the token before the text) in windows; the sum over all
+ * tokens, or those with a mask: that of row[r] is mask[r-ahead]. */
+static double score_windows(cm_scorer *s, cm_window w, const int32_t *row,
+                            const uint8_t *mask, int ahead, int64_t n, double *nll) {
     double sum = 0;
     int64_t done = 0; /* tokens row[1..done] are scored */
     while (done < n) {
@@ -28,16 +29,19 @@ static double score_windows(cm_scorer *s, cm_window w, const int32_t *row, int64
         int64_t begin = end > w.context ? end - w.context : 0;
         int first = (int)(done - begin), T = (int)(end - begin) + 1;
         cm_score(s, row + begin, T, first, nll);
-        for (int i = first; i < T - 1; i++) sum += nll[i];
+        for (int i = first; i < T - 1; i++)
+            if (!mask || mask[begin + i + 1 - ahead]) sum += nll[i];
         done = end;
     }
     return sum;
 }
 
 bool cm_ppl_add(cm_ppl *p, cm_scorer *s, cm_window w, int bos, const int32_t *id,
-                int64_t n, int64_t bytes, int64_t words, cm_err *err) {
+                const uint8_t *mask, int64_t n, int64_t bytes, int64_t words, cm_err *err) {
     if (n < 1) return true;
     int64_t skip = bos < 0; /* without BOS the first token has no context to be scored in */
+    int64_t scored = mask ? 0 : n - skip;
+    for (int64_t i = skip; mask && i < n; i++) scored += mask[i] != 0;
     int32_t *row = malloc((size_t)(n + 1) * sizeof *row);
     double *nll = malloc((size_t)s->max_T * sizeof *nll);
     if (!row || !nll) {
@@ -48,11 +52,11 @@ bool cm_ppl_add(cm_ppl *p, cm_scorer *s, cm_window w, int bos, const int32_t *id
     }
     if (!skip) row[0] = bos;
     memcpy(row + !skip, id, (size_t)n * sizeof *row);
-    double sum = score_windows(s, w, row, n - skip, nll), bits = sum / log(2.0);
+    double sum = score_windows(s, w, row, mask, !skip, n - skip, nll), bits = sum / log(2.0);
     free(row);
     free(nll);
     p->nll += sum;
-    p->tokens += n - skip;
+    p->tokens += scored;
     p->bytes += bytes;
     p->words += words;
     p->docs++;

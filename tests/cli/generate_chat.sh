@@ -17,12 +17,12 @@ raw() { "$BIN/generate" --threads 1 --quiet --model "$M" --tokens "$1" --json ge
 
 # ---- what the model reads
 first=$($G --prompt 'What <|user|> is it?' --system 'Be <|end|> brief.' --json | tokens)
-same "the template's tokens, text is never control" "${first%,6}" "$(raw "$(ids 1)")"
+same "the template's tokens, text is never control" "$first" "$(raw "$(ids 1)")"
 printf 'What <|user|> is it?\nAnd now?\n' | $G --system 'Be <|end|> brief.' --json >"$tmp/two"
 json "--json: a line an answer" "$tmp/two"
 same "the first of a conversation" "$(sed -n 1p "$tmp/two" | tokens)" "$first"
-same "the next goes on from it" "$(sed -n 2p "$tmp/two" | tokens | sed 's/,6$//')" \
-    "$(raw "$(ids 1),$first,$(ids 2 | sed 's/^1,//')")"
+same "the next goes on from it" "$(sed -n 2p "$tmp/two" | tokens)" \
+    "$(raw "$(ids 1),$first,6,$(ids 2 | sed 's/^1,//')")"
 printf '{"system":"Be <|end|> brief.","messages":[{"role":"user","content":"What <|user|> is it?"}]}' >"$tmp/m.json"
 same "--messages" "$($G --messages "$tmp/m.json" --json | tokens)" "$first"
 same "--messages from stdin" "$($G --messages - --json <"$tmp/m.json" | tokens)" "$first"
@@ -36,7 +36,14 @@ drawn=$($C --prompt x generate.max_tokens=9 seed=4)
 same "the same seed, the same words" "$("$BIN/generate" --quiet --model "$M" --chat --prompt x generate.max_tokens=9 seed=4 --threads 2)" "$drawn"
 check "and there are some" test -n "$drawn"
 c=$(printf %s "$text" | cut -c 4)
+first2=$($G --prompt 'And now?' --json | tokens)
 check "a stop string" sh -c "$G --prompt 'And now?' --json 'generate.stop=[\"$c\"]' | grep -q '\"end\":\"stop\"'"
+stopped=$($G --prompt 'And now?' --json "generate.stop=[\"$c\"]" | tokens)
+check "what it stopped is the answer's beginning" test "${first2#"$stopped"}" != "$first2"
+same "as many tokens as were allowed, none added" "$(echo "$first" | tr ',' '\n' | wc -l)" 12
+expect_out "max_tokens=0: none" '"text":"","answer":"","end":"length","tokens":\[\]' $C --prompt x --json generate.max_tokens=0
+expect "and 0 counted" 0 ": 0 tokens at" "$BIN/generate" --threads 1 --model "$M" --chat --prompt x generate.max_tokens=0
+same "a conversation goes on behind it" "$(printf 'Hm?\nAnd now?\n' | $C --json generate.max_tokens=0 | grep -c '"tokens":\[\]')" 2
 expect_out "--dry-run" "prompt +[0-9]+ tokens" $G --prompt x --dry-run
 # ---- a person at a terminal
 if command -v script >/dev/null 2>&1; then
@@ -82,6 +89,7 @@ same "--hide-think" "$($R --prompt 'Say 5.' --hide-think)" "${text##*</think>}"
 think=${text#<think>}
 same "--json tells it from the answer" "$($R --prompt 'Say 5.' --json | grep -o '"think":.*"end":"[a-z]*"')" \
     "\"think\":\"${think%%<*}\",\"answer\":\"${text##*</think>}\",\"end\":\"end\""
+check "the <|end|> that the model chose is told" sh -c "echo '$($R --prompt 'Say 5.' --json)' | grep -q ',6\]}\$'"
 if command -v script >/dev/null 2>&1; then
     env -u NO_COLOR TERM=xterm script -qec "$R --prompt 'Say 5.'" /dev/null </dev/null >"$tmp/screen"
     esc=$(printf '\033')
@@ -126,4 +134,8 @@ printf '%30000s' x | tr ' ' a >"$tmp/long"
 expect "longer than the context: read all the same" 0 "" $C --prompt-file "$tmp/long" generate.max_tokens=1
 same "but a conversation has its end" "$($G <"$tmp/long" >/dev/null 2>"$tmp/e"; echo $?)" 2
 check "told" grep -q "the conversation needs [0-9]* tokens and more to be answered, but there is room for 20000" "$tmp/e"
+{ echo Hm; cat "$tmp/long"; } | $G >"$tmp/o" 2>"$tmp/e"
+same "after an answer that is no wrong usage" "$?" 1
+check "and a way out is told" grep -q "there is room for 20000; /new begins anew" "$tmp/e"
+same "the answer was given" "$(cat "$tmp/o")" "$($G --prompt Hm)"
 finish

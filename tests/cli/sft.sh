@@ -47,6 +47,22 @@ check "memory is what was planned, to the byte" awk '
 check "it has learned something" sh -c "grep -o '\"val/loss\":[0-9.]*' '$run_dir/metrics.jsonl' | cut -d: -f2 |
     awk 'NR == 1 { a = \$1 } { b = \$1 } END { exit !(b < a) }'"
 check "the weights are the start's no more" sh -c "! cmp -s '$M/model.safetensors' '$run_dir/ckpt/latest/model.safetensors'"
+# Asked of its own: the same mean over the same tokens.
+val=$(sed -n 's/.*"step":8,.*"val\/loss":\([0-9.]*\).*/\1/p' "$run_dir/metrics.jsonl")
+E="$BIN/eval --threads 1 --quiet --model $run_dir"
+expect_out "eval on the shards" "conversations [0-9]+ +trained tokens [0-9]+ of [0-9]+: these alone are scored loss +[0-9.]+ \+/- [0-9.]+ nats" \
+    $E --shards "$tmp/chat" eval.context=256
+$E --shards "$tmp/chat" eval.context=256 --json >"$tmp/e.json"
+json "eval --json" "$tmp/e.json"
+check "its loss is val/loss" awk -v v="$val" -F'"loss":' '{ split($2, f, ","); d = f[1] - v
+    exit !(v > 0 && d < 2e-6 && d > -2e-6) }' "$tmp/e.json"
+same "over the trained tokens" "$(grep -o '"tokens":[0-9]*' "$tmp/e.json" | cut -d: -f2)" \
+    "$("$BIN/tokenize" stats "$tmp/chat" --json | sed 's/.*"val"://; s/.*"answer_tokens":\([0-9]*\),"reasoning_tokens":\([0-9]*\).*/\1 \2/' | awk '{ print $1 + $2 }')"
+expect "text beside them" 2 "of conversations only trained tokens are scored.*ask for them apart" $E --shards "$tmp/data" --shards "$tmp/chat"
+printf '%s\n' '{"prompt":"a","chosen":"b","rejected":"c"}' '{"prompt":"d","chosen":"e","rejected":"f"}' >"$tmp/p.jsonl"
+$T tokenize.inputs="$tmp/p.jsonl" tokenize.out="$tmp/p" >/dev/null 2>&1
+expect "preferences" 4 "hold preferences, of which a loss says nothing" $E --shards "$tmp/p"
+expect "preferences, before anything is read" 4 "hold preferences" $E --shards "$tmp/p" --dry-run
 expect_out "the result generates" "" "$BIN/generate" --quiet --model "$run_dir" --prompt "One day" generate.max_tokens=4
 expect "and exports" 0 "" "$BIN/quantize" --quiet --model "$run_dir" --type F32 --out "$tmp/chat.gguf"
 expect_out "--json: the summary" '"complete":true.*"step":8,' $S --json --if-done=skip

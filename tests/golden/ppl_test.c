@@ -105,16 +105,28 @@ TEST(every_token_is_scored_once_for_any_stride) {
     for (int stride = 1; stride <= 64; stride += 21) {
         cm_ppl p = { 0 };
         cm_window w = { .context = 64, .stride = stride };
-        CHECKF(cm_ppl_add(&p, &s, w, id[0], id + 1, n, n, 1, &err), "%s", err.msg);
+        CHECKF(cm_ppl_add(&p, &s, w, id[0], id + 1, NULL, n, n, 1, &err), "%s", err.msg);
         CHECKF(p.tokens == n && p.nll > 0, "stride %d: %lld tokens", stride,
                (long long)p.tokens);
         /* The first window is the same text from its start, whatever the stride. */
         cm_ppl q = { 0 };
-        cm_ppl_add(&q, &s, w, id[0], id + 1, 64, 64, 1, &err);
+        cm_ppl_add(&q, &s, w, id[0], id + 1, NULL, 64, 64, 1, &err);
         double sum = 0;
         for (int i = 0; i < 64; i++) sum += whole[i];
         CHECKF(fabs(q.nll - sum) < 1e-9, "stride %d: first window %.9f, wanted %.9f", stride,
                q.nll, sum);
+        /* With masks: these tokens, and the others. */
+        uint8_t mask[2][256];
+        for (int i = 0; i < n; i++) mask[1][i] = !(mask[0][i] = i % 7 > 2);
+        cm_ppl part[2] = { 0 };
+        for (int k = 0; k < 2; k++)
+            cm_ppl_add(&part[k], &s, w, k ? -1 : id[0], id + 1, mask[k], n, n, 1, &err);
+        CHECKF(part[0].tokens == 113 && part[1].tokens == 86, "%lld and %lld tokens",
+               (long long)part[0].tokens, (long long)part[1].tokens);
+        cm_ppl other = { 0 };
+        cm_ppl_add(&other, &s, w, id[0], id + 1, mask[1], n, n, 1, &err);
+        CHECKF(fabs(part[0].nll + other.nll - p.nll) < 1e-9, "stride %d: %.9f + %.9f is not %.9f",
+               stride, part[0].nll, other.nll, p.nll);
     }
     free(id);
     cm_scorer_close(&s);
