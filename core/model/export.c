@@ -22,8 +22,25 @@ static bool items_of(const cm_export *x, bool gguf, cm_items *items, cm_err *err
 /* Whether a type's encoder searches: its errors have no bound in closed form. */
 static bool searched(cm_dtype dt) { return cm_dtypes[dt].block > 1 && dt != CM_Q8_0_T; }
 
+/* Items for the writer; the parameter whose weights are there, where they are fetched. */
+typedef struct feed {
+    const cm_export *x;
+    cm_items *items;
+    const cm_param *have;
+} feed;
+
+/* Have the weights of p (NULL: of none), and no others. */
+static bool have(cm_loaded *from, const cm_param **now, const cm_param *p, cm_err *err) {
+    if (!from || *now == p) return true;
+    if (*now) cm_loaded_forget(from, *now);
+    *now = p;
+    return !p || cm_loaded_fetch(from, p, err);
+}
+
 static bool fill(void *ctx, int i, void *dst, cm_err *err) {
-    return cm_item_write(&((const cm_items *)ctx)->v[i], dst, err);
+    feed *f = ctx;
+    const cm_item *it = &f->items->v[i];
+    return have(f->x->source, &f->have, it->p, err) && cm_item_write(it, dst, err);
 }
 
 /* The template to write: the model's own, else ours where the tokenizer has its pieces. */
@@ -46,6 +63,7 @@ bool cm_export_gguf(const cm_export *x, const char *path, cm_err *err) {
     if (!cm_model_exportable(c, err)) return false;
     cm_items items;
     if (!items_of(x, true, &items, err)) return false;
+    feed feed_of = {x, &items, NULL};
     cm_gguf_out *g = cm_gguf_out_open();
     cm_gguf_put_conf(g, c);
     if (x->name) cm_gguf_put_str(g, "general.name", x->name);
@@ -62,7 +80,7 @@ bool cm_export_gguf(const cm_export *x, const char *path, cm_err *err) {
     if (chat) cm_gguf_put_str(g, "tokenizer.chat_template", chat);
     for (int i = 0; i < items.n; i++)
         cm_gguf_put_tensor(g, items.v[i].name, &items.v[i].t);
-    ok = ok && cm_gguf_out_write(g, path, fill, &items, err);
+    ok = ok && cm_gguf_out_write(g, path, fill, &feed_of, err);
     cm_items_free(&items);
     cm_gguf_out_close(g);
     return ok;
@@ -94,6 +112,7 @@ bool cm_export_gguf_adapter(const cm_export *x, const char *path, cm_err *err) {
     if (!cm_model_exportable(&x->model->conf, err)) return false;
     cm_items items;
     if (!items_of(x, true, &items, err)) return false;
+    feed feed_of = {x, &items, NULL};
     cm_gguf_out *g = cm_gguf_out_open();
     cm_gguf_put_str(g, "general.architecture", cm_gguf_arch(&x->model->conf));
     cm_gguf_put_str(g, "general.type", "adapter");
@@ -104,7 +123,7 @@ bool cm_export_gguf_adapter(const cm_export *x, const char *path, cm_err *err) {
     cm_gguf_put_f32(g, "adapter.lora.alpha", (float)(cm_lora_scale(c) * (double)c->rank));
     for (int i = 0; i < items.n; i++)
         cm_gguf_put_tensor(g, items.v[i].name, &items.v[i].t);
-    bool ok = cm_gguf_out_write(g, path, fill, &items, err) && adapter_same(&items, path, err);
+    bool ok = cm_gguf_out_write(g, path, fill, &feed_of, err) && adapter_same(&items, path, err);
     cm_items_free(&items);
     cm_gguf_out_close(g);
     return ok;
@@ -204,13 +223,14 @@ static int add_empty(const cm_model *m, cm_st_entry *e) {
 static bool write_weights(const cm_export *x, const char *path, cm_err *err) {
     cm_items items;
     if (!items_of(x, false, &items, err)) return false;
+    feed feed_of = {x, &items, NULL};
     size_t most = (size_t)items.n + 2 * (size_t)x->model->conf.n_layers;
     cm_st_entry *e = calloc(most, sizeof *e);
     CM_ASSERT(e, "out of memory: %zu tensors", most);
     for (int i = 0; i < items.n; i++) e[i] = (cm_st_entry){items.v[i].name, items.v[i].t};
     int empty = add_empty(x->model, e + items.n);
     cm_st_meta meta = {"format", "pt"};
-    bool ok = cm_st_write(path, e, items.n + empty, &meta, 1, fill, &items, err);
+    bool ok = cm_st_write(path, e, items.n + empty, &meta, 1, fill, &feed_of, err);
     for (int i = 0; i < empty; i++) free((void *)(uintptr_t)e[items.n + i].name);
     free(e);
     cm_items_free(&items);
@@ -314,7 +334,12 @@ bool cm_export_compare(const cm_export *x, const cm_model *back, bool gguf, cm_e
     else cm_hf_items(back, &b);
     bool ok = a.n == b.n || cm_fail(err, CM_EXIT_CHECK, "%d tensors were written, %d are "
                                     "read back", a.n, b.n);
-    for (int i = 0; ok && i < a.n; i++) ok = compare_item(&a.v[i], &b.v[i], err);
+    const cm_param *now_a = NULL, *now_b = NULL;
+    for (int i = 0; ok && i < a.n; i++)
+        ok = have(x->source, &now_a, a.v[i].p, err) && have(x->back, &now_b, b.v[i].p, err) &&
+             compare_item(&a.v[i], &b.v[i], err);
+    have(x->source, &now_a, NULL, err);
+    have(x->back, &now_b, NULL, err);
     cm_items_free(&a);
     cm_items_free(&b);
     return ok;

@@ -61,6 +61,7 @@ typedef struct cm_source {
     bool *used;
     int n;
     uint64_t bytes;
+    bool look; /* check shapes and types, read nothing */
 } cm_source;
 void cm_source_add(cm_source *s, const cm_st_entry *e, int n);
 void cm_source_sort(cm_source *s);

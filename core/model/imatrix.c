@@ -5,6 +5,7 @@
  * sums of squares and counts of tokens, or the older .dat with means times a number of calls. */
 #include "model/files.h"
 
+#include <float.h>
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
@@ -338,7 +339,7 @@ static bool write_gguf(const cm_imatrix *m, const char *path, cm_err *err) {
         float *sum = own[2 * i] = malloc((all + 1) * sizeof *sum);
         float *count = own[2 * i + 1] = malloc(((size_t)e->outer + 1) * sizeof *count);
         CM_ASSERT(sum && count, "out of memory: importances");
-        for (size_t k = 0; k < all; k++) sum[k] = (float)e->sum[k];
+        for (size_t k = 0; k < all; k++) sum[k] = (float)fmin(e->sum[k], (double)FLT_MAX);
         for (int64_t k = 0; k < e->outer; k++) count[k] = (float)e->count[k];
         int nd = e->outer > 1 ? 2 : 1;
         cm_tensor t = {CM_F32_T, nd, {e->outer, e->cols}, sum};
@@ -369,14 +370,15 @@ static bool write_dat(const cm_imatrix *m, const char *path, cm_err *err) {
         const entry *e = &m->e[i];
         double most = 0;
         for (int64_t o = 0; o < e->outer; o++) most = fmax(most, e->count[o]);
-        double calls = ceil(most / (double)(m->chunk > 0 ? m->chunk : 1));
+        double calls = fmin(ceil(most / (double)(m->chunk > 0 ? m->chunk : 1)), INT32_MAX);
         add_i32(&b, (int64_t)strlen(e->name));
         cm_buf_add(&b, e->name, strlen(e->name));
         add_i32(&b, (int64_t)calls);
         add_i32(&b, e->outer * e->cols);
         for (int64_t k = 0; k < e->outer * e->cols; k++) {
             double count = e->count[k / e->cols];
-            float v = (float)((count > 0 ? e->sum[k] / count : 1) * calls);
+            double mean = count > 0 ? e->sum[k] / count : 1;
+            float v = (float)fmin(mean * calls, (double)FLT_MAX);
             cm_buf_add(&b, &v, 4);
         }
     }

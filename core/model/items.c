@@ -202,6 +202,7 @@ bool cm_source_read(cm_source *s, const cm_item *it, const char *name, int64_t s
     if (it->cols % cm_dtypes[t->dtype].block)
         return cm_fail(err, CM_EXIT_DATA, "%s: tensor '%s': %s in rows of %lld", s->path,
                        name, cm_dtypes[t->dtype].name, (long long)it->cols);
+    if (s->look) return true;
     const unsigned char *src = t->data;
     src += (size_t)skip * row_bytes(t->dtype, it->cols);
     bool ok = cm_item_read(it, t->dtype, src, s->path, err);

@@ -103,10 +103,74 @@ static bool hash_end(hasher *h, char id[65], bool so_far, cm_err *err) {
     return h->ok;
 }
 
+/* ---- weights one at a time ---------------------------------------------------------- */
+
+/* The safetensors files of a folder, opened. */
+typedef struct shards {
+    cm_st *st;
+    int n;
+    char *weights; /* the file whose hash names the model */
+} shards;
+
+/* Files that stay open, and what of them goes where. */
+struct cm_lazy {
+    cm_gguf g;  /* a GGUF file, or */
+    shards sh;  /* a folder's */
+    bool gguf;
+    char *path;
+    cm_source s;
+    cm_items items;
+};
+
+/* Keep for later what was checked. */
+static void keep_open(cm_loaded *l, const cm_source *s, const cm_items *items) {
+    struct cm_lazy *z = l->lazy = calloc(1, sizeof *z);
+    CM_ASSERT(z, "out of memory: open files");
+    z->s = *s;
+    z->s.look = false;
+    z->s.path = z->path = cm_strf("%s", s->path);
+    z->items = *items;
+}
+
+static void close_shards(shards *s) {
+    for (int i = 0; i < s->n; i++) cm_st_close(&s->st[i]);
+    free(s->st);
+    free(s->weights);
+}
+
+static void close_lazy(struct cm_lazy *z) {
+    if (!z) return;
+    cm_items_free(&z->items);
+    cm_source_free(&z->s);
+    if (z->gguf) cm_gguf_close(&z->g);
+    close_shards(&z->sh);
+    free(z->path);
+    free(z);
+}
+
+bool cm_loaded_fetch(cm_loaded *l, const cm_param *p, cm_err *err) {
+    struct cm_lazy *z = l->lazy;
+    bool ok = true;
+    for (int i = 0; ok && z && i < z->items.n; i++) {
+        const cm_item *it = &z->items.v[i];
+        if (p && it->p != p) continue;
+        ok = z->gguf ? cm_gguf_read_item(&z->s, &l->model, it, err)
+                     : cm_hf_read_item(&z->s, it, err);
+    }
+    return ok;
+}
+
+void cm_loaded_forget(cm_loaded *l, const cm_param *p) {
+    for (int i = 0; l->lazy && i < l->model.params.n; i++) {
+        const cm_tensor *t = &l->model.params.p[i]->var.v;
+        if (!p || l->model.params.p[i] == p) cm_map_forget(t->data, cm_tensor_bytes(t));
+    }
+}
+
 /* ---- GGUF ------------------------------------------------------------------------- */
 
-static bool read_gguf_tensors(cm_loaded *l, const cm_gguf *g, cm_err *err) {
-    cm_source s = {.path = g->path};
+static bool read_gguf_tensors(cm_loaded *l, const cm_gguf *g, bool lazy, cm_err *err) {
+    cm_source s = {.path = g->path, .look = lazy};
     cm_items items;
     cm_source_add(&s, g->tensor, g->n_tensor);
     cm_source_sort(&s);
@@ -115,6 +179,10 @@ static bool read_gguf_tensors(cm_loaded *l, const cm_gguf *g, cm_err *err) {
     for (int i = 0; ok && i < items.n; i++)
         ok = cm_gguf_read_item(&s, target(l), &items.v[i], err);
     ok = ok && cm_source_all_used(&s, err);
+    if (ok && lazy) {
+        keep_open(l, &s, &items);
+        return true;
+    }
     cm_items_free(&items);
     cm_source_free(&s);
     return ok;
@@ -125,7 +193,7 @@ static bool read_gguf(cm_loaded *l, const cm_gguf *g, unsigned flags, cm_err *er
     if (!cm_gguf_conf(&f, g, err) || !plausible(&f.c, g->path, g->map.size, err) ||
         !build(l, &f, flags, err))
         return false;
-    bool ok = flags & CM_LOAD_SHAPE || read_gguf_tensors(l, g, err);
+    bool ok = flags & CM_LOAD_SHAPE || read_gguf_tensors(l, g, flags & CM_LOAD_LAZY, err);
     const cm_gguf_kv *chat = cm_gguf_find(g, "tokenizer.chat_template");
     if (chat && chat->type == CM_GGUF_STR)
         l->chat_template = cm_strf("%.*s", (int)(chat->v.s.n & INT32_MAX), chat->v.s.s);
@@ -139,18 +207,16 @@ static bool load_gguf(cm_loaded *l, const char *path, unsigned flags, cm_err *er
     if (!cm_gguf_open(&g, path, err)) return false;
     hash_begin(&h, flags & CM_LOAD_UNNAMED ? NULL : path);
     bool ok = read_gguf(l, &g, flags, err);
-    cm_gguf_close(&g);
+    if (l->lazy) {
+        l->lazy->g = g;
+        l->lazy->gguf = true;
+    } else {
+        cm_gguf_close(&g);
+    }
     return hash_end(&h, l->id, ok, err);
 }
 
 /* ---- folders ---------------------------------------------------------------------- */
-
-/* The safetensors files of a folder, opened. */
-typedef struct shards {
-    cm_st *st;
-    int n;
-    char *weights; /* the file whose hash names the model */
-} shards;
 
 static bool open_shard(shards *s, const char *dir, const char *name, cm_err *err) {
     for (int i = 0; i < s->n; i++) {
@@ -204,12 +270,6 @@ static bool open_shards(shards *s, const char *dir, cm_err *err) {
     return open_index(s, dir, err);
 }
 
-static void close_shards(shards *s) {
-    for (int i = 0; i < s->n; i++) cm_st_close(&s->st[i]);
-    free(s->st);
-    free(s->weights);
-}
-
 /* Tensors of some files that say nothing: frequencies that the configuration implies. */
 static bool is_filler(const char *name, bool tied) {
     return strstr(name, "rotary_emb.inv_freq") ||
@@ -218,7 +278,8 @@ static bool is_filler(const char *name, bool tied) {
 
 static bool read_shards(cm_loaded *l, const cm_file_conf *f, const shards *sh,
                         const char *dir, unsigned flags, cm_err *err) {
-    cm_source s = {.path = dir};
+    bool lazy = flags & CM_LOAD_LAZY;
+    cm_source s = {.path = dir, .look = lazy};
     cm_items items = {0};
     for (int i = 0; i < sh->n; i++) cm_source_add(&s, sh->st[i].entry, sh->st[i].n);
     cm_source_sort(&s);
@@ -230,6 +291,10 @@ static bool read_shards(cm_loaded *l, const cm_file_conf *f, const shards *sh,
         if (is_filler(s.e[i]->name, f->c.tied) || cm_tensor_count(&s.e[i]->t) == 0)
             s.used[i] = true;
     ok = ok && (!read || cm_source_all_used(&s, err));
+    if (ok && lazy) {
+        keep_open(l, &s, &items);
+        return true;
+    }
     cm_items_free(&items);
     cm_source_free(&s);
     return ok;
@@ -330,7 +395,8 @@ static bool load_folder(cm_loaded *l, const char *dir, unsigned flags, cm_err *e
     shards sh = {0};
     bool ok = cm_hf_conf(&f, config, err) && open_shards(&sh, dir, err) &&
               read_folder(l, dir, &f, &sh, flags, err);
-    close_shards(&sh);
+    if (l->lazy) l->lazy->sh = sh;
+    else close_shards(&sh);
     free(config);
     free(state);
     return ok;
@@ -391,7 +457,8 @@ static bool attach(cm_loaded *l, cm_adapter *a, cm_err *err) {
 static bool read_adapter(cm_loaded *l, cm_adapter *a, unsigned flags, cm_err *err) {
     char file[65], *base = NULL;
     if (!adapter_sums(a->dir, file, err) || !(base = cm_adapter_base(a, err))) return false;
-    bool ok = cm_load_any(l, base, flags & ~(unsigned)(CM_LOAD_UNNAMED | CM_LOAD_APART), err) &&
+    unsigned whole = flags & ~(unsigned)(CM_LOAD_UNNAMED | CM_LOAD_APART | CM_LOAD_LAZY);
+    bool ok = cm_load_any(l, base, whole, err) &&
               cm_adapter_suits(a, base, l->id, err);
     free(base);
     if (ok && !(flags & CM_LOAD_SHAPE))
@@ -472,6 +539,7 @@ bool cm_load_into(cm_model *m, const char *path, char id[65], cm_err *err) {
 }
 
 void cm_loaded_close(cm_loaded *l) {
+    close_lazy(l->lazy);
     cm_model_end(&l->model);
     if (l->arena.base) cm_arena_close(&l->arena);
     if (l->extra.base) cm_arena_close(&l->extra);

@@ -204,13 +204,16 @@ typedef struct cm_loaded {
     cm_model *into;      /* the loader's own: the model that gets the weights */
     int chain;           /* the loader's own: adapters on the way to the base */
     cm_arena extra;      /* adapters kept apart */
+    struct cm_lazy *lazy; /* under CM_LOAD_LAZY: the files, open */
 } cm_loaded;
 enum {
     CM_LOAD_TRAINED = 1, /* with gradients, zeroed */
     CM_LOAD_UNNAMED = 2, /* nobody will ask for the id: do not read the weights for it */
     CM_LOAD_SHAPE = 4,   /* no weights: of the model only conf; all else as ever */
     CM_LOAD_BF16 = 8,    /* matrices and embeddings are held as BF16, as lora.base has them */
-    CM_LOAD_APART = 16   /* an adapter is not merged: model.adapter has it */
+    CM_LOAD_APART = 16,  /* an adapter is not merged: model.adapter has it */
+    CM_LOAD_LAZY = 32    /* names, shapes and types are checked, weights not read before
+                            cm_loaded_fetch (an adapter's: read at once) */
 };
 /* An adapter's folder (PEFT's files, or a checkpoint of a run with LoRA) is its base with the
  * adapter merged; a base that is not the one it was trained on: CM_EXIT_DATA.
@@ -220,6 +223,10 @@ enum {
  * thread hashes while the first one reads. */
 bool cm_load(cm_loaded *l, const char *path, unsigned flags, cm_err *err);
 void cm_loaded_close(cm_loaded *l);
+/* Read one parameter of a lazily loaded model (NULL: all); give its memory back.  Where all
+ * weights are there anyway both do nothing. */
+bool cm_loaded_fetch(cm_loaded *l, const cm_param *p, cm_err *err);
+void cm_loaded_forget(cm_loaded *l, const cm_param *p);
 /* Read weights into a model that stands already, built for the conf that CM_LOAD_SHAPE gave:
  * no second copy is made.  id: as cm_loaded.id, or NULL.  On failure m may be half read. */
 bool cm_load_into(cm_model *m, const char *path, char id[65], cm_err *err);
@@ -272,6 +279,9 @@ typedef struct cm_export {
     int mix;          /* CM_TYPE_*: llama-quantize's rules; folders: F32, F16 or BF16 */
     const cm_list *tensors;    /* PATTERN=TYPE of exceptions; NULL: none */
     const cm_imatrix *imatrix; /* NULL: none */
+    cm_loaded *source; /* where model's weights are fetched from one at a time; NULL: they
+                          are there */
+    cm_loaded *back;   /* the same for cm_export_compare's */
     bool adapter;     /* of a model loaded with CM_LOAD_APART: its adapters alone */
 } cm_export;
 /* Its name as users write it ("Q4_K_M"), the type of most matrices. */
