@@ -158,13 +158,12 @@ static void check_first(const cm_dpo *p) {
 /* Tell an alarm that is not out yet; under dpo.stop it ends the run. */
 static void sound(cm_dpo *p, int which, const char *kind, bool bad, int64_t step, bool *stop,
                   cm_err *err, const char *text) {
-    if (bad && !p->told[which]) {
+    if (cm_told(&p->told[which], bad, CM_CALM)) {
         cm_err other;
         cm_log(CM_LOG_WARN, "%s", text);
         if (p->run && !cm_run_event(p->run, kind, (uint64_t)step, &other, "%s", text))
             cm_log(CM_LOG_WARN, "%s", other.msg);
     }
-    p->told[which] = bad;
     if (!bad || !stop || !p->conf->dpo.stop) return;
     *stop = true;
     cm_fail(err, CM_EXIT_CHECK, "step %lld: %s (dpo.stop)", (long long)step, text);
@@ -196,7 +195,11 @@ static void judge(cm_dpo *p, const cm_prefer_sums *s, int64_t step, bool *stop, 
 }
 
 void cm_dpo_watch(cm_dpo *p, int64_t step, bool *stop, cm_err *err) {
-    if (p->sum.n) judge(p, &p->sum, step, stop, err);
+    if (!p->sum.n) return;
+    if (p->run && !p->told_known) cm_told_load(p->run, "dpo", step, p->told, 2);
+    p->told_known = true;
+    judge(p, &p->sum, step, stop, err);
+    if (p->run) cm_told_save(p->run, "dpo", step, p->told, 2);
 }
 
 /* Without a validation the batches themselves are judged, a few at a time. */
@@ -329,6 +332,9 @@ static bool check_pairs(const cm_pack *p, cm_err *err) {
 
 bool cm_dpo_open(cm_dpo *p, const cm_conf *c, const cm_pack *const *pack,
                  const cm_refs *refs, cm_err *err) {
+    if (c->dpo.stop && !pack[CM_SPLIT_VAL]->rows)
+        cm_log(CM_LOG_WARN, "the data has no validation split: dpo.stop has no effect, alarms "
+                            "are only told");
     *p = (cm_dpo){ .conf = c, .how = cm_dpo_how(c), .pack = { pack[0], pack[1] },
                    .refs = refs, .row = -1 };
     int64_t rows = c->data.batch_tokens / c->data.seq_len, most = 1;

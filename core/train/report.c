@@ -73,6 +73,8 @@ static moe_layer judge_layer(const cm__trainer *t, int64_t i) {
     return m;
 }
 
+enum { CALM_ROWS = 20 }; /* balanced rows until a collapse is told again */
+
 static void warn_collapse(cm__trainer *t, int64_t layer, const moe_layer *m) {
     bool bad = m->dead > 0 || m->entropy < 0.5;
     if (bad && !t->collapse_told)
@@ -81,7 +83,7 @@ static void warn_collapse(cm__trainer *t, int64_t layer, const moe_layer *m) {
                "share (load entropy %.2f, max_vio %.1f); raise %s.lb_coef or lower optim.lr",
                (long long)layer, m->dead, (long long)t->model.conf.n_experts, m->entropy,
                m->max_vio, t->job->init ? "post" : "model");
-    if (bad) t->collapse_told = true;
+    if (bad) t->collapse_told = CALM_ROWS;
 }
 
 #define MOE_FIELDS(X) X(cv, "moe/load_cv") X(entropy, "moe/entropy")                     \
@@ -124,7 +126,7 @@ static void moe_row(cm__trainer *t, cm_buf *b) {
     MOE_FIELDS(X)
 #undef X
     cm_json_i64(b, "moe/dead_experts", dead);
-    if (!dead && sum.entropy / n > 0.7) t->collapse_told = false;
+    if (!dead && sum.entropy / n > 0.7 && t->collapse_told) t->collapse_told--;
 #define X(f, name)                                                                      \
     cm_json_open(b, name "_layer", '[');                                                \
     for (int64_t i = 0; i < L; i++)                                                     \

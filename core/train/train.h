@@ -238,6 +238,17 @@ typedef struct cm_objective {
  * for it; conf outlives the objective. */
 cm_objective cm_lm_objective(const cm_conf *c);
 
+/* ---- alarms ------------------------------------------------------------------------- */
+
+enum { CM_CALM = 3 }; /* validations without an alarm until it may be told again */
+/* Is an alarm to be told now?  *out: 0, or how many more healthy looks it takes until it may
+ * be told again; starts at 0.  calm: that number. */
+bool cm_told(int *out, bool bad, int calm);
+/* The n numbers of `of` as they were before `step`, from the run's alarms.jsonl; unchanged
+ * where it has none.  And a row of them, appended; a failure is a warning. */
+void cm_told_load(const cm_run *run, const char *of, int64_t step, int *out, int n);
+void cm_told_save(const cm_run *run, const char *of, int64_t step, const int *out, int n);
+
 /* ---- preferences -------------------------------------------------------------------- */
 
 /* Log-probabilities of a split's answers under the reference, which stays as it is: they
@@ -287,7 +298,8 @@ typedef struct cm_dpo {
     int64_t row;              /* first row of the batch; -1 before it */
     cm_prefer_sums sum;       /* of the batch or the validation */
     cm_prefer_sums since;     /* of batches, where no validation judges */
-    bool told[2];             /* alarms that are out until they recover */
+    int told[2];              /* as cm_told has them */
+    bool told_known;          /* what an earlier process told is known */
 } cm_dpo;
 /* The keys of dpo.def against each other; CM_EXIT_USAGE. */
 bool cm_dpo_check(const cm_conf *c, cm_err *err);
@@ -299,7 +311,7 @@ bool cm_dpo_open(cm_dpo *p, const cm_conf *c, const cm_pack *const *pack,
                  const cm_refs *refs, cm_err *err);
 void cm_dpo_close(cm_dpo *p);
 cm_objective cm_dpo_objective(cm_dpo *p);
-/* After a validation: alarms that its pairs call for are told (once, until they recover);
+/* After a validation: alarms that its pairs call for are told (as cm_told says);
  * under dpo.stop they set *stop and say in err why.  For cm_job.watch. */
 void cm_dpo_watch(cm_dpo *p, int64_t step, bool *stop, cm_err *err);
 

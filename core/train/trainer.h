@@ -33,7 +33,7 @@ typedef struct cm__trainer {
     int64_t row_tokens;
     double probe;        /* GFLOP/s of the gemm probe */
     cm_progress progress;
-    bool collapse_told;  /* the warning is out until the experts recover */
+    int collapse_told;   /* the warning is out: balanced rows until it may come again */
     int64_t saved_step;  /* step of the newest checkpoint, -1 none */
     int64_t first_step;  /* where this process started */
     int rewinds;         /* from the newest checkpoint */

@@ -335,7 +335,8 @@ bool cm_rows_read(cm_eval_task *t, const cm_list *list, cm_row **row, int64_t *n
                      *t->c->where ? t->c->where : NULL };
         if (access(path, R_OK) != 0)
             ok = cm_fail(err, CM_EXIT_USAGE, "%s: task %s wants this file; tell where its "
-                         "data is with eval.data=FOLDER", path, t->name);
+                         "data is with eval.data=FOLDER (in sft and dpo panel.data)", path,
+                         t->name);
         ok = ok && cm_sha_file(path, hex, err) && read_rows(t, &r, err);
         cap = r.cap;
         if (ok && data_json) {

@@ -60,7 +60,9 @@ static void measure_references(cm_panel *p) {
         cm_voice_open(&v[i], p->spm, &p->chat, NULL, 0);
         for (int64_t k = it->n_prompt; k < it->n; k++) cm_voice_token(&v[i], it->id[k]);
         t[i] = (cm_panel_text){ it->id + it->n_prompt, it->n - it->n_prompt - 1, v[i].text.s,
-                                v[i].text.n, true, true };
+                                v[i].text.n, true,
+                                cm_panel_formed(&p->chat, p->spm, it->id + it->n_prompt,
+                                                it->n - it->n_prompt - 1, it->think) };
     }
     p->ref = cm_panel_measure(t, p->n);
     for (int i = 0; i < p->n; i++) cm_voice_close(&v[i]);
@@ -85,6 +87,11 @@ static bool open_task(cm_panel *p, cm_err *err) {
     return true;
 }
 
+/* Does the trainer hold the start model's matrices in bf16? */
+static bool narrow(const cm_conf *c) {
+    return c->lora.rank > 0 && c->lora.base == CM_BASE_BF16;
+}
+
 /* Whatever the start model's numbers follow from. */
 static void name_start(cm_panel *p) {
     const cm_panel_conf *c = &p->c->panel;
@@ -93,6 +100,7 @@ static void name_start(cm_panel *p) {
                 p->max_new, c->temperature, (long long)p->positions,
                 (long long)p->c->top.seed, cm_conf_word_of(p->c, "numerics"),
                 cm_level_name(cm_kern_level()));
+    if (narrow(p->c)) cm_buf_addf(&b, " bf16");
     for (int i = 0; i < p->n; i++) cm_buf_addf(&b, " %lld", (long long)p->item[i].doc);
     for (int64_t i = 0; p->has_task && i < p->task.n; i++)
         cm_buf_addf(&b, "%s%s %s", i ? " " : p->task.definition, p->task.q[i].id,
@@ -101,10 +109,53 @@ static void name_start(cm_panel *p) {
     cm_buf_free(&b);
 }
 
+/* Thresholds that could only be mistakes. */
+static bool check_keys(const cm_conf *c, cm_err *err) {
+    const cm_panel_conf *k = &c->panel;
+    if (k->max_drift > 0 && k->max_drift < 1)
+        return cm_conf_bad(c, err, "panel.max_drift", "%g would always alarm: lengths may be "
+                           "so many times the start model's, so at least 1, or 0 for off",
+                           k->max_drift);
+    if (k->max_length > 0 && k->min_length > k->max_length)
+        return cm_conf_bad(c, err, "panel.min_length", "%g is above panel.max_length = %g: every "
+                           "length would alarm", k->min_length, k->max_length);
+    return true;
+}
+
+/* Would the references themselves not end within panel.max_tokens? */
+static bool check_room(const cm_panel *p, cm_err *err) {
+    const cm_panel_conf *k = &p->c->panel;
+    int longer = 0;
+    for (int i = 0; i < p->n; i++) longer += p->item[i].n - p->item[i].n_prompt > p->max_new;
+    double share = (double)longer / p->n;
+    if (!(k->max_unended > 0 && share > k->max_unended)) return true;
+    return cm_conf_bad(p->c, err, "panel.max_tokens", "%d is too short for %.0f %% of the "
+                       "references, so answers like them would alarm (panel.max_unended = %g); "
+                       "0 leaves room for all", p->max_new, 100 * share, k->max_unended);
+}
+
+static void tell_no_panel(const cm_panel_conf *k) {
+    cm_log(CM_LOG_WARN, "the data has no validation split: no panel%s%s", *k->task
+           ? ", panel.task is not asked" : "", k->stop ? ", panel.stop has no effect" : "");
+}
+
+/* Alarms need answers. */
+static void tell_few(const cm_panel *p) {
+    if (p->n < CM_PANEL_FEW)
+        cm_log(CM_LOG_WARN, "the panel has %d prompts, alarms need %d: %s numbers only%s", p->n,
+               CM_PANEL_FEW, p->has_task && p->task.n >= CM_PANEL_FEW ? "but for the task," :
+               "there will be", p->c->panel.stop ? ", panel.stop is without effect" : "");
+    if (p->has_task && p->task.n < CM_PANEL_FEW)
+        cm_log(CM_LOG_WARN, "panel.task has %lld items, alarms need %d: no alarm for it",
+               (long long)p->task.n, CM_PANEL_FEW);
+}
+
 bool cm_panel_open(cm_panel **out, const cm_conf *c, const cm_pack *val,
                    const cm_loaded *start, cm_err *err) {
     int64_t units = val->data->n_docs[CM_SPLIT_VAL] / val->docs;
     *out = NULL;
+    if (!check_keys(c, err)) return false;
+    if (c->panel.prompts && !units) tell_no_panel(&c->panel);
     if (!c->panel.prompts || !units) return true;
     cm_panel *p = *out = room(1, sizeof *p);
     *p = (cm_panel){ .c = c, .val = val, .start = start, .spm = start->spm,
@@ -112,8 +163,9 @@ bool cm_panel_open(cm_panel **out, const cm_conf *c, const cm_pack *val,
     p->n = (int)(c->panel.prompts < units ? c->panel.prompts : units);
     cm_conf_open(&p->eval, NULL);
     bool ok = cm_chat_open(&p->chat, p->spm, err) && read_items(p, units, err) &&
-              open_task(p, err);
+              check_room(p, err) && open_task(p, err);
     if (ok) {
+        tell_few(p);
         measure_references(p);
         name_start(p);
         return true;
@@ -160,7 +212,8 @@ static bool measure_start(cm_panel *p, const cm_model *m, cm_err *err) {
 
 static bool load_and_measure(cm_panel *p, cm_err *err) {
     cm_loaded l;
-    if (!cm_load(&l, p->start->path, CM_LOAD_UNNAMED, err)) return false;
+    unsigned how = CM_LOAD_UNNAMED | (narrow(p->c) ? CM_LOAD_BF16 : 0);
+    if (!cm_load(&l, p->start->path, how, err)) return false;
     bool ok = measure_start(p, &l.model, err);
     cm_loaded_close(&l);
     return ok;
@@ -211,39 +264,66 @@ static void put_row(const cm_panel_row *r, int alarms, double seconds, cm_buf *r
 }
 
 static void tell(cm_panel *p, const cm_panel_alarm *a, int n, int64_t step) {
-    bool now[CM_PANEL_N] = { false };
+    const cm_panel_alarm *of[CM_PANEL_N] = { NULL };
     cm_err err;
+    if (!p->told_known) cm_told_load(p->run, "panel", step, p->told, CM_PANEL_N);
+    p->told_known = true;
     for (int i = 0; i < n; i++) {
-        now[a[i].measure] = true;
-        if (p->told[a[i].measure]) continue;
-        cm_log(CM_LOG_WARN, "step %lld: %s", (long long)step, a[i].text);
+        int m = a[i].measure;
+        if (!a[i].from_start) of[m] = &a[i];
+        else if (!p->noted[m])
+            cm_log(CM_LOG_INFO, "step %lld: panel: %s", (long long)step, a[i].text);
+        p->noted[m] |= a[i].from_start;
+    }
+    for (int m = 0; m < CM_PANEL_N; m++) {
+        if (!cm_told(&p->told[m], of[m], CM_CALM)) continue;
+        cm_log(CM_LOG_WARN, "step %lld: %s", (long long)step, of[m]->text);
         if (!cm_run_event(p->run, "panel", (uint64_t)step, &err, "%s: %s",
-                          cm_panel_names[a[i].measure], a[i].text))
+                          cm_panel_names[m], of[m]->text))
             cm_log(CM_LOG_WARN, "%s", err.msg);
     }
-    memcpy(p->told, now, sizeof now);
+    cm_told_save(p->run, "panel", step, p->told, CM_PANEL_N);
 }
 
 static void tell_row(const cm_panel *p, const cm_panel_row *r, int64_t step) {
-    char checked[96] = "";
+    char checked[96] = "", kl[48] = "";
     const double *v = r->v;
+    if (!isnan(v[CM_PANEL_KL])) snprintf(kl, sizeof kl, ", kl %.3g", v[CM_PANEL_KL]);
     if (!isnan(v[CM_PANEL_ACCURACY]))
         snprintf(checked, sizeof checked, ", %s %.3g, win rate %.3g", p->task.primary,
                  v[CM_PANEL_ACCURACY], v[CM_PANEL_WIN_RATE]);
     cm_log(CM_LOG_INFO, "step %lld: panel: distinct-2 %.3f, %.1f tokens, %.0f %% unended, "
-           "form %.0f %%, kl %.3g%s", (long long)step, v[CM_PANEL_DISTINCT_2],
+           "form %.0f %%%s%s", (long long)step, v[CM_PANEL_DISTINCT_2],
            v[CM_PANEL_LENGTH], 100 * v[CM_PANEL_UNENDED], 100 * v[CM_PANEL_FORMAT],
-           v[CM_PANEL_KL], checked);
+           kl, checked);
 }
 
-static bool write_answers(const cm_panel *p, const cm_panel_look *l, int64_t step,
-                          cm_err *err) {
-    char name[64];
-    snprintf(name, sizeof name, "panel/step-%08lld.jsonl", (long long)step);
-    char *path = cm_run_path(p->run, name);
-    bool ok = cm_panel_write(p, l, path, err);
+/* Answers are for people: that they cannot be written does not end the training. */
+static void write_answers(const cm_panel *p, const cm_panel_look *l, int64_t step) {
+    char *dir = cm_run_path(p->run, "panel");
+    char *path = cm_strf("%s/step-%08lld.jsonl", dir, (long long)step);
+    cm_err err;
+    if (!cm_mkdirs(dir, &err) || !cm_panel_write(p, l, path, &err))
+        cm_log(CM_LOG_WARN, "%s; the answers of step %lld are not kept", err.msg,
+               (long long)step);
     free(path);
-    return ok;
+    free(dir);
+}
+
+/* Alarms of a row, and how many of them are training's. */
+static int judge(const cm_panel *p, const cm_panel_row *now, int64_t step,
+                 cm_panel_alarm *alarm, int *n) {
+    const cm_panel_view v = { now, &p->ref, &p->begin, p->n,
+                              p->has_task ? (int)p->task.n : 0, p->dpo };
+    int own = 0;
+    *n = step < p->c->panel.after ? 0 : cm_panel_judge(&p->c->panel, &v, alarm);
+    for (int i = 0; i < *n; i++) own += !alarm[i].from_start;
+    return own;
+}
+
+static void end_run(const cm_panel_alarm *a, int64_t step, cm_err *err) {
+    while (a->from_start) a++;
+    cm_fail(err, CM_EXIT_CHECK, "step %lld: %s (panel.stop)", (long long)step, a->text);
 }
 
 bool cm_panel_watch(cm_panel *p, const cm_model *m, int64_t step, cm_buf *row, bool *stop,
@@ -254,17 +334,13 @@ bool cm_panel_watch(cm_panel *p, const cm_model *m, int64_t step, cm_buf *row, b
     double begin = cm_now();
     bool ok = cm_panel_look_at(p, m, NULL, &l, err);
     if (ok && l.whole) {
-        int n = step < p->c->panel.after ? 0
-                : cm_panel_judge(&p->c->panel, p->dpo, &l.row, &p->ref, &p->begin, alarm);
-        put_row(&l.row, n, cm_now() - begin, row);
-        ok = write_answers(p, &l, step, err);
-        if (ok) tell_row(p, &l.row, step);
-        if (ok) tell(p, alarm, n, step);
-        if (ok && n && p->c->panel.stop) {
-            *stop = true;
-            cm_fail(err, CM_EXIT_CHECK, "step %lld: %s (panel.stop)", (long long)step,
-                    alarm[0].text);
-        }
+        int n, own = judge(p, &l.row, step, alarm, &n);
+        put_row(&l.row, own, cm_now() - begin, row);
+        write_answers(p, &l, step);
+        tell_row(p, &l.row, step);
+        tell(p, alarm, n, step);
+        *stop = own && p->c->panel.stop;
+        if (*stop) end_run(alarm, step, err);
     }
     cm_panel_look_close(p, &l);
     return ok;

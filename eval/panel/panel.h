@@ -57,15 +57,22 @@ void cm_panel_dist(const cm_real *logits, int64_t V, float *logp, const float *o
 
 /* ---- alarms --------------------------------------------------------------------------- */
 
+enum { CM_PANEL_FEW = 16 }; /* fewer answers raise no alarm */
+/* What is judged. */
+typedef struct cm_panel_view {
+    const cm_panel_row *now, *ref, *start; /* measured now; the references; the start model */
+    int prompts, items;                    /* behind the numbers */
+    bool dpo;                              /* preferences are trained */
+} cm_panel_view;
 typedef struct cm_panel_alarm {
     int measure;
     const char *key; /* its threshold's, without section */
-    char text[400];  /* one plain sentence */
+    bool from_start; /* the start model was no better: a note, no alarm */
+    char text[480];  /* one plain sentence */
 } cm_panel_alarm;
-/* Thresholds that are crossed, in out[CM_PANEL_N]; how many.  now: measured now; ref: the
- * references' texts; start: the start model.  dpo: preferences are trained. */
-int cm_panel_judge(const cm_panel_conf *c, bool dpo, const cm_panel_row *now,
-                   const cm_panel_row *ref, const cm_panel_row *start, cm_panel_alarm *out);
+/* Thresholds that are crossed, in out[CM_PANEL_N]; how many.  A share crosses one only by
+ * more than 1.645 sqrt(t (1 - t) / n), which chance does one time in twenty. */
+int cm_panel_judge(const cm_panel_conf *c, const cm_panel_view *v, cm_panel_alarm *out);
 
 /* ---- the panel ------------------------------------------------------------------------ */
 

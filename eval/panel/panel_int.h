@@ -34,7 +34,9 @@ struct cm_panel {
     double *length, *score; /* [n], [task.n] */
     cm_st kept;
     const float *logp;     /* [positions,V], in kept; NULL: none */
-    bool told[CM_PANEL_N];
+    int told[CM_PANEL_N];  /* as cm_told has them */
+    bool noted[CM_PANEL_N]; /* said that the start model was no better */
+    bool told_known;       /* what an earlier process told is known */
 };
 
 /* What a model says and gives: answers of both sorts, distributions. */

@@ -36,12 +36,11 @@ less() { awk "BEGIN { exit !($1 < $2) }"; }
 model_of() { sha256sum <"$tmp/runs/$1/ckpt/latest/model.safetensors"; }
 
 # ---- a model that learns
-expect "alarms while it cannot speak yet" 0 \
-    "step 10: [0-9]* % of the answers do not end .panel.max_unended = 0.2.*step 10: only [0-9]* % of the answers keep the form" \
+expect "it learns to speak" 0 "" \
     sft good own 60 "panel.task=$tmp/say.yaml panel.data=$tmp panel.items=20"
-same "and none once it can" "$(row good alarms)" 0
-same "each told once, and never again" "$(alarms good | awk '{print $2}' | sort | uniq -d)" ""
-same "at the first validation" "$(alarms good | awk '{print $1}' | sort -u)" 10
+same "no alarm while it cannot, as the start model could not" "$(row good alarms 1)" 0
+check "which is noted" grep -q "step 10: panel: format is past panel.min_format = 0.8, as it was before training" "$tmp/runs/good/train.log"
+same "and none once it can" "$(row good alarms)$(alarms good)" 0
 json "the answers are left to be read" "$tmp/runs/good/panel/step-00000060.jsonl"
 same "24 prompts and 20 items" "$(wc -l <"$tmp/runs/good/panel/step-00000060.jsonl")" 44
 check "with prompt, answer, reference" grep -q '"doc":0,"prompt":"<s><|user|>Say [0-9]*.<|end|><|assistant|>","answer":"<think>.*","reference":"<think>[0-9]*</think>It is [0-9]*.","tokens":[0-9]*,"ended":true' \
@@ -54,17 +53,29 @@ check "the entropy falls" less "$(row good entropy)" "$(row good entropy 1)"
 
 # ---- planted failures
 expect "one answer to everything: told" 0 \
-    "the model no longer listens: [0-9]* % of the answers are the same.*answers to different prompts are made of the same words" \
+    "answers to different prompts are made of the same words.*the model no longer listens: [0-9]* % of the answers are the same" \
     sft same one 60 ""
 check "distinct-2 and distinct-3 see it" sh -c "$(printf 'grep -c "distinct_[23]: answers to different" %s | grep -q 2' "$tmp/runs/same/events.jsonl")"
 check "the held-out answers are what it is sure against" grep -q '"text":"nll: the model is surer than it is right' \
     "$tmp/runs/same/events.jsonl"
 same "all answers are the same in the end" "$(row same duplicates)" 1
-rate=1e-9
-expect "<|end|> not learned: told" 0 "answers do not end .panel.max_unended = 0.2.: <.end.> is not learned yet, or no longer" \
-    sft still own 10 ""
+rate=0
+expect "the start model's own faults: no end" 0 "" sft still own 10 "panel.stop=true"
+same "no word" "$(grep -v 'experts collapse' "$tmp/.err")" ""
 rate=
-check "hardly trained, hardly away" less "$(row still kl)" 1e-6
+same "no alarm" "$(row still alarms)" 0
+check "but a note" grep -q "format is past panel.min_format = 0.8, as it was before training .the start model's .*24 prompts" "$tmp/runs/still/train.log"
+same "not trained, not away" "$(row still kl)" 0
+prompts=8
+expect "few prompts: no alarm, which is said" 0 "the panel has 8 prompts, alarms need 16: there will be numbers only, panel.stop is without effect" \
+    sft few one 20 "panel.stop=true"
+prompts=
+same "numbers" "$(row few alarms)" 0
+expect "panel.kl_tokens=0" 0 "" sft nokl own 10 "panel.kl_tokens=0"
+same "no nan in the log" "$(grep -c nan "$tmp/runs/nokl/train.log")" 0
+"$BIN/tokenize" --quiet tokenize.out="$tmp/noval" "tokenize.inputs=$tmp/own.jsonl" tokenize.val_frac=0 "tokenize.tokenizer=$M" >/dev/null 2>&1
+expect "no validation split: said" 0 "no validation split: no panel, panel.task is not asked, panel.stop has no effect" \
+    sft noval noval 5 "panel.stop=true panel.task=$tmp/say.yaml"
 expect "stop: the sentence, exit 3" 3 "step 30: the model no longer listens.*.panel.stop" \
     sft stop one 60 "panel.stop=true panel.after=30 panel.min_distinct_1=0 panel.min_distinct_2=0 panel.min_distinct_3=0"
 check "the state is saved" test -e "$tmp/runs/stop/ckpt/step-00000030/model.safetensors"
@@ -118,7 +129,7 @@ check "and repaired" cmp "$tmp/start" "$tmp/runs/cut/panel/start.safetensors"
 same "it goes on to the same bits, answers and numbers" "$(model_of cut) $(panel_of cut) $(rows_of cut)" \
     "$(model_of good) $(panel_of good) $(rows_of good)"
 # A signal during a panel: its validation is done again, panel, alarms and all.
-rate=1e-9 long="log.every=1 panel.max_tokens=700 panel.stop=true panel.after=10 panel.min_distinct_1=1 panel.max_length=0.01"
+rate=1e-9 long="log.every=1 panel.max_tokens=700 panel.stop=true panel.max_kl=1e-12"
 sft whole own 20 "$long" 2>/dev/null
 for try in 1 2 3; do
     rm -rf "$tmp/runs/torn"
@@ -138,15 +149,40 @@ rate=
 expect "adapters have a panel too" 0 "" sft lora own 20 "lora.rank=4"
 check "and move the model" less 0.001 "$(row lora kl)"
 rate=1e-9
-sft lora0 own 10 "lora.rank=4 lora.base=bf16" 2>/dev/null
-rate=
+sft lora0 own 20 "lora.rank=4 lora.base=bf16" 2>/dev/null
 check "from the base as they hold it" less "$(row lora0 kl)" 1e-6
+sft lora1 own 20 "lora.rank=4 lora.base=bf16 panel.stop=true panel.max_kl=1e-15" 2>/dev/null
+rm "$tmp/runs/lora1/panel/start.safetensors"
+expect "measured again after an interruption" 0 "" sft lora1 own 20 "lora.rank=4 lora.base=bf16 panel.max_kl=1e-15"
+check "the same" cmp "$tmp/runs/lora0/panel/start.safetensors" "$tmp/runs/lora1/panel/start.safetensors"
+same "and what follows from it" "$(row lora1 kl) $(row lora1 length_start) $(row lora1 longer)" "$(row lora0 kl) $(row lora0 length_start) $(row lora0 longer)"
+rate=
+# Answers that cannot be kept do not end the training.
+sft lost own 60 "" >/dev/null 2>"$tmp/lost.err" &
+pid=$!
+for _ in $(seq 2000); do [ -e "$tmp/runs/lost/panel/step-00000010.jsonl" ] && break; sleep 0.01; done
+rm -rf "$tmp/runs/lost/panel"; : >"$tmp/runs/lost/panel"
+wait $pid
+same "the folder of the answers is gone: trained on" "$?" 0
+check "with a warning" grep -q "panel.*answers of step 60 are not kept" "$tmp/lost.err"
+same "to the same bits" "$(model_of lost)" "$(model_of good)"
+# What was told is not told again by the next process.
+sft twice one 60 "" 2>/dev/null &
+for _ in $(seq 2000); do [ -e "$tmp/runs/twice/panel/step-00000040.jsonl" ] && break; sleep 0.01; done
+kill -TERM "$(tr -dc 0-9 <"$tmp/runs/twice/lock")"
+wait $!
+sft twice one 60 "" 2>/dev/null
+check "alarms were told" test -n "$(alarms twice)"
+same "each once, whatever was interrupted" "$(alarms twice)" "$(alarms same)"
 
 # ---- refusals
 sed 's/kind: generate/kind: cloze/; /answer\|filter\|max_new\|temper/d; s/{q}"/{q}"\n  target: "{a}"/' "$tmp/say.yaml" >"$tmp/cloze.yaml"
 expect "a task that says nothing" 2 "panel.task: .*cloze.yaml is of kind cloze, wanted generate" sft bad own 5 "panel.task=$tmp/cloze.yaml panel.data=$tmp"
 expect "no such task" 2 "none.yaml" sft bad own 5 "panel.task=$tmp/none.yaml"
 sed -i 's/task.jsonl/gone.jsonl/' "$tmp/say.yaml"
-expect "its data are missing" 2 "gone.jsonl: task say wants this file" sft bad own 5 "panel.task=$tmp/say.yaml panel.data=$tmp"
+expect "its data are missing" 2 "gone.jsonl: task say wants this file; .*panel.data" sft bad own 5 "panel.task=$tmp/say.yaml panel.data=$tmp"
+expect "answers shorter than the references" 2 "panel.max_tokens: 3 is too short for 100 % of the references" sft bad own 5 panel.max_tokens=3
+expect "a drift that always alarms" 2 "panel.max_drift: 0.5 would always alarm" sft bad own 5 panel.max_drift=0.5
+expect "a length that always alarms" 2 "panel.min_length: 0.9 is above panel.max_length = 0.5" sft bad own 5 "panel.min_length=0.9 panel.max_length=0.5"
 absent "nothing was written" "$tmp/runs/bad"
 finish

@@ -148,7 +148,7 @@ static const struct {
     { CM_PANEL_REP_4, 0.31, "max_rep_4", "31 % of their 4-grams", false },
     { CM_PANEL_LOOP, 0.11, "max_loop", "11 % of the answers end in a loop", false },
     { CM_PANEL_UNENDED, 0.21, "max_unended", "21 % of the answers do not end", false },
-    { CM_PANEL_FORMAT, 0.79, "min_format", "only 79 % of the answers keep the form", false },
+    { CM_PANEL_FORMAT, 0.7, "min_format", "only 70 % of the answers keep the form", false },
     { CM_PANEL_LENGTH_REF, 0.4, "min_length", "0.4 times as long as the references", false },
     { CM_PANEL_LENGTH_REF, 2.5, "max_length", "2.5 times as long as the references", false },
     { CM_PANEL_LENGTH_START, 3, "max_drift", "3 times as long as the start model's", true },
@@ -157,6 +157,7 @@ static const struct {
     { CM_PANEL_ENTROPY, 0.004, "min_entropy", "sure of every next token", false },
     { CM_PANEL_NLL, 1.6, "max_overconfidence", "surer than it is right", false },
     { CM_PANEL_KL, 21, "max_kl", "21 nats a token away", false },
+    { CM_PANEL_KL, 2.5, "max_kl_dpo", "2.5 nats a token away", true },
     { CM_PANEL_ACCURACY, 0.55, "max_accuracy_drop", "from the start model's 0.7 to 0.55", false },
     { CM_PANEL_WIN_RATE, 0.39, "min_win_rate", "win rate of 0.39", true },
 };
@@ -169,39 +170,46 @@ static cm_panel_row healthy(void) {
     return r;
 }
 
+enum { MANY = 1000000 }; /* answers: no chance left */
+static int judged(const cm_conf *c, bool dpo, const cm_panel_row *now, const cm_panel_row *start,
+                  int n, cm_panel_alarm *a) {
+    cm_panel_row ref = healthy();
+    return cm_panel_judge(&c->panel, &(cm_panel_view){ now, &ref, start, n, n, dpo }, a);
+}
+
 TEST(each_alarm_planted) {
     cm_conf c;
     cm_conf_open(&c, "panel");
     cm_panel_alarm a[CM_PANEL_N];
     cm_panel_row ok = healthy();
-    CHECK(cm_panel_judge(&c.panel, false, &ok, &ok, &ok, a) == 0);
-    CHECK(cm_panel_judge(&c.panel, true, &ok, &ok, &ok, a) == 0);
+    CHECK(judged(&c, false, &ok, &ok, MANY, a) == 0);
+    CHECK(judged(&c, true, &ok, &ok, MANY, a) == 0);
     for (size_t i = 0; i < sizeof planted / sizeof *planted; i++) {
         cm_panel_row now = ok;
         int m = planted[i].measure;
         now.v[m] = planted[i].planted;
         if (m == CM_PANEL_ENTROPY) now.v[CM_PANEL_NLL] = 0.1;
-        int n = cm_panel_judge(&c.panel, planted[i].dpo_only, &now, &ok, &ok, a);
-        CHECKF(n == 1 && a[0].measure == m && !strcmp(a[0].key, planted[i].key),
+        int n = judged(&c, planted[i].dpo_only, &now, &ok, MANY, a);
+        CHECKF(n == 1 && !a[0].from_start && a[0].measure == m && !strcmp(a[0].key, planted[i].key),
                "%s: %d alarms, %s", planted[i].key, n, n ? a[0].key : "none");
         CHECKF(n == 1 && strstr(a[0].text, planted[i].says) && strstr(a[0].text, planted[i].key),
                "%s: '%s'", planted[i].key, n ? a[0].text : "");
         if (planted[i].dpo_only)
-            CHECK(cm_panel_judge(&c.panel, false, &now, &ok, &ok, a) == 0);
+            CHECK(judged(&c, false, &now, &ok, MANY, a) == 0);
         cm_err err;
-        if (strcmp(planted[i].key, "max_kl") != 0) { /* its 0 is the tool's own threshold */
-            char *off = cm_strf("panel.%s=0", planted[i].key);
-            cm_conf d;
-            cm_conf_open(&d, "panel");
-            cm_conf_set(&d, off);
-            CHECKF(cm_conf_check(&d, &err), "%s", off);
-            n = cm_panel_judge(&d.panel, true, &now, &ok, &ok, a);
-            CHECKF(n == 0, "%s: %d alarms, %s", off, n, n ? a[0].text : "");
-            cm_conf_close(&d);
-            free(off);
-        }
+        char *off = cm_strf("panel.%s=0", planted[i].key);
+        cm_conf d;
+        cm_conf_open(&d, "panel");
+        cm_conf_set(&d, off);
+        CHECKF(cm_conf_check(&d, &err), "%s", off);
+        n = judged(&d, planted[i].dpo_only, &now, &ok, MANY, a);
+        CHECKF(n == 0, "%s: %d alarms, %s", off, n, n ? a[0].text : "");
+        cm_conf_close(&d);
+        free(off);
+        CHECKF(judged(&c, true, &now, &ok, CM_PANEL_FEW - 1, a) == 0, "%s: from %d answers",
+               planted[i].key, CM_PANEL_FEW - 1);
         now.v[m] = NAN; /* not measured: nothing is said */
-        CHECK(cm_panel_judge(&c.panel, true, &now, &ok, &ok, a) == 0);
+        CHECK(judged(&c, true, &now, &ok, MANY, a) == 0);
     }
     cm_conf_close(&c);
 }
@@ -214,10 +222,78 @@ TEST(a_start_that_never_ends_has_no_length) {
     now.v[CM_PANEL_LENGTH_START] = 0.1;
     now.v[CM_PANEL_LONGER] = 0.99;
     start.v[CM_PANEL_UNENDED] = 0.9;
-    CHECK(cm_panel_judge(&c.panel, true, &now, &ok, &start, a) == 0);
-    now = ok;
-    now.v[CM_PANEL_KL] = 2.5; /* dpo wants to stay near */
-    CHECK(cm_panel_judge(&c.panel, true, &now, &ok, &ok, a) == 1);
-    CHECK(cm_panel_judge(&c.panel, false, &now, &ok, &ok, a) == 0);
+    CHECK(judged(&c, true, &now, &start, MANY, a) == 0);
     cm_conf_close(&c);
+}
+
+/* Training is not blamed for what the start model does, but for making it worse. */
+TEST(what_the_start_model_does_is_no_alarm) {
+    static const struct {
+        int measure;
+        double start, same, worse;
+    } t[] = {
+        { CM_PANEL_DISTINCT_2, 0.2, 0.19, 0.1 },  { CM_PANEL_DUPLICATES, 0.6, 0.65, 0.9 },
+        { CM_PANEL_REP_4, 0.5, 0.52, 0.7 },       { CM_PANEL_LOOP, 0.5, 0.55, 0.8 },
+        { CM_PANEL_UNENDED, 0.7, 0.75, 0.95 },    { CM_PANEL_FORMAT, 0.38, 0.35, 0.1 },
+        { CM_PANEL_LENGTH_REF, 4, 4.1, 5 },       { CM_PANEL_LENGTH_REF, 0.4, 0.38, 0.2 },
+        { CM_PANEL_NLL, 8.5, 8.6, 11 },
+    };
+    cm_conf c;
+    cm_conf_open(&c, "panel");
+    cm_panel_alarm a[CM_PANEL_N];
+    for (size_t i = 0; i < sizeof t / sizeof *t; i++) {
+        cm_panel_row start = healthy(), now = start;
+        start.v[t[i].measure] = now.v[t[i].measure] = t[i].start;
+        CHECK(judged(&c, false, &now, &start, 64, a) == 1 && a[0].from_start);
+        CHECKF(strstr(a[0].text, "as it was before training"), "%s", a[0].text);
+        now.v[t[i].measure] = t[i].same;
+        CHECKF(judged(&c, false, &now, &start, 64, a) == 1 && a[0].from_start, "%s: %g -> %g",
+               cm_panel_names[t[i].measure], t[i].start, t[i].same);
+        now.v[t[i].measure] = t[i].worse;
+        CHECKF(judged(&c, false, &now, &start, 64, a) == 1 && !a[0].from_start, "%s: %g -> %g",
+               cm_panel_names[t[i].measure], t[i].start, t[i].worse);
+    }
+    cm_conf_close(&c);
+}
+
+/* The margin is that of a share of so few answers. */
+TEST(chance_is_no_alarm) {
+    cm_conf c;
+    cm_conf_open(&c, "panel");
+    cm_panel_alarm a[CM_PANEL_N];
+    cm_panel_row start = healthy(), now = start;
+    now.v[CM_PANEL_UNENDED] = 0.33; /* 0.2 + 1.645 sqrt(0.16 / 24) = 0.3343 */
+    CHECK(judged(&c, false, &now, &start, 24, a) == 0);
+    now.v[CM_PANEL_UNENDED] = 0.335;
+    CHECK(judged(&c, false, &now, &start, 24, a) == 1);
+    CHECKF(strstr(a[0].text, "[24 prompts]"), "%s", a[0].text);
+    now = start;
+    now.v[CM_PANEL_LONGER] = 1; /* 0.85 + 0.147 */
+    CHECK(judged(&c, true, &now, &start, CM_PANEL_FEW, a) == 1);
+    now.v[CM_PANEL_LONGER] = 0.96;
+    CHECK(judged(&c, true, &now, &start, 24, a) == 0 && judged(&c, true, &now, &start, 64, a) == 1);
+    cm_conf_close(&c);
+}
+
+/* Told once, again only after three healthy looks, in another process, too. */
+TEST(alarms_do_not_flap) {
+    const bool bad[] = { false, true, true, false, false, true, false, false, false, true };
+    cm_run r = { .dir = (char *)(uintptr_t)t_tmpdir() };
+    int out[2] = { 0, 0 }, told = 0, again[3] = { 7, 7, 7 };
+    for (int64_t i = 0; i < 10; i++) {
+        bool tell = cm_told(&out[1], bad[i], CM_CALM);
+        CHECKF(tell == (i == 1 || i == 9), "look %d", (int)i);
+        told += tell;
+        cm_told_save(&r, "panel", 10 * i, out, 2);
+    }
+    CHECK(told == 2);
+    cm_told_load(&r, "dpo", 100, again, 2);
+    CHECK(again[1] == 7); /* another's */
+    cm_told_load(&r, "panel", 70, again, 2); /* as after step 60 */
+    CHECKF(again[0] == 0 && again[1] == 2, "%d %d", again[0], again[1]);
+    again[1] = 7;
+    cm_told_load(&r, "panel", 0, again, 2);
+    CHECK(again[1] == 7); /* nothing before the first */
+    cm_told_load(&r, "panel", 100, again, 3);
+    CHECK(again[1] == 7); /* another version's measures */
 }

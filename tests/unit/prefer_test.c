@@ -97,9 +97,9 @@ TEST(pairs_without_a_preference_are_refused) {
     bed_open(&b, "fine", FINE);
     CHECKF(b.ok, "%s", b.err.msg);
     bed_close(&b);
-    refused("equal", EQUAL, "pair 5 of the train split (source 0, line 6): its chosen and its "
+    refused("equal", EQUAL, "pair 5 of the train split (line:6): its chosen and its "
                             "rejected answer are the same tokens, and so in 2 pairs in all");
-    refused("prompts", OTHER_PROMPT, "pair 5 of the train split (source 0, line 6): its two "
+    refused("prompts", OTHER_PROMPT, "pair 5 of the train split (line:6): its two "
                                      "answers follow different prompts, and so in 2 pairs");
 }
 
