@@ -1,5 +1,6 @@
 /* tokenize.c -- text, conversations and preferences to token shards, and a look into them. */
 #include "app/app.h"
+#include "model/model.h"
 #include "text/corpus.h"
 
 #include <inttypes.h>
@@ -30,6 +31,16 @@ static bool show(void *ctx, const cm_corpus_progress *p) {
     cm_progress_show(&v->bar, (double)p->done / 1e6, "docs=%" PRId64 " tok=%s", p->docs,
                      cm_human_count((double)p->tokens, n, sizeof n));
     return !cm_signal_stop();
+}
+
+static cm_spm *gguf_tokenizer(const char *path, cm_err *err) {
+    cm_loaded l;
+    if (!cm_load(&l, path, CM_LOAD_SHAPE | CM_LOAD_UNNAMED, err)) return NULL;
+    cm_spm *spm = l.spm;
+    l.spm = NULL;
+    cm_loaded_close(&l);
+    if (!spm) cm_fail(err, CM_EXIT_DATA, "%s: has no SentencePiece tokenizer", path);
+    return spm;
 }
 
 static void print_json(cm_buf *b) {
@@ -144,7 +155,7 @@ static bool build(cm_app_ctx *ctx, cm_err *err) {
     const cm_tokenize_conf *t = &ctx->conf.tokenize;
     view v = { .mode = ctx->progress };
     cm_corpus_conf c = { t, (uint64_t)ctx->conf.top.seed,
-                         ctx->threads ? ctx->threads : omp_get_num_procs(), show, &v };
+                         ctx->threads ? ctx->threads : omp_get_num_procs(), show, &v, gguf_tokenizer };
     if (ctx->dry_run) return plan(ctx, &c, err);
     bool skip = false;
     if (!if_done(ctx, t->out, &skip, err)) return false;

@@ -279,7 +279,12 @@ static void read_shape(reader *r, cm_file_conf *f) {
 
 bool cm_gguf_conf(cm_file_conf *f, const cm_gguf *g, cm_err *err) {
     static const char *const known[] = {"granitehybrid", "granite", "granitemoe"};
-    const cm_gguf_kv *kv = cm_gguf_find(g, "general.architecture");
+    const cm_gguf_kv *kv = cm_gguf_find(g, "general.type");
+    if (kv && kv->type == CM_GGUF_STR && kv->v.s.n == 7 && !memcmp(kv->v.s.s, "adapter", 7))
+        return cm_fail(err, CM_EXIT_DATA, "%s: is an adapter alone, no model; llama.cpp applies "
+                       "it to its base (--lora), here name the run that it was made from",
+                       g->path);
+    kv = cm_gguf_find(g, "general.architecture");
     reader r = {.g = g, .err = err, .ok = true};
     cm_file_conf_init(f);
     if (kv && kv->type == CM_GGUF_STR && kv->v.s.n < sizeof r.arch)

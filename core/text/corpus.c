@@ -127,15 +127,30 @@ static bool find_kind(work *w, cm_err *err) {
                        "preferences are read from JSON");
     return t->tokenizer[0] ||
            cm_fail(err, CM_EXIT_USAGE, "tokenize.tokenizer: %s data wants the base model's "
-                   "tokenizer: its tokenizer.model, or the folder of a checkpoint",
+                   "tokenizer: its tokenizer.model, or the model (a run, a checkpoint, a GGUF file)",
                    w->kind == CM_SHARD_SFT ? "chat" : "preference");
 }
 
-/* tokenize.tokenizer, or the model in it where that is a folder. */
+/* tokenize.tokenizer, or the model in it where that is a folder: a data set, a checkpoint, a
+ * run, which stands for its latest checkpoint. */
 static char *tokenizer_path(const cm_tokenize_conf *t) {
+    static const char *const inside[] = { "", "/latest", "/ckpt/latest" };
     struct stat st;
-    bool folder = !stat(t->tokenizer, &st) && S_ISDIR(st.st_mode);
-    return cm_strf(folder ? "%s/tokenizer.model" : "%s", t->tokenizer);
+    if (stat(t->tokenizer, &st) || !S_ISDIR(st.st_mode)) return cm_strf("%s", t->tokenizer);
+    for (size_t i = 0; i < sizeof inside / sizeof *inside; i++) {
+        char *path = cm_strf("%s%s/tokenizer.model", t->tokenizer, inside[i]);
+        if (cm_exists(path)) return path;
+        free(path);
+    }
+    return cm_strf("%s/tokenizer.model", t->tokenizer);
+}
+
+static bool is_gguf(const char *path) {
+    char head[4] = "";
+    FILE *f = fopen(path, "re");
+    bool yes = f && fread(head, 1, 4, f) == 4 && !memcmp(head, "GGUF", 4);
+    if (f) fclose(f);
+    return yes;
 }
 
 /* ---- recipe ---- */
@@ -299,7 +314,9 @@ static bool lock_folder(work *w, cm_err *err) {
 /* Loads, and has what the kind of data needs. */
 static cm_spm *open_tokenizer(const work *w, cm_err *err) {
     char *path = tokenizer_path(w->t);
-    cm_spm *spm = cm_need_input(path, err) ? cm_spm_open(path, err) : NULL;
+    cm_spm *spm = NULL;
+    if (cm_need_input(path, err))
+        spm = w->c->gguf && is_gguf(path) ? w->c->gguf(path, err) : cm_spm_open(path, err);
     cm_chat chat;
     cm_err why;
     if (spm && cm_shard_masked(w->kind) && !cm_chat_open(&chat, spm, &why)) {

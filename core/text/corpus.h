@@ -20,6 +20,9 @@ typedef struct cm_corpus_conf {
      * stay and the same call resumes.  May be NULL. */
     bool (*progress)(void *ctx, const cm_corpus_progress *p);
     void *ctx;
+    /* Opens a file of t->tokenizer that is not a SentencePiece model but a GGUF file, which
+     * is above this folder.  NULL: refused. */
+    cm_spm *(*gguf)(const char *path, cm_err *err);
 } cm_corpus_conf;
 
 /* Build the data set t->out: tokenizer.model, shards, rejected.jsonl, manifest.json (last).

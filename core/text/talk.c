@@ -284,7 +284,8 @@ static bool read_side(cm_talk *t, const char *field, bool alone) {
     const char *s = str(t, node, &n);
     if (type_of(t, node) == CM_JSON_ARRAY) return add_list(t, node);
     if (type_of(t, node) == CM_JSON_OBJECT) return add_message(t, node);
-    if (!is_str(t, node)) return refuse(t, CM_REJECT_MISSING, "no field '%s'", field);
+    if (!is_str(t, node)) return refuse(t, CM_REJECT_MISSING, "'%s' is not a string, nor a "
+                                       "message or a list of them", field);
     if (!alone) return add_answer(t, s, n);
     if (is_transcript(t, node)) return add_transcript(t, node);
     return refuse(t, CM_REJECT_MISSING, "no prompt, and '%s' is no transcript", field);

@@ -141,6 +141,9 @@ head -c 700 "$cache/$big" >"$tmp/part" && cp "$tmp/part" "$cache/$big"
 again "a cut file" "$cache/$big.*"
 : >"$cache/$big"
 again "an empty file" "$cache/$big.*"
+n=$(ls "$cache" | wc -l)
+check "lower kernels give other last bits" env CHIMERA_KERNELS=ref $P name=ref sched.tokens=512
+same "and have files of their own" "$(($(ls "$cache" | wc -l) - n)) $(grep -lac 'kernels ref' "$cache"/* | wc -l)" "2 2"
 rm -rf "$cache"
 $P name=part val.tokens=200 sched.tokens=512
 part=$(sha256sum <"$cache/$small")

@@ -77,6 +77,7 @@ check "and learning is not" sh -c "! cmp -s '$tmp/merged.gguf' '$tmp/base.gguf'"
 
 # ---- the adapter alone
 expect_out "quantize --adapter" "adapter of rank 4, F32" $Q --model "$run_dir" --adapter --out "$tmp/lora.gguf"
+expect "which is no model" 4 "lora.gguf: is an adapter alone, no model" "$BIN/generate" --quiet --model "$tmp/lora.gguf" --prompt x
 expect_out "--json" '"rank":4,"tensor_bytes":[0-9]+' $Q --json --model "$run_dir" --adapter --out "$tmp/lora.gguf"
 for key in general.architecture general.type adapter.type adapter.lora.alpha; do
     check "key $key" grep -qa "$key" "$tmp/lora.gguf"

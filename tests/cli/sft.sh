@@ -103,6 +103,13 @@ for start in "$tmp/start.gguf" "$tmp/start-hf" "$tmp/runs/tiny"; do
     check "from $what" $S name=from post.model="$start" --if-done=redo
     same "from $what: the same bits" "$(weights from)" "$ref"
 done
+for start in "$tmp/start.gguf" "$tmp/start-hf" "$tmp/runs/tiny" "$M"; do
+    what=$(basename "$start")
+    check "tokenize for $what" "$BIN/tokenize" --quiet tokenize.tokenizer="$start" tokenize.inputs="$tmp/train.jsonl" \
+        tokenize.val_inputs="$tmp/val.jsonl" tokenize.val_frac=0 tokenize.max_tokens=256 tokenize.out="$tmp/for-$what"
+    check "tokenize for $what: the same shards" cmp "$tmp/for-$what/train-00000.tok.zst" "$tmp/chat/train-00000.tok.zst"
+    check "tokenize for $what: which the model takes" $S name=for post.model="$start" data.shards="$tmp/for-$what" --dry-run
+done
 grep '<think>' "$tmp/train.jsonl" >"$tmp/worked.jsonl"
 $T tokenize.inputs="$tmp/worked.jsonl" tokenize.val_frac=0.1 tokenize.max_tokens=256 tokenize.out="$tmp/worked" >/dev/null 2>&1
 for on in all answer reasoning; do
@@ -126,12 +133,17 @@ expect "nobody said how long: told" 0 "sched.tokens, which nobody set, means [0-
     "$BIN/sft" --config "$tmp/noend.yaml" --runs "$tmp/runs" --quiet name=noend --dry-run
 
 # ---- refusals, before anything is written
+head -c 3000 "$tmp/start.gguf" >"$tmp/cut.gguf"
 folders=$(ls "$tmp/runs")
 refuse() { # NAME CODE REGEX WORDS...
     what=$1 want=$2 regex=$3; shift 3
     expect "$what" "$want" "$regex" $S name=no "$@"
     same "$what: nothing written" "$(ls "$tmp/runs")" "$folders"
 }
+expect "a damaged GGUF file's tokenizer" 4 "cut.gguf" "$BIN/tokenize" --quiet tokenize.tokenizer="$tmp/cut.gguf" tokenize.inputs="$tmp/train.jsonl" \
+    tokenize.out="$tmp/left"
+expect "a folder without a tokenizer" 2 "runs/tokenizer.model" "$BIN/tokenize" --quiet tokenize.tokenizer="$tmp/runs" tokenize.inputs="$tmp/train.jsonl" \
+    tokenize.out="$tmp/left"
 refuse "no model named" 2 "post.model: name the model" post.model=
 refuse "no such model" 2 "$tmp/none.*No such file" post.model="$tmp/none"
 refuse "a folder that is no model" 4 "no config.json" post.model="$tmp/chat"

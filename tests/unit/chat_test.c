@@ -237,7 +237,8 @@ TEST(every_form_of_preference) {
 
 TEST(what_is_no_preference_says_why) {
     PAIR("{\"prompt\":\"p\",\"chosen\":\"y\"}", "missing-field: no preference");
-    PAIR("{\"prompt\":\"p\",\"chosen\":3,\"rejected\":\"n\"}", "missing-field: no field 'chosen'");
+    PAIR("{\"prompt\":\"p\",\"chosen\":3,\"rejected\":\"n\"}", "missing-field: 'chosen' is not a "
+         "string, nor a message or a list of them");
     PAIR("{\"chosen\":\"y\",\"rejected\":\"n\"}", "missing-field: no prompt");
     PAIR("{\"system\":\"s\",\"chosen\":[" U("p") "," S("y") "],\"rejected\":[" U("p") ","
          S("n") "]}", "missing-field: a system text");
