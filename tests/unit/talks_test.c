@@ -102,7 +102,7 @@ static bool build_with(int threads, const char *out, bool (*progress)(void *,
         cm_buf_free(&b);
     }
     bool ok = cm_conf_check(&conf, err);
-    cm_corpus_conf c = { &conf.tokenize, 42, threads, progress, dir };
+    cm_corpus_conf c = { &conf.tokenize, 42, threads, progress, dir, NULL };
     ok = ok && cm_corpus_build(&c, err);
     cm_conf_close(&conf);
     free(dir);

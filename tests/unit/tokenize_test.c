@@ -77,7 +77,7 @@ static void job_open(job *j, int threads, const char *out, int n, const char *co
     }
     cm_err err;
     CHECKF(cm_conf_check(&j->conf, &err), "%s", err.msg);
-    j->c = (cm_corpus_conf){ &j->conf.tokenize, 42, threads, NULL, NULL };
+    j->c = (cm_corpus_conf){ &j->conf.tokenize, 42, threads, NULL, NULL, NULL };
 }
 
 static bool build(int threads, const char *out, cm_err *err, int n, const char *const *word) {
