@@ -155,7 +155,8 @@ static bool build(cm_app_ctx *ctx, cm_err *err) {
     const cm_tokenize_conf *t = &ctx->conf.tokenize;
     view v = { .mode = ctx->progress };
     cm_corpus_conf c = { t, (uint64_t)ctx->conf.top.seed,
-                         ctx->threads ? ctx->threads : omp_get_num_procs(), show, &v, gguf_tokenizer };
+                         ctx->threads ? ctx->threads : omp_get_num_procs(), show, &v,
+                         gguf_tokenizer };
     if (ctx->dry_run) return plan(ctx, &c, err);
     bool skip = false;
     if (!if_done(ctx, t->out, &skip, err)) return false;

@@ -127,7 +127,7 @@ static bool find_kind(work *w, cm_err *err) {
                        "preferences are read from JSON");
     return t->tokenizer[0] ||
            cm_fail(err, CM_EXIT_USAGE, "tokenize.tokenizer: %s data wants the base model's "
-                   "tokenizer: its tokenizer.model, or the model (a run, a checkpoint, a GGUF file)",
+                   "tokenizer: its tokenizer.model, or the model (run, checkpoint, GGUF file)",
                    w->kind == CM_SHARD_SFT ? "chat" : "preference");
 }
 
