@@ -33,13 +33,13 @@ json "the result is JSON" "$tmp/r.json"
 check "with the kind and the trained tokens" grep -q '"kind":"sft".*"answer_tokens":[1-9]' "$tmp/r.json"
 $T head "$tmp/chat" --tokens 12 --docs 1 >"$tmp/short.txt"
 check "a document cut short says so" grep -q 'more$' "$tmp/short.txt"
-if command -v script >/dev/null 2>&1; then
+if terminal; then
     env -u NO_COLOR TERM=xterm script -qec "$T head $tmp/chat" /dev/null </dev/null >"$tmp/tty.txt"
     check "colours on a terminal" grep -q "$(printf '\033')\[33m" "$tmp/tty.txt"
     NO_COLOR=1 TERM=xterm script -qec "$T head $tmp/chat" /dev/null </dev/null >"$tmp/tty.txt"
     check "not with NO_COLOR" sh -c "! grep -q '$(printf '\033')' '$tmp/tty.txt' && grep -q '((' '$tmp/tty.txt'"
 else
-    skip "colours on a terminal" "no script program"
+    skip "colours on a terminal" "no pseudo-terminal"
 fi
 
 # ---- the kind, told and found

@@ -46,7 +46,7 @@ expect "and 0 counted" 0 ": 0 tokens at" "$BIN/generate" --threads 1 --model "$M
 same "a conversation goes on behind it" "$(printf 'Hm?\nAnd now?\n' | $C --json generate.max_tokens=0 | grep -c '"tokens":\[\]')" 2
 expect_out "--dry-run" "prompt +[0-9]+ tokens" $G --prompt x --dry-run
 # ---- a person at a terminal
-if command -v script >/dev/null 2>&1; then
+if terminal; then
     mkfifo "$tmp/keys"
     TERM=xterm script -qec "$BIN/generate --threads 1 --model $M --chat generate.max_tokens=15000 \
         generate.temperature=0; echo left \$?" /dev/null <"$tmp/keys" >"$tmp/screen" 2>&1 &
@@ -64,13 +64,18 @@ if command -v script >/dev/null 2>&1; then
     check "not the program" grep -q "left 0" "$tmp/screen"
     check "which says how" grep -q "/quit or the end of input ends it" "$tmp/screen"
 else
-    skip "a person at a terminal" "no script(1)"
+    skip "a person at a terminal" "no pseudo-terminal"
 fi
-printf 'x\n' | "$BIN/generate" --threads 1 --quiet --model "$M" --chat generate.max_tokens=15000 >"$tmp/o" 2>"$tmp/e" &
+# Input stays open, so that however short the answer is, the signal finds the program there.
+mkfifo "$tmp/talk"
+"$BIN/generate" --threads 1 --quiet --model "$M" --chat generate.max_tokens=15000 <"$tmp/talk" >"$tmp/o" 2>"$tmp/e" &
 pid=$!
+exec 8>"$tmp/talk"
+echo x >&8
 for _ in $(seq 400); do [ -s "$tmp/o" ] && break; sleep 0.02; done
 kill -TERM $pid; wait $pid
 same "SIGTERM: exit 143" "$?" 143
+exec 8>&-
 
 # ---- a model that reasons
 i=0
@@ -90,7 +95,7 @@ think=${text#<think>}
 same "--json tells it from the answer" "$($R --prompt 'Say 5.' --json | grep -o '"think":.*"end":"[a-z]*"')" \
     "\"think\":\"${think%%<*}\",\"answer\":\"${text##*</think>}\",\"end\":\"end\""
 check "the <|end|> that the model chose is told" sh -c "echo '$($R --prompt 'Say 5.' --json)' | grep -q ',6\]}\$'"
-if command -v script >/dev/null 2>&1; then
+if terminal; then
     env -u NO_COLOR TERM=xterm script -qec "$R --prompt 'Say 5.'" /dev/null </dev/null >"$tmp/screen"
     esc=$(printf '\033')
     check "dim on a terminal" grep -q "^$esc\[2m<think>[0-9]*</think>$esc\[0mIt is" "$tmp/screen"

@@ -17,6 +17,7 @@
 #   model                                 the shards $tmp/data and a model trained on them: $M
 #   denied NAME CODE 'REGEX' TOOL ARG...  as expect, run by an ordinary user ($tmp/ro is a folder
 #                                         it may not write, $tmp/secret a file it may not read)
+#   terminal                              whether script can make one
 #   tree DIR                              one hash over all names and bytes below (not locks)
 #   flip FILE OFFSET                      turn one bit of a byte
 # $tmp is a fresh folder, removed at the end.  $BIN holds the tools.
@@ -84,6 +85,8 @@ process.exit(ok(text) || text.trim().split("\n").every(ok) ? 0 : 1)' "$2"
         skip "$1" "neither python3 nor node to read JSON with"
     fi
 }
+# Whether a terminal can be had: a program, and a place for pseudo-terminals.
+terminal() { script -qec true /dev/null >/dev/null 2>&1 </dev/null; }
 skip() { skipped=$((skipped + 1)); echo "skip $1: $2"; }
 finish() {
     echo "$passed passed, $failed failed, $skipped skipped"

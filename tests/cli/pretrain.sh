@@ -46,12 +46,12 @@ expect "plain progress and log on stderr" 0 "tok  [0-9.kM]+ tok/s  eta .*step=10
     "$BIN/pretrain" --config "$tmp/tiny.yaml" --runs "$tmp/runs" name=loud
 same "and nothing on stdout" "$(cat "$tmp/.out")" ""
 same "no colour, no carriage returns" "$(tr -cd '\033\r' <"$tmp/.err")" ""
-if command -v script >/dev/null 2>&1; then
+if terminal; then
     TERM=xterm NO_COLOR=1 script -qec "$BIN/pretrain --config $tmp/tiny.yaml --runs $tmp/runs name=tty" \
         /dev/null >"$tmp/tty" 2>&1 </dev/null
     same "NO_COLOR holds on a terminal" "$(tr -cd '\033' <"$tmp/tty")" ""
 else
-    skip "NO_COLOR on a terminal" "no script program"
+    skip "NO_COLOR on a terminal" "no pseudo-terminal"
 fi
 expect_out "--verify-resume" "resume verified" $P name=vr --verify-resume=3
 expect "other weights with another seed" 0 "" $P name=seed seed=43

@@ -20,7 +20,7 @@ expect_out "about that many" '^100[0-9]{3} ' sh -c "wc -c <$tmp/c.jsonl"
 
 expect_out "--version" "^chimera-world [0-9]+\.[0-9]+" $w --version
 check "CRLF is no part of a text" sh -c "sed 's/\$/\r/' '$tmp/t.txt' | $w check - --least 100"
-if script -qec true /dev/null >/dev/null 2>&1 </dev/null; then
+if terminal; then
     script -qec "$w; echo code \$?" /dev/null >"$tmp/tty" 2>&1 </dev/null
     check "a terminal is not flooded" grep -q "would write 1000000 bytes to the terminal" "$tmp/tty"
     check "but told how" grep -q "code 2" "$tmp/tty"
