@@ -138,6 +138,15 @@ static void common_json(const job *j, cm_buf *b) {
     cm_json_str(b, "kernels", cm_kern_describe());
 }
 
+/* What both reports on documents begin with. */
+static void documents_json(const job *j, cm_buf *b) {
+    common_json(j, b);
+    cm_json_i64(b, "context", j->w.context);
+    cm_json_i64(b, "stride", j->w.stride);
+    cm_json_i64(b, "documents", j->p.docs);
+    cm_json_i64(b, "tokens", j->p.tokens);
+}
+
 static bool deliver(const job *j, cm_buf *b, cm_err *err) {
     cm_json_close(b, '{');
     const char *out = cm_app_text(j->app, "out");
@@ -156,11 +165,7 @@ static bool report_talks(const job *j, cm_err *err) {
     const cm_ppl *p = &j->p;
     double loss = p->nll / (double)p->tokens, se = cm_ppl_bits_per_byte_se(p) * log(2.0);
     cm_buf b = { 0 };
-    common_json(j, &b);
-    cm_json_i64(&b, "context", j->w.context);
-    cm_json_i64(&b, "stride", j->w.stride);
-    cm_json_i64(&b, "documents", p->docs);
-    cm_json_i64(&b, "tokens", p->tokens);
+    documents_json(j, &b);
     cm_json_i64(&b, "tokens_read", j->read);
     cm_json_f64(&b, "loss", loss);
     cm_json_f64(&b, "loss_stderr", se);
@@ -185,11 +190,7 @@ static bool report_documents(const job *j, cm_err *err) {
     if (j->read) return report_talks(j, err);
     double bpb = cm_ppl_bits_per_byte(p), se = cm_ppl_bits_per_byte_se(p);
     cm_buf b = { 0 };
-    common_json(j, &b);
-    cm_json_i64(&b, "context", j->w.context);
-    cm_json_i64(&b, "stride", j->w.stride);
-    cm_json_i64(&b, "documents", p->docs);
-    cm_json_i64(&b, "tokens", p->tokens);
+    documents_json(j, &b);
     cm_json_i64(&b, "words", p->words);
     cm_json_i64(&b, "bytes", p->bytes);
     cm_json_f64(&b, "bits_per_byte", bpb);
