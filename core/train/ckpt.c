@@ -3,11 +3,13 @@
  * A save fills dir/.tmp-step-N (each file fsynced by cm_out), writes SHA256SUMS, fsyncs
  * the folder, renames it to step-N, fsyncs dir, and only then moves `latest`.  A folder
  * on its way out is renamed to .old-step-N first, so a kill at any moment leaves only
- * whole checkpoints and dotted leftovers, which the next start removes. */
+ * whole checkpoints and dotted leftovers, which the next start removes.  One that replaces
+ * its own step's changes places with it. */
 #include "train/train.h"
 #include "train/ckpt_int.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -183,12 +185,16 @@ static bool move_link(const char *dir, const char *name, const char *to, cm_err 
     return ok && cm_fsync_dir(dir, err);
 }
 
-/* Put the finished folder in place.  A checkpoint of that step can only be a damaged one
- * that resuming passed over: it makes room. */
+/* Put the finished folder in place.  A checkpoint of that step is one from before its
+ * validation, or a damaged one that resuming passed over: they change places in one step, and
+ * the old one goes; where the file system cannot, it makes room first. */
 static bool publish(const char *dir, const char *tmp, const char *name, cm_err *err) {
     char *path = cm_strf("%s/%s", dir, name);
-    bool ok = !cm_exists(path) || cm__ckpt_drop(dir, name, err);
-    if (ok && rename(tmp, path))
+    bool there = cm_exists(path);
+    bool swapped = there && !renameat2(AT_FDCWD, tmp, AT_FDCWD, path, RENAME_EXCHANGE);
+    bool ok = !there || (swapped ? cm_fsync_dir(dir, err) && cm_remove_tree(tmp, err)
+                                 : cm__ckpt_drop(dir, name, err));
+    if (ok && !swapped && rename(tmp, path))
         ok = cm_fail_errno(err, CM_EXIT_FAIL, "%s: cannot rename into place", path);
     free(path);
     return ok && cm_fsync_dir(dir, err);

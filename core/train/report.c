@@ -28,6 +28,7 @@ bool cm__report_open(cm__trainer *t, cm_err *err) {
         cm_log(CM_LOG_WARN, "the data has no validation split: no val/loss, no best "
                             "checkpoint");
     t->probe = cm_gemm_probe(0.1);
+    cm_told_load(t->job->run, "experts", t->first_step + 1, &t->collapse_told, 1);
     cm_progress_open(&t->progress, t->job->tool, "tok", (double)t->plan.tokens, 1,
                      t->job->quiet ? CM_PROGRESS_NONE : cm_progress_auto(),
                      t->job->run->log);
@@ -86,6 +87,12 @@ static void warn_collapse(cm__trainer *t, int64_t layer, const moe_layer *m) {
     if (bad) t->collapse_told = CALM_ROWS;
 }
 
+/* The run remembers what is out over interruptions, where anything was. */
+static void keep_told(const cm__trainer *t, int before) {
+    if (t->job->run && t->collapse_told != before)
+        cm_told_save(t->job->run, "experts", t->state.step, &t->collapse_told, 1);
+}
+
 #define MOE_FIELDS(X) X(cv, "moe/load_cv") X(entropy, "moe/entropy")                     \
     X(max_vio, "moe/max_vio") X(router_entropy, "moe/router_entropy") X(top1, "moe/top1")
 
@@ -109,7 +116,7 @@ static void load_row(const cm__trainer *t, cm_buf *b) {
 /* Means over the expert layers, then each layer's own values as arrays. */
 static void moe_row(cm__trainer *t, cm_buf *b) {
     int64_t L = t->model.conf.n_layers, E = t->model.conf.n_experts;
-    int n = 0, dead = 0;
+    int n = 0, dead = 0, told = t->collapse_told;
     moe_layer sum = { 0 };
     for (int64_t i = 0; i < L; i++) {
         if (!t->model.layer[i].experts) continue;
@@ -127,6 +134,7 @@ static void moe_row(cm__trainer *t, cm_buf *b) {
 #undef X
     cm_json_i64(b, "moe/dead_experts", dead);
     if (!dead && sum.entropy / n > 0.7 && t->collapse_told) t->collapse_told--;
+    keep_told(t, told);
 #define X(f, name)                                                                      \
     cm_json_open(b, name "_layer", '[');                                                \
     for (int64_t i = 0; i < L; i++)                                                     \

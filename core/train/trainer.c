@@ -236,12 +236,13 @@ static bool due(const cm__trainer *t, int64_t every) {
 }
 
 static bool save(cm__trainer *t, cm_err *err) {
-    if (t->saved_step == t->state.step) return true;
+    if (t->saved_step == t->state.step && t->saved_val == t->state.val_step) return true;
     double start = cm_now();
     char *path;
     if (t->job->run && !cm_run_there(t->job->run, err)) return false;
     if (!cm_ckpt_save(&t->ckpt, &path, err)) return false;
     t->saved_step = t->state.step;
+    t->saved_val = t->state.val_step;
     t->rewinds = 0;
     bool ok = cm__report_event(t, "save", err, "%s in %.2f s", path, cm_now() - start);
     free(path);
@@ -353,6 +354,7 @@ static bool first_state(cm__trainer *t, cm_err *err) {
     if (j->resume != CM_RESUME_NEVER && !cm_ckpt_load(&t->ckpt, &found, err)) return false;
     if (found) {
         t->saved_step = t->state.step;
+        t->saved_val = t->state.val_step;
         uint64_t step = (uint64_t)t->state.step;
         if (j->run && (!cm_run_rewind(j->run, step, err) ||
                        (t->state.val_step != t->state.step &&

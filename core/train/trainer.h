@@ -35,6 +35,7 @@ typedef struct cm__trainer {
     cm_progress progress;
     int collapse_told;   /* the warning is out: balanced rows until it may come again */
     int64_t saved_step;  /* step of the newest checkpoint, -1 none */
+    int64_t saved_val;   /* state.val_step in it: a validation since belongs in it */
     int64_t first_step;  /* where this process started */
     int rewinds;         /* from the newest checkpoint */
 } cm__trainer;

@@ -60,14 +60,14 @@ static void diversity(judge *j) {
     static const char *const what[] = { "tokens", "pairs of tokens", "triples of tokens" };
     const double limit[] = { j->c->min_distinct_1, j->c->min_distinct_2, j->c->min_distinct_3 };
     for (int k = 0; k < 3; k++) {
-        int m = CM_PANEL_DISTINCT_1 + k;
-        double x = j->now[m], r = j->ref[m];
-        if (limit[k] > 0 && crossed(j, x, limit[k] * r, true, 0, j->start[m]))
+        int m = CM_PANEL_DISTINCT_1_REF + k;
+        double x = j->now[m];
+        if (limit[k] > 0 && crossed(j, x, limit[k], true, 0, j->start[m]))
             sound(j, m, key[k], limit[k],
-                  "answers to different prompts are made of the same words: %.3g of their %s are "
-                  "distinct, in the references %.3g (panel.%s = %g); training on noisy or "
-                  "uniform answers does that: look at the data, train less, lower optim.lr", x,
-                  what[k], r, key[k], limit[k]);
+                  "answers to different prompts are made of the same words: they have %.2g times "
+                  "as many distinct %s as the references cut to the same lengths (panel.%s = "
+                  "%g); training on noisy or uniform answers does that: look at the data, train "
+                  "less, lower optim.lr", x, what[k], key[k], limit[k]);
     }
     double d = j->now[CM_PANEL_DUPLICATES], r = j->ref[CM_PANEL_DUPLICATES];
     double most = j->c->max_duplicates;

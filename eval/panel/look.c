@@ -140,6 +140,8 @@ static bool answer_task(cm_panel *p, const cm_model *m, cm_panel_look *l, cm_err
 /* Beside the references, and beside the start model once that is known. */
 static void compare(const cm_panel *p, cm_panel_look *l) {
     double *v = l->row.v;
+    for (int k = 1; k <= 3; k++)
+        v[CM_PANEL_DISTINCT_1_REF + k - 1] = cm_panel_distinct_of(l->text, p->said, p->n, k);
     v[CM_PANEL_LENGTH_REF] = v[CM_PANEL_LENGTH] / p->ref.v[CM_PANEL_LENGTH];
     if (!p->length) return;
     v[CM_PANEL_LENGTH_START] = v[CM_PANEL_LENGTH] / fmax(1, p->begin.v[CM_PANEL_LENGTH]);

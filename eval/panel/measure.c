@@ -50,6 +50,19 @@ static void distinct(const cm_panel_text *t, int n, cm_panel_row *r) {
     free(len);
 }
 
+double cm_panel_distinct_of(const cm_panel_text *t, const cm_panel_text *other, int n, int k) {
+    const int32_t **id = room(2 * n, sizeof *id);
+    int64_t *len = room(n, sizeof *len);
+    for (int i = 0; i < n; i++) {
+        id[i] = t[i].id, id[n + i] = other[i].id;
+        len[i] = t[i].n < other[i].n ? t[i].n : other[i].n;
+    }
+    double ratio = cm_distinct_of(id, len, n, k) / cm_distinct_of(id + n, len, n, k);
+    free(id);
+    free(len);
+    return ratio;
+}
+
 static int by_answer(const void *a, const void *b) {
     const cm_panel_text *x = a, *y = b;
     if (x->n != y->n) return x->n < y->n ? -1 : 1;

@@ -53,7 +53,7 @@ static bool read_items(cm_panel *p, int64_t units, cm_err *err) {
 
 /* The references as if they had been said. */
 static void measure_references(cm_panel *p) {
-    cm_panel_text *t = room(p->n, sizeof *t);
+    cm_panel_text *t = p->said = room(p->n, sizeof *t);
     cm_voice *v = room(p->n, sizeof *v);
     for (int i = 0; i < p->n; i++) {
         const cm_panel_item *it = &p->item[i];
@@ -65,9 +65,11 @@ static void measure_references(cm_panel *p) {
                                                 it->n - it->n_prompt - 1, it->think) };
     }
     p->ref = cm_panel_measure(t, p->n);
-    for (int i = 0; i < p->n; i++) cm_voice_close(&v[i]);
+    for (int i = 0; i < p->n; i++) {
+        cm_voice_close(&v[i]);
+        t[i].text = NULL;
+    }
     free(v);
-    free(t);
 }
 
 static bool open_task(cm_panel *p, cm_err *err) {
@@ -183,6 +185,7 @@ void cm_panel_close(cm_panel *p) {
     cm_conf_close(&p->eval);
     free(p->item);
     free(p->ask);
+    free(p->said);
     free(p->length);
     free(p->score);
     free(p);

@@ -16,6 +16,8 @@
     X(DISTINCT_1, "distinct_1") X(DISTINCT_2, "distinct_2") X(DISTINCT_3, "distinct_3") \
     X(REP_4, "rep_4") X(LOOP, "loop") X(LENGTH, "length") X(UNENDED, "unended")         \
     X(DUPLICATES, "duplicates") X(FORMAT, "format")                                     \
+    X(DISTINCT_1_REF, "distinct_1_ref") X(DISTINCT_2_REF, "distinct_2_ref")             \
+    X(DISTINCT_3_REF, "distinct_3_ref")                                                 \
     X(LENGTH_REF, "length_ref") X(LENGTH_START, "length_start") X(LONGER, "longer")     \
     X(ENTROPY, "entropy") X(NLL, "nll") X(KL, "kl") X(ACCURACY, "accuracy")             \
     X(WIN_RATE, "win_rate")
@@ -46,6 +48,10 @@ bool cm_panel_formed(const cm_chat *c, const cm_spm *spm, const int32_t *id, int
                      bool think);
 /* The measures of texts; the others become NaN. */
 cm_panel_row cm_panel_measure(const cm_panel_text *t, int n);
+/* Distinct k-grams of n answers over those of what else was said to the same prompts, each
+ * pair cut to the shorter one's length: the share of distinct grams falls as texts grow, so
+ * only equal numbers of tokens compare.  NaN: either says nothing of k tokens. */
+double cm_panel_distinct_of(const cm_panel_text *t, const cm_panel_text *other, int n, int k);
 /* Share of answers longer than the other's to the same prompt, ties one half. */
 double cm_panel_longer(const double *length, const double *other, int n);
 /* Rate of wins of scores over others, ties one half. */

@@ -26,7 +26,8 @@ struct cm_panel {
     bool has_task;
     cm_eval_task task;
     cm_prompt *ask;        /* [task.n] */
-    cm_panel_row ref;      /* the references */
+    cm_panel_row ref;      /* the references, */
+    cm_panel_text *said;   /* [n] as if they had been said; without their texts */
     char fingerprint[65];  /* of what the start model's numbers follow from */
     /* the start model, once prepared */
     cm_run *run;

@@ -53,9 +53,9 @@ check "the entropy falls" less "$(row good entropy)" "$(row good entropy 1)"
 
 # ---- planted failures
 expect "one answer to everything: told" 0 \
-    "answers to different prompts are made of the same words.*the model no longer listens: [0-9]* % of the answers are the same" \
+    "the model no longer listens: [0-9]* % of the answers are the same.*answers to different prompts are made of the same words" \
     sft same one 60 ""
-check "distinct-2 and distinct-3 see it" sh -c "$(printf 'grep -c "distinct_[23]: answers to different" %s | grep -q 2' "$tmp/runs/same/events.jsonl")"
+check "distinct-2 and distinct-3 see it" sh -c "$(printf 'grep -c "distinct_[23]_ref: answers to different" %s | grep -q 2' "$tmp/runs/same/events.jsonl")"
 check "the held-out answers are what it is sure against" grep -q '"text":"nll: the model is surer than it is right' \
     "$tmp/runs/same/events.jsonl"
 same "all answers are the same in the end" "$(row same duplicates)" 1

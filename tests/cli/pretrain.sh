@@ -98,6 +98,17 @@ cp "$tmp/other/tokenizer.model" "$tmp/hurt/tokenizer.model"
 cp "$tmp/data/train-00000.tok.zst" "$tmp/hurt/"
 expect "another tokenizer in the shards' folder" 4 "tokenizer.model" $P name=hurt2 data.shards="$tmp/hurt"
 
+# ---- what was told is not told again
+E="$P name=experts model.lb_coef=0 sched.tokens=51200 ckpt.every=1"
+$E 2>/dev/null &
+pid=$!
+for _ in $(seq 1000); do grep -qs '"step":30,' "$tmp/runs/experts/metrics.jsonl" && break; sleep 0.01; done
+kill -9 $pid; wait $pid 2>/dev/null
+check "cut off after a warning" grep -q "experts collapse" "$tmp/runs/experts/train.log"
+expect "resumed" 0 "" $E
+check "gone on, not begun again" grep -q "resuming at step" "$tmp/runs/experts/train.log"
+same "collapsed experts are told once" "$(grep -c "experts collapse" "$tmp/runs/experts/train.log")" 1
+
 # ---- resuming from damage
 half() { # a run stopped after step 5 of 10, under NAME
     rm -rf "$tmp/runs/$1"

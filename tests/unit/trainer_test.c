@@ -67,6 +67,33 @@ TEST(ten_and_a_resume_and_ten_are_twenty) {
     free(straight);
 }
 
+/* A signal between a step and its validation saves before it; the validation is then the
+ * next process's, and the checkpoint has to get what it finds. */
+TEST(a_validation_made_up_for_is_in_the_checkpoint) {
+    kernels(1);
+    cm_err err;
+    bool complete;
+    char *whole = sums_after("val-at-once", 10, NULL), *dir = in_tmp("val-later");
+    for (int later = 0; later < 2; later++) {
+        fx_job f;
+        fx_open(&f, corpus(), dir, NULL);
+        f.job.stop_at = 10;
+        if (!later) f.job.val = NULL;
+        CHECKF(cm_train(&f.job, &complete, &err), "%s", err.msg);
+        fx_close(&f);
+        char *best = cm_strf("%s/best", dir), *sums = fx_sums(dir, 10);
+        CHECK(cm_exists(best) == later);
+        CHECK(sums && whole && later == !strcmp(sums, whole));
+        free(best);
+        free(sums);
+    }
+    char *old = cm_strf("%s/.tmp-step-00000010", dir);
+    CHECK(!cm_exists(old));
+    free(old);
+    free(dir);
+    free(whole);
+}
+
 TEST(verify_resume_agrees_and_notices) {
     kernels(1);
     fx_job f;
