@@ -102,9 +102,11 @@ char *fx_run(const char *dir, const char *ckpt_dir, int64_t stop_at,
     bool complete;
     fx_open(&f, dir, ckpt_dir, words);
     f.job.stop_at = stop_at;
+    cm_plan plan;
+    CHECKF(cm_plan_make(&f.job, &plan, &err), "cm_plan_make: %s", err.msg);
     bool ok = cm_train(&f.job, &complete, &err);
     CHECKF(ok, "cm_train: %s", err.msg);
-    CHECK(complete == (stop_at == 0 || stop_at >= 20));
+    CHECK(complete == (stop_at == 0 || stop_at >= plan.steps));
     fx_close(&f);
-    return fx_sums(ckpt_dir, stop_at ? stop_at : 20);
+    return fx_sums(ckpt_dir, stop_at ? stop_at : plan.steps);
 }

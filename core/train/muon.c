@@ -62,10 +62,11 @@ void cm_newton_schulz(int64_t rows, int64_t cols, int steps, cm_real *x, cm_real
 }
 
 /* One matrix's whole update, on the calling thread. */
-static void step_block(const cm_optim_conf *c, const block *k, const work *s, double lr,
+static void step_block(const cm_optim *o, const block *k, const work *s, double lr,
                        double gscale) {
+    const cm_optim_conf *c = &o->conf;
     int64_t n = k->rows * k->cols;
-    cm_real mu = (cm_real)c->muon_momentum, in = (cm_real)((1 - c->muon_momentum) * gscale);
+    cm_real mu = (cm_real)o->momentum, in = (cm_real)((1 - o->momentum) * gscale);
     for (int64_t i = 0; i < n; i++) {
         k->m[i] = mu * k->m[i] + in * k->g[i];
         s->x[i] = mu * k->m[i] + in * k->g[i];
@@ -115,7 +116,7 @@ void cm_muon_all(cm_optim *o, double share, double gscale, cm_arena *arena, bool
         list_blocks(o, list, &n_max, &k_max);
 #pragma omp parallel for schedule(dynamic) num_threads(threads)
         for (int i = 0; i < n; i++)
-            step_block(&o->conf, &list[i], &s[omp_get_thread_num()], lr, gscale);
+            step_block(o, &list[i], &s[omp_get_thread_num()], lr, gscale);
     }
     cm_arena_reset(arena, mark);
 }

@@ -40,7 +40,7 @@ static void cut_into_chunks(cm_optim *o) {
 }
 
 void cm_optim_open(cm_optim *o, const cm_optim_conf *c, cm_params *ps, cm_arena *arena) {
-    *o = (cm_optim){ .conf = *c, .ps = ps };
+    *o = (cm_optim){ .conf = *c, .ps = ps, .momentum = c->muon_momentum };
     o->m = table((size_t)ps->n, sizeof *o->m);
     o->v = table((size_t)ps->n, sizeof *o->v);
     for (int i = 0; i < ps->n; i++) {
@@ -78,10 +78,22 @@ static double power(double x, int64_t n) {
     return y;
 }
 
+double cm_optim_momentum(const cm_optim_conf *c, double tokens) {
+    const double from = 0.85;
+    double warm = (double)c->muon_warmup, to = c->muon_momentum;
+    return tokens < warm && from < to ? from + (to - from) * tokens / warm : to;
+}
+
+/* The peak rate of a parameter that AdamW steps. */
+static double peak_of(const cm_optim_conf *c, cm_group g) {
+    double own = g == CM_GROUP_EMBED ? c->embed_lr : g == CM_GROUP_VECTOR ? c->vector_lr : 0;
+    return own > 0 ? own : c->lr;
+}
+
 static void adamw_all(cm_optim *o, int64_t step, double share, double gscale) {
     const cm_optim_conf *c = &o->conf;
-    cm_adamw h = { .lr = (cm_real)(c->lr * share), .b1 = (cm_real)c->beta1,
-                   .b2 = (cm_real)c->beta2, .eps = (cm_real)c->eps,
+    cm_adamw h = { .b1 = (cm_real)c->beta1, .b2 = (cm_real)c->beta2,
+                   .eps = (cm_real)c->eps,
                    .wd = (cm_real)c->weight_decay,
                    .bc1 = (cm_real)(1 - power(c->beta1, step)),
                    .bc2 = (cm_real)(1 - power(c->beta2, step)),
@@ -92,6 +104,7 @@ static void adamw_all(cm_optim *o, int64_t step, double share, double gscale) {
         const cm_param *p = o->ps->p[ch->param];
         if (!o->v[ch->param]) continue;
         cm_adamw mine = h;
+        mine.lr = (cm_real)(peak_of(c, p->group) * share);
         if (p->group == CM_GROUP_VECTOR) mine.wd = 0;
         cm_k.adamw(ch->n, cm_rdata(&p->var.v) + ch->at, p->var.g + ch->at,
                    o->m[ch->param] + ch->at, o->v[ch->param] + ch->at, &mine);

@@ -19,6 +19,31 @@ static int64_t choose_micro(int64_t rows, int64_t T) {
     return best;
 }
 
+/* The batch doubles from batch_from to batch_tokens, in whole rows. */
+static bool check_ramp(const cm_conf *c, cm_err *err) {
+    int64_t from = c->data.batch_from, b = from;
+    if (!from) return true;
+    while (b < c->data.batch_tokens) b *= 2;
+    if (b == c->data.batch_tokens && from % c->data.seq_len == 0) return true;
+    return cm_conf_bad(c, err, "data.batch_from",
+                       "%lld is not data.batch_tokens = %lld halved some times, in whole rows "
+                       "of data.seq_len = %lld", (long long)from,
+                       (long long)c->data.batch_tokens, (long long)c->data.seq_len);
+}
+
+/* Steps and tokens of the run: those of the ramp one by one, then all alike. */
+static void count_steps(const cm_conf *c, cm_plan *p) {
+    int64_t batch = c->data.batch_tokens, n;
+    while (p->tokens < c->sched.tokens && (n = cm_sched_batch(&c->data, p->tokens)) < batch) {
+        p->tokens += n;
+        p->steps++;
+    }
+    if (p->tokens >= c->sched.tokens) return;
+    n = (c->sched.tokens - p->tokens + batch - 1) / batch;
+    p->steps += n;
+    p->tokens += n * batch;
+}
+
 static bool cut_batch(const cm_conf *c, cm_plan *p, cm_err *err) {
     int64_t T = c->data.seq_len;
     if (c->data.batch_tokens % T)
@@ -32,8 +57,8 @@ static bool cut_batch(const cm_conf *c, cm_plan *p, cm_err *err) {
         return cm_conf_bad(c, err, "data.micro_rows",
                            "%lld rows do not divide the batch of %lld rows",
                            (long long)p->micro_rows, (long long)p->batch_rows);
-    p->steps = (c->sched.tokens + c->data.batch_tokens - 1) / c->data.batch_tokens;
-    p->tokens = p->steps * c->data.batch_tokens;
+    if (!check_ramp(c, err)) return false;
+    count_steps(c, p);
     return true;
 }
 
@@ -72,7 +97,7 @@ static double op_flops(const cm_prof *prof) {
 static void rehearse(cm__trainer *t, cm_plan *p) {
     cm_prof prof = { 0 };
     t->prof = &prof;
-    cm__micro_step(t, 0, 0, 1, true);
+    cm__micro_step(t, 0, (int)p->micro_rows, 0, 1, true);
     t->prof = NULL;
     p->step_flops = op_flops(&prof) * (double)(p->batch_rows / p->micro_rows);
     cm_optim_step(&t->optim, 1, 1, 1, &t->step, true);

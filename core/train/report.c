@@ -171,9 +171,9 @@ static void train_row(cm__trainer *t, cm_buf *b, double rate, double mfu) {
     cm_json_f64(b, "train/epoch", (double)s->row / (double)t->job->train->rows);
     cm_json_f64(b, "train/tok_per_s", rate);
     cm_json_f64(b, "train/mfu", mfu);
-    cm_json_f64(b, "train/step_ms",
-                1e3 * t->row_seconds * (double)t->c->data.batch_tokens /
-                    (double)t->row_tokens);
+    cm_json_f64(b, "train/step_ms", 1e3 * t->row_seconds / (double)t->row_steps);
+    cm_json_i64(b, "train/batch", t->row_tokens / t->row_steps);
+    cm_json_f64(b, "train/cpu_s", t->cpu_seconds);
     cm_json_f64(b, "train/rss_bytes", peak_rss());
 }
 
@@ -197,7 +197,7 @@ bool cm__report_step(cm__trainer *t, cm_err *err) {
                      "mfu=%.2f", (long long)s, (long long)t->plan.steps, cm__loss(t),
                      t->state.guard.loss_z, t->gnorm, t->lr, rate, mfu);
     t->row_seconds = 0;
-    t->row_tokens = 0;
+    t->row_tokens = t->row_steps = 0;
     return true;
 }
 
@@ -229,6 +229,7 @@ bool cm__report_val(cm__trainer *t, bool *stop, bool *stopped, cm_err *err) {
     if (!j->run) return true;
     cm_buf *b = cm_metrics_begin(j->run, (uint64_t)t->state.step);
     cm_json_i64(b, "train/tokens", t->state.tokens);
+    cm_json_f64(b, "train/cpu_s", t->cpu_seconds);
     cm_json_f64(b, "val/loss", t->state.val_loss);
     if (isfinite(t->val_bpb)) cm_json_f64(b, "val/bpb", t->val_bpb);
     if (isfinite(t->val_acc)) cm_json_f64(b, "val/acc_tok", t->val_acc);

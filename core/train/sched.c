@@ -41,6 +41,17 @@ double cm_sched_share(const cm_sched_conf *c, double tokens) {
     return 1 - (1 - c->min_ratio) * fall;
 }
 
+int64_t cm_sched_batch(const cm_data_conf *c, int64_t tokens) {
+    int64_t now = c->batch_tokens, doublings = 0, done;
+    if (!c->batch_from || tokens >= c->batch_ramp) return now;
+    for (int64_t b = c->batch_from; b < c->batch_tokens; b *= 2) doublings++;
+    if (!doublings) return now;
+    done = (int64_t)((double)tokens * (double)doublings / (double)c->batch_ramp);
+    now = c->batch_from;
+    for (int64_t i = 0; i < done && now < c->batch_tokens; i++) now *= 2;
+    return now;
+}
+
 void cm_sched_epochs(cm_conf *c, const cm_source *s) {
     if (c->sched.epochs <= 0 || !s->rows) return;
     double batch = (double)c->data.batch_tokens;

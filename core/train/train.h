@@ -19,6 +19,10 @@
  * loop asks for the middle of a step, so neither the first nor the last step is idle. */
 double cm_sched_share(const cm_sched_conf *c, double tokens);
 
+/* Tokens of the step that starts when this many have been trained on: data.batch_from,
+ * doubled at equal distances over data.batch_ramp until it is data.batch_tokens. */
+int64_t cm_sched_batch(const cm_data_conf *c, int64_t tokens);
+
 /* ---- guard: spikes and broken numbers ---------------------------------------------- */
 
 typedef enum { CM_STEP_GOOD, CM_STEP_SPIKE, CM_STEP_BAD } cm_step_verdict;
@@ -49,7 +53,11 @@ typedef struct cm_optim {
     struct cm_chunk *chunk;
     double *part; /* [n_chunk] partial sums */
     int n_chunk;
+    double momentum; /* Muon's in the next step; starts as conf.muon_momentum */
 } cm_optim;
+
+/* Muon's momentum after this many tokens: optim.muon_warmup. */
+double cm_optim_momentum(const cm_optim_conf *c, double tokens);
 
 /* Moments come zeroed from the arena (a counting arena measures), tables from the heap. */
 void cm_optim_open(cm_optim *o, const cm_optim_conf *c, cm_params *ps, cm_arena *arena);

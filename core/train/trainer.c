@@ -9,6 +9,7 @@
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 #include <unistd.h>
 
 enum { MAX_REWINDS = 3 }; /* from one checkpoint, before a run counts as diverged */
@@ -59,11 +60,11 @@ cm_objective cm_lm_objective(const cm_conf *c) {
                            .loss = lm_loss };
 }
 
-void cm__micro_step(cm__trainer *t, int i, int64_t row, cm_real norm, bool dry) {
+void cm__micro_step(cm__trainer *t, int i, int micro, int64_t row, cm_real norm, bool dry) {
     const cm_objective *o = &t->job->objective;
-    int64_t micro = t->plan.micro_rows, n = micro * t->rows.T, at = i * n;
+    int64_t n = (int64_t)micro * t->rows.T, at = i * n;
     bool packed = t->job->train->packed;
-    cm_batch b = { .B = (int)micro, .T = t->rows.T, .token = t->rows.token + at,
+    cm_batch b = { .B = micro, .T = t->rows.T, .token = t->rows.token + at,
                    .target = t->rows.target + at, .doc = packed ? t->rows.doc + at : NULL,
                    .pos = packed ? t->rows.pos + at : NULL };
     if (t->job->lora)
@@ -100,10 +101,27 @@ int64_t cm__count(const cm__trainer *t, int64_t row, int64_t n) {
     return scored;
 }
 
+/* Rows of the batch at the cursor, fewer than the plan's while the batch ramps up. */
+static int64_t rows_now(const cm__trainer *t) {
+    return cm_sched_batch(&t->c->data, t->state.tokens) / t->rows.T;
+}
+
+/* The most rows at once, within the plan's, that cut a batch of n rows evenly. */
+static int micro_of(const cm__trainer *t, int64_t n) {
+    int64_t a = t->plan.micro_rows, b = n;
+    while (b) {
+        int64_t r = a % b;
+        a = b;
+        b = r;
+    }
+    return (int)a;
+}
+
 /* Gradients of the whole batch at the cursor.  stopped: given up for a signal. */
 static bool accumulate(cm__trainer *t, bool *stopped, cm_err *err) {
     const cm_source *src = t->job->train;
-    int64_t row = t->state.row, n = t->plan.batch_rows;
+    int64_t row = t->state.row, n = rows_now(t);
+    int micro = micro_of(t, n);
     if (!src->read(src->self, row, (int)n, &t->rows, err)) return false;
     t->scored = t->hits = 0;
     for (int64_t r = 0; r < n * t->rows.T; r++) t->scored += t->rows.target[r] >= 0;
@@ -115,8 +133,8 @@ static bool accumulate(cm__trainer *t, bool *stopped, cm_err *err) {
     cm_params_zero_grad(cm_model_trained(&t->model));
     t->loss_sum = t->nll_sum = 0;
     cm_real norm = 1 / (cm_real)t->counted;
-    for (int i = 0; i < n / t->plan.micro_rows; i++) {
-        cm__micro_step(t, i, row, norm, false);
+    for (int i = 0; i < n / micro; i++) {
+        cm__micro_step(t, i, micro, row, norm, false);
         if ((*stopped = cm__stop_asked(t))) return true;
     }
     reduce(t);
@@ -124,11 +142,13 @@ static bool accumulate(cm__trainer *t, bool *stopped, cm_err *err) {
 }
 
 static void update(cm__trainer *t) {
-    double batch = (double)t->c->data.batch_tokens;
-    double share = cm_sched_share(&t->c->sched, (double)t->state.tokens + batch / 2);
+    double batch = (double)(rows_now(t) * t->rows.T);
+    double middle = (double)t->state.tokens + batch / 2;
+    double share = cm_sched_share(&t->c->sched, middle);
     double clip = t->c->optim.clip;
     double gscale = clip > 0 && t->gnorm > clip ? clip / t->gnorm : 1;
     t->lr = t->c->optim.lr * share;
+    t->optim.momentum = cm_optim_momentum(&t->c->optim, middle);
     t->state.updates++;
     cm_optim_step(&t->optim, t->state.updates, share, gscale, &t->step, false);
 }
@@ -144,7 +164,7 @@ static bool diverged(cm__trainer *t, const char *why, cm_err *err) {
 
 /* Back to the newest checkpoint, with the cursor behind the rows that did it. */
 static bool rewind_run(cm__trainer *t, cm_err *err) {
-    int64_t beyond = t->state.row + t->plan.batch_rows, at = t->state.step + 1;
+    int64_t beyond = t->state.row + rows_now(t), at = t->state.step + 1;
     if (++t->rewinds > MAX_REWINDS)
         return diverged(t, "spikes again after each of three rewinds", err);
     bool found;
@@ -208,8 +228,15 @@ static void check_peak(const cm__trainer *t, bool whole) {
               "a step took %zu bytes, the plan said %zu", t->step.peak, t->plan.step_train);
 }
 
+/* CPU seconds of this process, all threads. */
+static double cpu_now(void) {
+    struct timespec t;
+    clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &t);
+    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
+}
+
 static bool train_step(cm__trainer *t, bool *stopped, cm_err *err) {
-    double start = cm_now();
+    double start = cm_now(), cpu = cpu_now();
     size_t peak = t->step.peak;
     int64_t updates = t->state.updates;
     bool advance;
@@ -218,13 +245,16 @@ static bool train_step(cm__trainer *t, bool *stopped, cm_err *err) {
     if (*stopped) return true;
     if (!settle(t, &advance, err)) return false;
     if (!advance) return true;
-    check_peak(t, t->state.updates > updates);
+    int64_t rows = rows_now(t);
+    check_peak(t, t->state.updates > updates && rows == t->plan.batch_rows);
     if (peak > t->step.peak) t->step.peak = peak;
     t->state.step++;
-    t->state.row += t->plan.batch_rows;
-    t->state.tokens += t->c->data.batch_tokens;
+    t->state.row += rows;
+    t->state.tokens += rows * t->rows.T;
     t->row_seconds += cm_now() - start;
-    t->row_tokens += t->c->data.batch_tokens;
+    t->cpu_seconds += cpu_now() - cpu;
+    t->row_tokens += rows * t->rows.T;
+    t->row_steps++;
     return cm__report_step(t, err);
 }
 

@@ -30,7 +30,8 @@ typedef struct cm__trainer {
     double val_bpb, val_acc; /* bits per byte, share of targets predicted; or NaN */
     /* since the last metrics row */
     double row_seconds;  /* spent in steps */
-    int64_t row_tokens;
+    int64_t row_tokens, row_steps;
+    double cpu_seconds;  /* of all threads in steps, since this process started */
     double probe;        /* GFLOP/s of the gemm probe */
     cm_progress progress;
     int collapse_told;   /* the warning is out: balanced rows until it may come again */
@@ -45,8 +46,9 @@ typedef struct cm__trainer {
 void cm__build(cm__trainer *t, cm_arena *perm);
 void cm__unbuild(cm__trainer *t);
 
-/* Forward and backward of micro-batch i of the loaded rows (rows row.. of the source). */
-void cm__micro_step(cm__trainer *t, int i, int64_t row, cm_real norm, bool dry);
+/* Forward and backward of micro-batch i, `micro` rows of the loaded rows (rows row.. of the
+ * source). */
+void cm__micro_step(cm__trainer *t, int i, int micro, int64_t row, cm_real norm, bool dry);
 /* Losses of the first n loaded rows (rows row.. of the validation source), without
  * gradients: their sum. */
 double cm__val_rows(cm__trainer *t, int n, int64_t row, bool dry);

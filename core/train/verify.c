@@ -49,11 +49,12 @@ static bool compare(const char *a, const char *b, int64_t K, cm_err *err) {
 
 bool cm_train_verify_resume(const cm_job *job, int64_t K, const char *scratch,
                             cm_err *err) {
-    int64_t steps = job->conf->sched.tokens / job->conf->data.batch_tokens;
-    if (K < 1 || 2 * K > steps)
+    cm_plan plan;
+    if (!cm_plan_make(job, &plan, err)) return false;
+    if (K < 1 || 2 * K > plan.steps)
         return cm_fail(err, CM_EXIT_USAGE,
                        "--verify-resume=%lld trains %lld steps, this run has %lld",
-                       (long long)K, (long long)(2 * K), (long long)steps);
+                       (long long)K, (long long)(2 * K), (long long)plan.steps);
     char *a = cm_strf("%s/straight", scratch), *b = cm_strf("%s/resumed", scratch);
     bool stopped = false;
     bool ok = cm_remove_tree(scratch, err) &&

@@ -86,6 +86,34 @@ TEST(adamw_equals_the_formula_and_decays_only_matrices) {
     close_bench(&b);
 }
 
+TEST(embeddings_and_vectors_have_rates_of_their_own) {
+    bench b;
+    open_bench(&b, 1);
+    cm_param *p[4];
+    double w0[4], g0[4];
+    for (int i = 0; i < 4; i++) {
+        char name[2] = { (char)('a' + i), 0 };
+        p[i] = add(&b, (cm_group[]){ CM_GROUP_MATRIX, CM_GROUP_EMBED, CM_GROUP_ROUTER,
+                                     CM_GROUP_VECTOR }[i], 2, 3, 5, 0, name);
+        w0[i] = cm_rdata(&p[i]->var.v)[7];
+        g0[i] = p[i]->var.g[7];
+    }
+    cm_optim_conf c = conf_of(CM_OPTIM_ADAMW);
+    c.weight_decay = 0;
+    c.embed_lr = 3e-2;
+    c.vector_lr = 2e-3;
+    cm_optim_open(&b.opt, &c, &b.ps, &b.arena);
+    cm_optim_step(&b.opt, 1, 0.5, 1, &b.scratch, false);
+    for (int i = 0; i < 4; i++) {
+        /* The rate by hand is 0.5e-2, that is lr 1e-2 at half its peak. */
+        double times[] = { 1, 3, 1, 0.2 };
+        double want = w0[i] + times[i] * (adamw_by_hand(w0[i], g0[i], 1, 0) - w0[i]);
+        double got = cm_rdata(&p[i]->var.v)[7];
+        CHECKF(fabs(got - want) < 3e-7, "group %d: %.9g, want %.9g", i, got, want);
+    }
+    close_bench(&b);
+}
+
 TEST(gradient_norm_is_the_norm_of_all_gradients) {
     bench b;
     open_bench(&b, 2);

@@ -42,6 +42,33 @@ TEST(cosine_equals_the_library_function) {
     }
 }
 
+TEST(the_batch_doubles_at_equal_distances) {
+    cm_data_conf c = { .batch_tokens = 4096, .batch_from = 512, .batch_ramp = 90000 };
+    const int64_t at[][2] = { { 0, 512 },      { 29999, 512 },  { 30000, 1024 },
+                              { 59999, 1024 }, { 60000, 2048 }, { 89999, 2048 },
+                              { 90000, 4096 }, { 1 << 30, 4096 } };
+    for (size_t i = 0; i < sizeof at / sizeof *at; i++) {
+        int64_t got = cm_sched_batch(&c, at[i][0]);
+        CHECKF(got == at[i][1], "after %lld tokens: %lld, want %lld", (long long)at[i][0],
+               (long long)got, (long long)at[i][1]);
+    }
+    c.batch_from = 0;
+    CHECK(cm_sched_batch(&c, 0) == 4096);
+    c.batch_from = 4096;
+    CHECK(cm_sched_batch(&c, 0) == 4096);
+}
+
+TEST(momentum_rises_to_its_value) {
+    cm_optim_conf c = { .muon_momentum = 0.95, .muon_warmup = 1000 };
+    near(cm_optim_momentum(&c, 0), 0.85, "start");
+    near(cm_optim_momentum(&c, 500), 0.90, "half way");
+    near(cm_optim_momentum(&c, 1000), 0.95, "end");
+    c.muon_warmup = 0;
+    near(cm_optim_momentum(&c, 0), 0.95, "no warm-up");
+    c = (cm_optim_conf){ .muon_momentum = 0.8, .muon_warmup = 1000 };
+    near(cm_optim_momentum(&c, 0), 0.8, "never above its value");
+}
+
 enum { WINDOW = 32 };
 
 static cm_guard guard_with_history(double *mem, int n) {

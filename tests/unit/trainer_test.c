@@ -94,6 +94,48 @@ TEST(a_validation_made_up_for_is_in_the_checkpoint) {
     free(whole);
 }
 
+/* 512 tokens in steps of 64, 512 in steps of 128, then whole batches of 256: 8 + 4 + 16. */
+TEST(a_ramped_batch_resumes_to_the_bit) {
+    const char *words[] = { "data.batch_from=64", "data.batch_ramp=1024", "optim.kind=muon",
+                            "optim.muon_warmup=2k", "optim.embed_lr=3e-3",
+                            "optim.vector_lr=2e-3", "data.micro_rows=4", NULL };
+    kernels(1);
+    fx_job f;
+    cm_err err;
+    cm_plan plan;
+    fx_open(&f, corpus(), NULL, words);
+    CHECKF(cm_plan_make(&f.job, &plan, &err), "%s", err.msg);
+    CHECKF(plan.steps == 28 && plan.tokens == 5120, "%lld steps, %lld tokens",
+           (long long)plan.steps, (long long)plan.tokens);
+    fx_close(&f);
+    char *straight = sums_after("ramp", 0, words);
+    for (int at = 3; at <= 13; at += 5) {
+        char name[16];
+        snprintf(name, sizeof name, "ramp%d", at);
+        free(sums_after(name, at, words));
+        char *whole = sums_after(name, 0, words);
+        CHECKF(whole && straight && !strcmp(straight, whole), "resumed at %d", at);
+        free(whole);
+    }
+    char *flat = sums_after("flat", 0, words + 2);
+    CHECK(flat && straight && strcmp(flat, straight));
+    free(flat);
+    free(straight);
+}
+
+TEST(a_batch_that_is_not_halved_is_refused) {
+    const char *bad[] = { "data.batch_from=96", "data.batch_from=16", "data.batch_from=512" };
+    for (int i = 0; i < 3; i++) {
+        fx_job f;
+        cm_err err;
+        cm_plan plan;
+        fx_open(&f, corpus(), NULL, (const char *[]){ bad[i], NULL });
+        CHECK(!cm_plan_make(&f.job, &plan, &err) && err.code == CM_EXIT_USAGE);
+        CHECK(strstr(err.msg, "data.batch_tokens = 256"));
+        fx_close(&f);
+    }
+}
+
 TEST(verify_resume_agrees_and_notices) {
     kernels(1);
     fx_job f;
