@@ -17,7 +17,7 @@ int64_t cm_attn_cut(const cm_seq *seq, int64_t len, cm_span *out) {
         for (to = from + 1; to < row_end; to++)
             if (seq->doc && seq->doc[to] != seq->doc[to - 1]) break;
         for (int64_t i = from; i < to; i += len)
-            out[n++] = (cm_span){ (int32_t)from, (int32_t)i,
+            out[n++] = (cm_span){ (int32_t)from, (int32_t)to, (int32_t)i,
                                   (int32_t)(to - i < len ? to : i + len) };
     }
     return n;

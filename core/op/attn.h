@@ -23,9 +23,9 @@ bool cm_attn_strip(cm_strip *s, int64_t nq, int64_t nk, int64_t ahead);
 
 /* ---- cutting ----------------------------------------------------------------------- */
 
-/* Rows [from,to) of a document that starts at row `doc`; rows count over the batch. */
+/* Rows [from,to) of the document of rows [doc,end); rows count over the batch. */
 typedef struct cm_span {
-    int32_t doc, from, to;
+    int32_t doc, end, from, to;
 } cm_span;
 
 /* Cut every document into spans of at most `len` rows, from its own start.  Writes at

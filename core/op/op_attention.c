@@ -4,15 +4,18 @@
  * document's arithmetic, and every bit of it, is the same wherever it is packed, and
  * no tile ever mixes two documents.  Forward: one task for a block of queries and a KV
  * head runs over the key tiles with a running maximum and sum.  Backward: one task for a
- * document and a head owns all sums of that head; query heads that share keys are added
- * in order afterwards.  Heads are stored apart, [B,H,T,P], while the op works, and q
- * carries the softmax scale.  Formulas: docs/math/attention.md */
+ * span of keys and a head owns the sums of those keys; the sums of a block of queries
+ * pass from span to span in order, and query heads that share keys are added in order
+ * afterwards.  Heads are stored apart, [B,H,T,P], while the op works, and q carries the
+ * softmax scale.  Formulas: docs/math/attention.md */
 #include "op/attn.h"
 
 #include <omp.h>
+#include <sched.h>
 #include <string.h>
 
-enum { KEYS = CM_ATTN_KEYS, QUERIES = CM_ATTN_QUERIES };
+/* SPAN: keys of a task of the backward. */
+enum { KEYS = CM_ATTN_KEYS, QUERIES = CM_ATTN_QUERIES, SPAN = QUERIES };
 
 typedef struct attention_attr {
     cm_seq seq;
@@ -37,7 +40,9 @@ typedef struct kept {
 typedef struct back {
     cm_real *gy, *gq, *gk, *gv; /* [B,H,T,P] each; gk, gv one for every query head */
     cm_real *delta;             /* [B,H,T]  <gy, y> */
-    cm_span *doc;               /* [R] */
+    cm_span *span;              /* [R] keys of the tasks */
+    int *passed;                /* [B,H,T] at a block's first query: how many tasks have
+                                   added to its gq */
     cm_real *own;               /* per thread */
 } back;
 
@@ -57,9 +62,9 @@ static size_t map_kept(const dims *d, void *base, kept *s) {
     return c.used;
 }
 
-/* Reals of one thread in the backward: K^T, V^T tiles and two score tiles. */
+/* Reals of one thread in the backward: tiles of K^T and V^T and two of scores. */
 static int64_t back_own(const dims *d) {
-    return 2 * KEYS * d->P + 2 * QUERIES * KEYS + 2 * d->P;
+    return 2 * SPAN * d->P + 2 * QUERIES * KEYS + 2 * d->P;
 }
 
 static size_t map_back(const dims *d, void *base, back *s) {
@@ -70,7 +75,8 @@ static size_t map_back(const dims *d, void *base, back *s) {
     s->gk = cm_cut_reals(&c, n);
     s->gv = cm_cut_reals(&c, n);
     s->delta = cm_cut_reals(&c, d->R * d->H);
-    s->doc = cm_cut_take(&c, sizeof *s->doc * (size_t)d->R);
+    s->span = cm_cut_take(&c, sizeof *s->span * (size_t)d->R);
+    s->passed = cm_cut_take(&c, sizeof *s->passed * (size_t)(d->R * d->H));
     s->own = cm_cut_reals(&c, back_own(d) * cm_kern_threads());
     return c.used;
 }
@@ -201,15 +207,17 @@ static void back_scores(const cm_strip *w, int64_t ahead, const cm_real *lse,
     }
 }
 
-/* One document and one head: rows t0.. of the [T,P] planes that the pointers name. */
+/* Keys [from,to) of a document and one head, against all queries of the document from
+ * there.  Pointers name the document's first row of [T,P] planes. */
 typedef struct back_task {
-    int64_t len, P;
+    int64_t len, P, from, to;
     const cm_real *q, *k, *gy, *lse, *delta, *v;
     int64_t v_row;
     cm_real *gq, *gk, *gv;
+    int *passed;
 } back_task;
 
-/* One strip of the queries from row i on against the key tile at row j: five products.
+/* One strip of the queries from row i on against the tile at key j: five products.
  * kt, vt: the tile transposed, [P,KEYS]. */
 static void back_strip(const back_task *t, const cm_strip *w, int64_t i, int64_t j,
                        const cm_real *kt, const cm_real *vt, cm_real *s, cm_real *ds) {
@@ -220,25 +228,44 @@ static void back_strip(const back_task *t, const cm_strip *w, int64_t i, int64_t
     back_scores(w, i - j, t->lse + i, t->delta + i, s, ds);
     cm_gemm1(true, false, seen, P, n, 1, s, KEYS, gy, P, 1, t->gv + j * P, P);
     cm_gemm1(true, false, seen, P, n, 1, ds, KEYS, q, P, 1, t->gk + j * P, P);
-    cm_gemm1(false, false, n, P, seen, 1, ds, KEYS, t->k + j * P, P, 1, t->gq + at, P);
+    cm_gemm1(false, false, n, P, seen, 1, ds, KEYS, t->k + j * P, P, j > 0, t->gq + at, P);
 }
 
+/* Wait until the tasks before this one have added to the queries' gq. */
+static void await_turn(const int *passed, int64_t turn) {
+    enum { SPINS = 64 };
+    for (int n = 0; __atomic_load_n(passed, __ATOMIC_ACQUIRE) != turn; n++)
+        if (n >= SPINS) sched_yield();
+}
+
+/* All strips of the queries from row i on against each tile of the task. */
+static void back_block(const back_task *t, int64_t i, const cm_real *tiles, cm_real *s,
+                       cm_real *ds) {
+    int64_t P = t->P, nq = t->len - i < QUERIES ? t->len - i : QUERIES;
+    for (int64_t j = t->from; j < t->to; j += KEYS, tiles += 2 * KEYS * P) {
+        int64_t nk = t->to - j < KEYS ? t->to - j : KEYS;
+        for (cm_strip w = { .n = -1 }; cm_attn_strip(&w, nq, nk, i - j);)
+            back_strip(t, &w, i, j, tiles, tiles + KEYS * P, s, ds);
+    }
+}
+
+/* The last block of queries first: a task then follows the one before it at a distance of
+ * one block, and all tasks of a document end together however many threads there are. */
 static void back_run(const back_task *t, cm_real *own) {
-    int64_t P = t->P;
-    cm_real *kt = own, *vt = kt + KEYS * P, *s = vt + KEYS * P, *ds = s + QUERIES * KEYS;
-    size_t bytes = sizeof *own * (size_t)(t->len * P);
-    memset(t->gq, 0, bytes);
-    memset(t->gk, 0, bytes);
-    memset(t->gv, 0, bytes);
-    for (int64_t j = 0; j < t->len; j += KEYS) {
-        int64_t nk = t->len - j < KEYS ? t->len - j : KEYS;
+    int64_t P = t->P, from = t->from, turn = from / SPAN;
+    cm_real *s = own + 2 * SPAN * P, *ds = s + QUERIES * KEYS;
+    memset(t->gk + from * P, 0, sizeof *own * (size_t)((t->to - from) * P));
+    memset(t->gv + from * P, 0, sizeof *own * (size_t)((t->to - from) * P));
+    for (int64_t j = from; j < t->to; j += KEYS) {
+        int64_t nk = t->to - j < KEYS ? t->to - j : KEYS;
+        cm_real *kt = own + 2 * (j - from) * P;
         cm_k.transpose(nk, P, t->k + j * P, P, kt, KEYS);
-        cm_k.transpose(nk, P, t->v + j * t->v_row, t->v_row, vt, KEYS);
-        for (int64_t i = j; i < t->len; i += QUERIES) {
-            int64_t nq = t->len - i < QUERIES ? t->len - i : QUERIES;
-            for (cm_strip w = { .n = -1 }; cm_attn_strip(&w, nq, nk, i - j);)
-                back_strip(t, &w, i, j, kt, vt, s, ds);
-        }
+        cm_k.transpose(nk, P, t->v + j * t->v_row, t->v_row, kt + KEYS * P, KEYS);
+    }
+    for (int64_t i = (t->len - 1) / QUERIES * QUERIES; i + QUERIES > from; i -= QUERIES) {
+        await_turn(t->passed + i, turn);
+        back_block(t, i, own, s, ds);
+        __atomic_store_n(t->passed + i, (int)turn + 1, __ATOMIC_RELEASE);
     }
 }
 
@@ -272,6 +299,23 @@ static void join_heads(const cm_node *n, const dims *d, const back *s, int64_t s
     }
 }
 
+/* Task i.  Heads of the same keys are neighbours, since they need not wait for each
+ * other. */
+static back_task back_task_of(const cm_node *n, const dims *d, const kept *s,
+                              const back *w, int64_t i) {
+    const cm_span *span = &w->span[i / d->H];
+    int64_t h = i % d->H, g = h / (d->H / d->G), P = d->P, doc = span->doc;
+    int64_t b = doc / d->T, t = doc % d->T, row = (b * d->H + h) * d->T + t;
+    int64_t at = row * P;
+    return (back_task){
+        .len = span->end - doc, .P = P, .from = span->from - doc, .to = span->to - doc,
+        .q = s->q + at, .k = s->k + ((b * d->G + g) * d->T + t) * P, .gy = w->gy + at,
+        .lse = s->lse + row, .delta = w->delta + row,
+        .v = cm_rdata(&n->in[2]->v) + (doc * d->G + g) * P, .v_row = d->G * P,
+        .gq = w->gq + at, .gk = w->gk + at, .gv = w->gv + at, .passed = w->passed + row,
+    };
+}
+
 static void attention_bwd(cm_node *n, void *scratch) {
     const attention_attr *a = n->attr;
     dims d = dims_of(n);
@@ -279,22 +323,14 @@ static void attention_bwd(cm_node *n, void *scratch) {
     back w;
     map_kept(&d, n->saved, &s);
     map_back(&d, scratch, &w);
-    int64_t HG = d.H / d.G, stride = back_own(&d), P = d.P;
-    const cm_real *v = cm_rdata(&n->in[2]->v);
+    int64_t stride = back_own(&d);
     split_gy(n, &d, &w);
-    int64_t tasks = cm_attn_cut(&a->seq, d.T, w.doc) * d.H;
-#pragma omp parallel for schedule(dynamic) num_threads(cm_kern_threads())
-    for (int64_t i = 0; i < tasks; i++) {
-        const cm_span *doc = &w.doc[i / d.H];
-        int64_t h = i % d.H, g = h / HG, b = doc->doc / d.T, t = doc->doc % d.T;
-        int64_t row = (b * d.H + h) * d.T + t, at = row * P;
-        back_task task = {
-            .len = doc->to - doc->from, .P = P,
-            .q = s.q + at, .k = s.k + ((b * d.G + g) * d.T + t) * P, .gy = w.gy + at,
-            .lse = s.lse + row, .delta = w.delta + row,
-            .v = v + (doc->doc * d.G + g) * P, .v_row = d.G * P,
-            .gq = w.gq + at, .gk = w.gk + at, .gv = w.gv + at,
-        };
+    memset(w.passed, 0, sizeof *w.passed * (size_t)(d.R * d.H));
+    int64_t tasks = cm_attn_cut(&a->seq, SPAN, w.span) * d.H, next = 0;
+    /* Tasks are taken strictly in order, so the earliest one running never waits. */
+#pragma omp parallel num_threads(cm_kern_threads())
+    for (int64_t i; (i = __atomic_fetch_add(&next, 1, __ATOMIC_RELAXED)) < tasks;) {
+        back_task task = back_task_of(n, &d, &s, &w, i);
         back_run(&task, w.own + omp_get_thread_num() * stride);
     }
     join_heads(n, &d, &w, stride);
@@ -311,6 +347,7 @@ static bool attention_sample(cm_sample *s, int i) {
         { 1, 5, 1, 1, 3, 1, CM_ROPE_NONE },   { 2, 7, 4, 2, 4, 3, CM_ROPE_PLAIN },
         { 1, 9, 3, 1, 6, 2, CM_ROPE_LINEAR }, { 1, 6, 2, 2, 8, 1, CM_ROPE_YARN },
         { 1, 67, 1, 1, 2, 1, CM_ROPE_PLAIN }, { 1, 1, 1, 1, 2, 1, CM_ROPE_PLAIN },
+        { 1, 131, 1, 1, 2, 1, CM_ROPE_NONE },
     };
     if (i >= (int)(sizeof cases / sizeof *cases)) return false;
     int B = cases[i].B, T = cases[i].T, H = cases[i].H, G = cases[i].G, P = cases[i].P;
