@@ -11,22 +11,32 @@
 static const double TEAM = 1 << 19;
 
 static cm_numerics backend = CM_NUMERICS_STRICT;
-static cm_micro micro; /* mr = 0: the reference */
+static cm_micro micro, micro16; /* by precision; mr = 0: the reference */
 static bool ready;     /* cm_kern_init was called */
 
 const char *cm_gemm_blas_core(void) { return openblas_get_corename(); }
 
 bool cm_gemm_setup(cm_numerics numerics, cm_level_id level, int threads, cm_err *err) {
     if (!cm_gemm_buffers(threads, err)) return false;
-    const cm_micro *by_level[] = { NULL, &cm_micro_avx2, &cm_micro_avx512 };
-    micro = level == CM_LEVEL_REF ? (cm_micro){ 0 } : *by_level[level];
+    const cm_micro none = { 0 };
+    const cm_micro *by_level[] = { &none, &cm_micro_avx2, &cm_micro_avx512,
+                                   &cm_micro_avx512 };
+    cm_gemm_use(by_level[level]);
+    if (level == CM_LEVEL_AVX512BF16) cm_gemm_use(&cm_micro_avx512bf16);
     openblas_set_num_threads(1); /* our threads each call it for their own tiles */
     backend = numerics;
     ready = true;
     return true;
 }
 
-void cm_gemm_use(const cm_micro *m) { micro = *m; }
+void cm_gemm_use(const cm_micro *m) {
+    if (m->pair == 2) {
+        micro16 = *m;
+        return;
+    }
+    micro = *m;
+    micro16 = cm_micro_rounded(m);
+}
 
 static void blas(const cm_gemm_args *g) {
     bool na = g->acs == 1 && g->ars >= g->K, nb = g->bcs == 1 && g->brs >= g->N;
@@ -44,11 +54,23 @@ static void blas(const cm_gemm_args *g) {
 #endif
 }
 
+static const cm_micro *micro_of(const cm_gemm_args *g) {
+    return g->how == CM_COMPUTE_BF16 ? &micro16 : &micro;
+}
+
+static bool by_blas(const cm_gemm_args *g) {
+    return backend == CM_NUMERICS_FAST && g->how == CM_COMPUTE_FP32 && g->K > 0;
+}
+
+static bool by_micro(const cm_gemm_args *g) {
+    return !by_blas(g) && micro_of(g)->mr && g->K > 0;
+}
+
 static void single(const cm_gemm_args *g) {
-    if (backend == CM_NUMERICS_FAST && g->K > 0)
+    if (by_blas(g))
         blas(g);
-    else if (micro.mr && g->K > 0)
-        cm_gemm_strict(&micro, g, 1);
+    else if (by_micro(g))
+        cm_gemm_strict(micro_of(g), g, 1);
     else
         cm_gemm_ref(g);
 }
@@ -57,8 +79,8 @@ static cm_gemm_args tile_of(const cm_gemm_args *g, int64_t i0, int64_t m, int64_
                             int64_t n) {
     cm_gemm_args t = *g;
     t.M = m, t.N = n;
-    t.A += i0 * g->ars;
-    t.B += j0 * g->bcs;
+    t.A = cm_at(g->A, g->a_stored, i0 * g->ars);
+    t.B = cm_at(g->B, g->b_stored, j0 * g->bcs);
     t.C += i0 * g->ldc + j0;
     return t;
 }
@@ -83,33 +105,56 @@ static void tiles(const cm_gemm_args *g, int threads) {
     }
 }
 
-static cm_gemm_args args_of(bool ta, bool tb, int64_t M, int64_t N, int64_t K,
-                            cm_real alpha, const cm_real *A, int64_t lda, const cm_real *B,
-                            int64_t ldb, cm_real beta, cm_real *C, int64_t ldc) {
-    return (cm_gemm_args){ M, N, K, alpha, beta, A, B, ta ? 1 : lda, ta ? lda : 1,
-                           tb ? 1 : ldb, tb ? ldb : 1, C, ldc };
+static void team(const cm_gemm_args *g) {
+    CM_ASSERT(ready, EARLY);
+    if (g->M <= 0 || g->N <= 0) return;
+    int threads = omp_in_parallel() ? 1 : cm_kern_threads();
+    if (threads == 1 || (double)g->M * (double)g->N * (double)g->K < TEAM)
+        single(g);
+    else if (by_micro(g))
+        cm_gemm_strict(micro_of(g), g, threads);
+    else
+        tiles(g, threads);
+}
+
+static void alone(const cm_gemm_args *g) {
+    CM_ASSERT(ready, EARLY);
+    if (g->M > 0 && g->N > 0) single(g);
+}
+
+static cm_gemm_args args_of(cm_compute how, int64_t M, int64_t N, int64_t K, cm_real alpha,
+                            cm_mat A, cm_mat B, cm_real beta, cm_real *C, int64_t ldc) {
+    CM_ASSERT(how == CM_COMPUTE_BF16 || (!A.stored && !B.stored),
+              "an fp32 product of operands stored as BF16");
+    return (cm_gemm_args){ M, N, K, alpha, beta, A.at, B.at, A.t ? 1 : A.ld,
+                           A.t ? A.ld : 1, B.t ? 1 : B.ld, B.t ? B.ld : 1, C, ldc, how,
+                           A.stored, B.stored };
+}
+
+void cm_product(cm_compute how, int64_t M, int64_t N, int64_t K, cm_real alpha, cm_mat A,
+                cm_mat B, cm_real beta, cm_real *C, int64_t ldc) {
+    cm_gemm_args g = args_of(how, M, N, K, alpha, A, B, beta, C, ldc);
+    team(&g);
+}
+
+void cm_product1(cm_compute how, int64_t M, int64_t N, int64_t K, cm_real alpha, cm_mat A,
+                 cm_mat B, cm_real beta, cm_real *C, int64_t ldc) {
+    cm_gemm_args g = args_of(how, M, N, K, alpha, A, B, beta, C, ldc);
+    alone(&g);
 }
 
 void cm_gemm(bool ta, bool tb, int64_t M, int64_t N, int64_t K, cm_real alpha,
              const cm_real *A, int64_t lda, const cm_real *B, int64_t ldb, cm_real beta,
              cm_real *C, int64_t ldc) {
-    CM_ASSERT(ready, EARLY);
-    if (M <= 0 || N <= 0) return;
-    cm_gemm_args g = args_of(ta, tb, M, N, K, alpha, A, lda, B, ldb, beta, C, ldc);
-    int threads = omp_in_parallel() ? 1 : cm_kern_threads();
-    if (threads == 1 || (double)M * (double)N * (double)K < TEAM)
-        single(&g);
-    else if (backend == CM_NUMERICS_STRICT && micro.mr && K > 0)
-        cm_gemm_strict(&micro, &g, threads);
-    else
-        tiles(&g, threads);
+    cm_gemm_args g = args_of(CM_COMPUTE_FP32, M, N, K, alpha, cm_mat_of(A, lda, ta),
+                             cm_mat_of(B, ldb, tb), beta, C, ldc);
+    team(&g);
 }
 
 void cm_gemm1(bool ta, bool tb, int64_t M, int64_t N, int64_t K, cm_real alpha,
               const cm_real *A, int64_t lda, const cm_real *B, int64_t ldb, cm_real beta,
               cm_real *C, int64_t ldc) {
-    CM_ASSERT(ready, EARLY);
-    if (M <= 0 || N <= 0) return;
-    cm_gemm_args g = args_of(ta, tb, M, N, K, alpha, A, lda, B, ldb, beta, C, ldc);
-    single(&g);
+    cm_gemm_args g = args_of(CM_COMPUTE_FP32, M, N, K, alpha, cm_mat_of(A, lda, ta),
+                             cm_mat_of(B, ldb, tb), beta, C, ldc);
+    alone(&g);
 }

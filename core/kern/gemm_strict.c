@@ -26,6 +26,8 @@ static int n_own;
 static int64_t min64(int64_t a, int64_t b) { return a < b ? a : b; }
 static int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
 static int64_t round_up(int64_t a, int64_t b) { return ceil_div(a, b) * b; }
+/* Steps of the micro-kernel over k elements of K, and their room in a row of a panel. */
+static int64_t steps_of(const cm_micro *mk, int64_t k) { return ceil_div(k, mk->pair); }
 
 bool cm_gemm_buffers(int threads, cm_err *err) {
     if (threads <= n_own) return true;
@@ -66,12 +68,13 @@ static void pack_b(const step *s, int64_t t) {
     int64_t panels = s->width / nr, kb = t / panels * CM_GEMM_KC, j = t % panels * nr;
     int64_t k = min64(CM_GEMM_KC, s->kc - kb);
     int n = (int)min64(nr, s->nc - j);
-    const cm_real *src = g->B + (s->k0 + kb) * g->brs + (s->j0 + j) * g->bcs;
-    cm_real *dst = s->b + kb * s->width + j * k;
+    const void *src = cm_at(g->B, g->b_stored,
+                            (s->k0 + kb) * g->brs + (s->j0 + j) * g->bcs);
+    cm_real *dst = s->b + steps_of(s->mk, kb) * s->width + j * steps_of(s->mk, k);
     if (g->bcs == 1)
-        cm_pack_cols(dst, nr, src, g->brs, n, k);
+        s->mk->cols(dst, nr, src, g->b_stored, g->brs, n, k);
     else
-        cm_pack_rows(dst, nr, src, g->bcs, n, k);
+        s->mk->rows(dst, nr, src, g->b_stored, g->bcs, n, k);
 }
 
 /* Pack m rows from i0 and k steps from k0 of A into strips of mr rows. */
@@ -79,13 +82,14 @@ static void pack_a(const step *s, cm_real *dst, int64_t i0, int64_t m, int64_t k
                    int64_t k) {
     const cm_gemm_args *g = s->g;
     int mr = s->mk->mr;
-    const cm_real *src = g->A + i0 * g->ars + k0 * g->acs;
+    const void *src = cm_at(g->A, g->a_stored, i0 * g->ars + k0 * g->acs);
     if (g->ars == 1) {
-        cm_pack_cols(dst, mr, src, g->acs, m, k);
+        s->mk->cols(dst, mr, src, g->a_stored, g->acs, m, k);
         return;
     }
-    for (int64_t i = 0; i < m; i += mr, dst += mr * k)
-        cm_pack_rows(dst, mr, src + i * g->ars, g->ars, (int)min64(mr, m - i), k);
+    for (int64_t i = 0; i < m; i += mr, dst += mr * steps_of(s->mk, k))
+        s->mk->rows(dst, mr, cm_at(src, g->a_stored, i * g->ars), g->a_stored, g->ars,
+                    min64(mr, m - i), k);
 }
 
 /* One KC block of one tile: rows [i, i+m), columns [j, j+n) of the step. */
@@ -94,20 +98,23 @@ static void tile_block(const step *s, cm_real *abuf, int64_t i, int64_t m, int64
     const cm_gemm_args *g = s->g;
     int mr = s->mk->mr, nr = s->mk->nr;
     cm_real beta = s->k0 + kb == 0 ? g->beta : 1;
-    const cm_real *a = g->A + i * g->ars + (s->k0 + kb) * g->acs;
-    int64_t ars = g->ars, acs = g->acs, strip = mr * g->ars;
+    int64_t ars = g->ars, acs = g->acs, strip = mr * g->ars, n_steps = steps_of(s->mk, k);
+    const cm_real *a = abuf;
     if (abuf) {
         pack_a(s, abuf, i, m, s->k0 + kb, k);
-        a = abuf, ars = 1, acs = mr, strip = mr * k;
+        ars = 1, acs = mr, strip = mr * n_steps;
+    } else {
+        a = (const cm_real *)g->A + i * ars + (s->k0 + kb) * acs;
     }
     for (int64_t jj = j; jj < j + n; jj += nr) {
-        const cm_real *b = s->b ? s->b + kb * s->width + jj * k
-                                : g->B + (s->k0 + kb) * g->brs + s->j0 + jj;
+        const cm_real *b = s->b ? s->b + steps_of(s->mk, kb) * s->width + jj * n_steps
+                                : (const cm_real *)g->B + (s->k0 + kb) * g->brs + s->j0 + jj;
         int cols = (int)min64(nr, j + n - jj);
         cm_real *c = g->C + i * g->ldc + s->j0 + jj;
         for (int64_t ii = 0; ii < m; ii += mr)
-            s->mk->run(k, a + ii / mr * strip, ars, acs, b, s->b ? nr : g->brs, g->alpha,
-                       beta, c + ii * g->ldc, g->ldc, (int)min64(mr, m - ii), cols);
+            s->mk->run(n_steps, a + ii / mr * strip, ars, acs, b, s->b ? nr : g->brs,
+                       g->alpha, beta, c + ii * g->ldc, g->ldc, (int)min64(mr, m - ii),
+                       cols);
     }
 }
 
@@ -116,7 +123,7 @@ static void tile(const step *s, int64_t t) {
     int64_t i = t / s->cols * s->tile_m, j = t % s->cols * s->tile_n;
     int64_t m = min64(s->tile_m, s->g->M - i), n = min64(s->tile_n, s->nc - j);
     /* In-place A is read once per panel: worth copying when panels are many. */
-    bool pack = n > 4 * s->mk->nr && m > 1;
+    bool pack = s->g->how == CM_COMPUTE_BF16 || (n > 4 * s->mk->nr && m > 1);
     cm_real *abuf = pack ? own_of_thread() : NULL;
     for (int64_t kb = 0; kb < s->kc; kb += CM_GEMM_KC)
         tile_block(s, abuf, i, m, j, n, kb, min64(CM_GEMM_KC, s->kc - kb));
@@ -172,11 +179,12 @@ static void steps(const cm_micro *mk, const cm_gemm_args *g, int threads, cm_rea
 
 /* Reading B in place saves the copy when few rows use it, or when it stays in cache. */
 static bool in_place(const cm_micro *mk, const cm_gemm_args *g) {
-    return g->bcs == 1 && (g->M <= 2 * mk->mr || g->K * g->N <= 128 * 128);
+    return g->how == CM_COMPUTE_FP32 && g->bcs == 1 &&
+           (g->M <= 2 * mk->mr || g->K * g->N <= 128 * 128);
 }
 
 static void alone(const cm_micro *mk, const cm_gemm_args *g) {
-    if (g->M <= CM_GEMM_NARROW && g->brs == 1) {
+    if (g->how == CM_COMPUTE_FP32 && g->M <= CM_GEMM_NARROW && g->brs == 1) {
         cm_gemm_narrow(g);
         return;
     }
@@ -193,7 +201,7 @@ static void by_columns(const cm_micro *mk, const cm_gemm_args *g, int threads) {
     for (int64_t t = 0; t < parts; t++) {
         cm_gemm_args part = *g;
         part.N = min64(width, g->N - t * width);
-        part.B += t * width * g->bcs;
+        part.B = cm_at(g->B, g->b_stored, t * width * g->bcs);
         part.C += t * width;
         alone(mk, &part);
     }

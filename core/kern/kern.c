@@ -45,7 +45,9 @@ cm_level_id cm_kern_best_level(void) {
     bool avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
     if (avx2 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
         __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq"))
-        return CM_LEVEL_AVX512;
+        return __builtin_cpu_supports("avx512bf16") && __builtin_cpu_supports("avx512vnni")
+                   ? CM_LEVEL_AVX512BF16
+                   : CM_LEVEL_AVX512;
     if (avx2) return CM_LEVEL_AVX2;
 #endif
     return CM_LEVEL_REF;

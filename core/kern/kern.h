@@ -23,9 +23,12 @@
 
 #include "tensor/tensor.h"
 
-/* Instruction levels, lowest first: id, name as in CHIMERA_KERNELS. */
+/* Instruction levels, lowest first: id, name as in CHIMERA_KERNELS.  The last one adds
+ * AVX512_BF16 and VNNI, which only products of narrow operands use: everything else has
+ * the bits of avx512. */
 #define CM_LEVELS(X)                                                                    \
-    X(CM_LEVEL_REF, "ref") X(CM_LEVEL_AVX2, "avx2") X(CM_LEVEL_AVX512, "avx512")
+    X(CM_LEVEL_REF, "ref") X(CM_LEVEL_AVX2, "avx2") X(CM_LEVEL_AVX512, "avx512")        \
+    X(CM_LEVEL_AVX512BF16, "avx512bf16")
 typedef enum {
 #define X(id, name) id,
     CM_LEVELS(X)
@@ -87,5 +90,29 @@ void cm_gemm(bool ta, bool tb, int64_t M, int64_t N, int64_t K, cm_real alpha,
 void cm_gemm1(bool ta, bool tb, int64_t M, int64_t N, int64_t K, cm_real alpha,
               const cm_real *A, int64_t lda, const cm_real *B, int64_t ldb, cm_real beta,
               cm_real *C, int64_t ldc);
+
+/* How a product takes its operands: as they are, or each element rounded to BF16 (nearest
+ * even; denormals count as 0).  Sums and C are cm_real either way. */
+typedef enum { CM_COMPUTE_FP32, CM_COMPUTE_BF16 } cm_compute;
+
+/* A matrix operand: row-major with leading dimension ld, or (t) its transpose.  Elements
+ * are cm_real, or (stored) BF16 numbers, which only CM_COMPUTE_BF16 takes. */
+typedef struct cm_mat {
+    const void *at;
+    int64_t ld;
+    bool t, stored;
+} cm_mat;
+static inline cm_mat cm_mat_of(const cm_real *at, int64_t ld, bool t) {
+    return (cm_mat){ at, ld, t, false };
+}
+
+/* The same products with a choice of precision; cm_product1 on the calling thread only.
+ * CM_COMPUTE_FP32: cm_gemm and cm_gemm1.  CM_COMPUTE_BF16: always strict, and the bits are
+ * those of one chain of fp32 FMAs (gemm.h) over the rounded operands at every level, save
+ * where AVX512_BF16 takes a sum below 2^-126 for 0. */
+void cm_product(cm_compute how, int64_t M, int64_t N, int64_t K, cm_real alpha, cm_mat A,
+                cm_mat B, cm_real beta, cm_real *C, int64_t ldc);
+void cm_product1(cm_compute how, int64_t M, int64_t N, int64_t K, cm_real alpha, cm_mat A,
+                 cm_mat B, cm_real beta, cm_real *C, int64_t ldc);
 
 #endif

@@ -10,6 +10,10 @@
 
 /* 12 accumulators, 2 of B, 1 broadcast: 15 of 16 registers. */
 #define GEMM_MICRO cm_micro_avx2
+#define GEMM_FMA vf_fma
+#define GEMM_PAIR 1
+#define GEMM_PACK_ROWS cm_pack_rows
+#define GEMM_PACK_COLS cm_pack_cols
 #define GEMM_MR 6
 #define GEMM_ROWS(X) X(1) X(2) X(3) X(4) X(5) X(6)
 #include "kern/vec_gemm.inc"

@@ -10,6 +10,10 @@
 
 /* 28 accumulators, 2 of B; broadcasts are operands of the FMA: 30 of 32 registers. */
 #define GEMM_MICRO cm_micro_avx512
+#define GEMM_FMA vf_fma
+#define GEMM_PAIR 1
+#define GEMM_PACK_ROWS cm_pack_rows
+#define GEMM_PACK_COLS cm_pack_cols
 #define GEMM_MR 14
 #define GEMM_ROWS(X)                                                                    \
     X(1) X(2) X(3) X(4) X(5) X(6) X(7) X(8) X(9) X(10) X(11) X(12) X(13) X(14)

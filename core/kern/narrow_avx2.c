@@ -23,9 +23,10 @@ INLINE void put(const cm_gemm_args *g, __m256 t, float beta, float *c, int n) {
  * hide the latency of the FMAs, but reading so many rows of B at once is slower still. */
 INLINE void block(const cm_gemm_args *g, const int R, int64_t j0, int n, int64_t k0,
                   int64_t k) {
-    const float *row[8], *a = g->A + k0 * g->acs;
+    const float *row[8], *a = (const float *)g->A + k0 * g->acs;
+    const float *B = g->B;
     __m256 t[CM_GEMM_NARROW], b[8];
-    for (int j = 0; j < 8; j++) row[j] = g->B + (j0 + (j < n ? j : n - 1)) * g->bcs + k0;
+    for (int j = 0; j < 8; j++) row[j] = B + (j0 + (j < n ? j : n - 1)) * g->bcs + k0;
 #pragma GCC unroll 8
     for (int i = 0; i < R; i++) t[i] = _mm256_setzero_ps();
     int64_t p = 0;

@@ -4,7 +4,8 @@
  * (a transpose, done in 8x8 blocks in registers), `cm_pack_cols` strips that lie W wide
  * beside each other in memory (copies).  Lanes past `rows` are unspecified.  Stores may
  * run up to 7 elements past the panel: buffers carry CM_PACK_SLACK.  Used by every vector
- * level. */
+ * level.  Without AVX512_BF16 a panel of BF16 operands holds them as floats: it is packed,
+ * then rounded in place. */
 #include "kern/gemm.h"
 
 #include <string.h>
@@ -12,9 +13,11 @@
 #if defined(__x86_64__) && !defined(CM_F64)
 #include "kern/transpose_avx2.h"
 
-void cm_pack_rows(float *dst, int w, const float *src, int64_t ld, int rows, int64_t k) {
+void cm_pack_rows(float *dst, int w, const void *src, bool stored, int64_t ld,
+                  int64_t rows, int64_t k) {
     const float *r[32];
-    for (int i = 0; i < 32; i++) r[i] = src + (i < rows ? i : rows - 1) * ld;
+    CM_ASSERT(!stored, "floats wanted");
+    for (int i = 0; i < 32; i++) r[i] = (const float *)src + (i < rows ? i : rows - 1) * ld;
     int64_t p = 0;
     /* Groups from the right: what one spills past the panel its successor overwrites. */
     for (; p + 8 <= k; p += 8)
@@ -29,9 +32,11 @@ void cm_pack_rows(float *dst, int w, const float *src, int64_t ld, int rows, int
 
 /* Rows of the source run past all panels before the next row: one strip at a time would
  * fetch each of its lines, rows apart and often in one cache set, for every strip. */
-void cm_pack_cols(float *dst, int w, const float *src, int64_t ld, int64_t cols,
-                  int64_t k) {
+void cm_pack_cols(float *dst, int w, const void *from, bool stored, int64_t ld,
+                  int64_t cols, int64_t k) {
+    const float *src = from;
     int64_t whole = cols / w * w, rest = cols - whole;
+    CM_ASSERT(!stored, "floats wanted");
     for (int64_t p = 0; p < k; p++, src += ld) {
         float *d = dst + p * w;
         /* Groups of 8 may read into the next row and spill into the next step's place,
@@ -47,18 +52,59 @@ void cm_pack_cols(float *dst, int w, const float *src, int64_t ld, int64_t cols,
     }
 }
 
-#else /* no vector level here: nobody packs */
-void cm_pack_rows(cm_real *dst, int w, const cm_real *src, int64_t ld, int rows,
-                  int64_t k) {
-    for (int64_t p = 0; p < k; p++)
-        for (int i = 0; i < rows; i++) dst[p * w + i] = src[i * ld + p];
+/* cm_as_bf16 of n elements; writes up to 7 more. */
+static void round_panels(float *x, int64_t n) {
+    const __m256i one = _mm256_set1_epi32(1), exponent = _mm256_set1_epi32(0x7f800000);
+    for (int64_t i = 0; i < n; i += 8) {
+        __m256i *at = (__m256i *)(void *)(x + i), u = _mm256_loadu_si256(at);
+        __m256i odd = _mm256_and_si256(_mm256_srli_epi32(u, 16), one);
+        __m256i up = _mm256_add_epi32(_mm256_set1_epi32(0x7fff), odd);
+        __m256i r = _mm256_add_epi32(u, up), e = _mm256_and_si256(u, exponent);
+        /* Infinity and NaN keep their upper bits, NaN gets a set one. */
+        __m256i m = _mm256_and_si256(u, _mm256_set1_epi32(0x7fffff));
+        __m256i nan = _mm256_andnot_si256(_mm256_cmpeq_epi32(m, _mm256_setzero_si256()),
+                                          _mm256_set1_epi32(0x400000));
+        __m256i huge = _mm256_cmpeq_epi32(e, exponent);
+        r = _mm256_blendv_epi8(r, _mm256_or_si256(u, nan), huge);
+        __m256i tiny = _mm256_cmpeq_epi32(e, _mm256_setzero_si256());
+        __m256i keep = _mm256_blendv_epi8(_mm256_set1_epi32((int)0xffff0000u),
+                                          _mm256_set1_epi32((int)0x80000000u), tiny);
+        _mm256_storeu_si256(at, _mm256_and_si256(r, keep));
+    }
 }
 
-void cm_pack_cols(cm_real *dst, int w, const cm_real *src, int64_t ld, int64_t cols,
-                  int64_t k) {
-    for (int64_t j = 0; j < cols; j += w, dst += w * k)
-        for (int64_t p = 0; p < k; p++)
-            memcpy(dst + p * w, src + p * ld + j,
-                   (size_t)(cols - j < w ? cols - j : w) * sizeof *dst);
+/* w values from BF16, the last of them repeated. */
+static void widen(float *dst, int w, const uint16_t *src, int64_t by, int64_t n) {
+    for (int64_t i = 0; i < w; i++) dst[i] = cm_bf16_to_f32(src[(i < n ? i : n - 1) * by]);
 }
+
+static void rounded_rows(float *dst, int w, const void *src, bool stored, int64_t ld,
+                         int64_t rows, int64_t k) {
+    if (stored)
+        for (int64_t p = 0; p < k; p++)
+            widen(dst + p * w, w, (const uint16_t *)src + p, ld, rows);
+    else
+        cm_pack_rows(dst, w, src, false, ld, rows, k);
+    round_panels(dst, w * k);
+}
+
+static void rounded_cols(float *dst, int w, const void *src, bool stored, int64_t ld,
+                         int64_t cols, int64_t k) {
+    const uint16_t *h = src;
+    for (int64_t j = 0; stored && j < cols; j += w)
+        for (int64_t p = 0; p < k; p++)
+            widen(dst + j * k + p * w, w, h + p * ld + j, 1, cols - j);
+    if (!stored) cm_pack_cols(dst, w, src, false, ld, cols, k);
+    round_panels(dst, (cols + w - 1) / w * w * k);
+}
+
+cm_micro cm_micro_rounded(const cm_micro *m) {
+    cm_micro r = *m;
+    r.rows = rounded_rows;
+    r.cols = rounded_cols;
+    return r;
+}
+
+#else /* no vector level here: nobody packs */
+cm_micro cm_micro_rounded(const cm_micro *m) { return *m; }
 #endif
