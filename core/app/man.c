@@ -102,7 +102,7 @@ void cm_app_man(const cm_app_ctx *c, cm_buf *out) {
 #undef X
     cm_buf_addf(out, ".TP\n128+n\nDied of signal n, after saving.\n"
                      ".SH ENVIRONMENT\n"
-                     ".TP\n.B CHIMERA_KERNELS\nLowers the level of the kernels: ref, avx2 "
-                     "or avx512.\n"
+                     ".TP\n.B CHIMERA_KERNELS\nLowers the level of the kernels: ref, avx2, "
+                     "avx512 or avx512bf16.\n"
                      ".TP\n.B NO_COLOR\nNo colours on a terminal.\n");
 }
