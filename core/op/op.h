@@ -364,6 +364,7 @@ typedef struct cm_moe_stats {
     double top1;           /* sum over rows of the largest p */
     double lb, z;          /* last call's unweighted losses */
     int64_t rows;
+    int32_t *chosen;       /* NULL, or room for [R,K]: the last call's experts by row */
 } cm_moe_stats;
 /* Low-rank adapters of the experts' matrices, one pair an expert: w_in[e] acts as
  * w_in[e] + s_in b_in[e] a_in[e], w_out[e] likewise.  A pair may be NULL.

@@ -228,6 +228,8 @@ static cm_real router_losses(const cm_node *n, const dims *d, const work *w,
             a->stats->lb = balance;
             a->stats->z = z;
             a->stats->rows += d->R;
+            if (a->stats->chosen)
+                memcpy(a->stats->chosen, s->expert, (size_t)d->RK * sizeof *s->expert);
         }
     }
     return (cm_real)((double)a->lb * balance + (double)a->z * z);

@@ -36,6 +36,7 @@ void cm__build(cm__trainer *t, cm_arena *perm) {
     t->rows.doc = cm_arena_alloc(perm, n);
     t->rows.pos = cm_arena_alloc(perm, n);
     build_stats(t, perm);
+    cm__build_routes(t, perm);
     size_t window = (size_t)t->c->train.spike_window;
     t->windows = cm_arena_alloc(perm, 2 * window * sizeof *t->windows);
 }
@@ -406,6 +407,7 @@ static void close_trainer(cm__trainer *t) {
     cm_arena_close(&t->perm);
     cm_arena_close(&t->step);
     cm_arena_close(&t->meta);
+    cm_buf_free(&t->route_text);
     free(t->ckpt_dir);
     free(t->stop_file);
     free(t->save_file);

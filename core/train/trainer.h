@@ -16,6 +16,9 @@ typedef struct cm__trainer {
     cm_arena perm, step, meta;
     cm_rows rows;        /* one optimizer batch */
     cm_stats stats;
+    cm_moe_stats *routes; /* [L] what validation writes of the routing, or NULL */
+    cm_buf route_text;
+    int64_t route_tokens; /* in it */
     double *windows;     /* the guard's memory */
     cm_prof *prof;       /* set while the plan rehearses */
     char *ckpt_dir, *stop_file, *save_file;
@@ -55,6 +58,8 @@ double cm__val_rows(cm__trainer *t, int n, int64_t row, bool dry);
 
 /* Validate; stopped: a signal came and there is no result. */
 bool cm__validate(cm__trainer *t, bool *stopped, cm_err *err);
+/* Room for what val.routes asks for; none without experts. */
+void cm__build_routes(cm__trainer *t, cm_arena *perm);
 /* How many things the loss of the first n loaded rows is a mean over. */
 int64_t cm__count(const cm__trainer *t, int64_t row, int64_t n);
 /* Did a signal or a STOP file ask to end? */

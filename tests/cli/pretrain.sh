@@ -66,6 +66,13 @@ $P name=vr --verify-resume=3 --json >"$tmp/js.json" 2>"$tmp/.err"
 json "--verify-resume --json" "$tmp/js.json"
 check "really other" sh -c "! cmp -s '$run_dir/ckpt/latest/model.safetensors' '$tmp/runs/seed/ckpt/latest/model.safetensors'"
 
+expect "val.routes" 0 "" $P name=routes val.routes=70 val.tokens=300
+for n in 5 10; do
+    same "a line for each of 70 tokens, two different experts in each of two layers, step $n" "$(awk '
+        NF == 4 && $1 != $2 && $3 != $4 && /^[0-3 ]*$/ { n++ } END { print n, NR }' \
+        "$tmp/runs/routes/routes/step-000000$(printf %02d $n).txt")" "70 70"
+done
+
 # ---- refusals, before anything is written
 folders=$(ls "$tmp/runs")
 refuse() { # NAME CODE REGEX WORDS...

@@ -25,12 +25,13 @@ typedef struct mix {
     cm_var *in[4], *y, *aux; /* in: x, router, w_in, w_out */
     int64_t load[MAX_E];
     cm_moe_stats stats;
+    int32_t chosen[700 * 3]; /* of the largest shape */
 } mix;
 
 /* Forward and backward of <y, weights> + aux. */
 static void mix_run(mix *m, const shape *s) {
     memset(m->load, 0, sizeof m->load);
-    m->stats = (cm_moe_stats){ 0 };
+    m->stats = (cm_moe_stats){ .chosen = m->chosen };
     fix_open(&m->f, true);
     m->in[0] = fix_input(&m->f, 1, 2, (int64_t[]){ s->R, s->D });
     m->in[1] = fix_var(&m->f, 2, 2, (int64_t[]){ s->E, s->D });
@@ -174,6 +175,7 @@ TEST(moe_equals_loop_over_tokens) {
         }
         CHECK(!memcmp(m.load, o.load, sizeof m.load));
         CHECK(m.stats.rows == s->R);
+        CHECK(!memcmp(m.chosen, o.chosen, (size_t)(s->R * s->K) * sizeof *o.chosen));
         loop_free(&o);
         fix_close(&m.f);
     }
