@@ -26,18 +26,39 @@ typedef struct {
 
 /* ---- callbacks of the loop --------------------------------------------------------- */
 
-/* The reference's numbers, before the policy's memory is taken. */
-static bool prepare(void *ctx, cm_err *err) {
-    dpo *d = ctx;
+/* Where the reference's numbers are kept (free()). */
+static char *cache_dir(const dpo *d) {
     const char *dir = d->conf->dpo.ref_cache;
+    return *dir ? cm_strf("%s", dir) : cm_strf("%s/.ref-cache", d->app->runs);
+}
+
+static const cm_loaded *reference_of(const dpo *d) {
+    return d->reference.path ? &d->reference : &d->start;
+}
+
+static bool account(void *ctx, const cm_model *m, cm_plan *p, cm_err *err) {
+    dpo *d = ctx;
+    if (!cm_panel_bytes(d->panel, m, &p->beside, err)) return false;
+    if (d->conf->dpo.reference_free || d->refs[CM_SPLIT_TRAIN].n) return true;
+    const cm_pack *const pack[2] = { &d->pack[0], &d->pack[1] };
+    char *dir = cache_dir(d);
+    bool ok = cm_refs_plan(reference_of(d), pack, d->conf, dir, p->micro_rows, &p->ahead,
+                           &p->ahead_flops, err);
+    free(dir);
+    return ok;
+}
+
+/* The reference's numbers, before the policy's memory is taken. */
+static bool prepare(void *ctx, const cm_plan *p, cm_err *err) {
+    dpo *d = ctx;
     if (!cm_panel_prepare(d->panel, d->job.run, err)) return false;
     if (d->conf->dpo.reference_free || d->refs[CM_SPLIT_TRAIN].n) return true;
-    char *own = *dir ? cm_strf("%s", dir) : cm_strf("%s/.ref-cache", d->app->runs);
     const cm_pack *const pack[2] = { &d->pack[0], &d->pack[1] };
     const cm_source *const rows[2] = { &d->rows[0], &d->rows[1] };
-    bool ok = cm_refs_open(d->refs, d->reference.path ? &d->reference : &d->start, pack,
-                           rows, d->conf, own, d->app->progress, err);
-    free(own);
+    char *dir = cache_dir(d);
+    bool ok = cm_refs_open(d->refs, reference_of(d), pack, rows, d->conf, dir, p->micro_rows,
+                           d->app->progress, err);
+    free(dir);
     return ok;
 }
 
@@ -107,10 +128,11 @@ static bool work(dpo *d, cm_err *err) {
     d->job = (cm_job){ .model = &d->model, .train = &d->rows[CM_SPLIT_TRAIN],
                        .val = &d->rows[CM_SPLIT_VAL],
                        .objective = cm_dpo_objective(&d->dpo),
-                       .tokenizer = d->data.tokenizer, .prepare = prepare, .init = init,
-                       .sample = samples, .watch = watch, .extra = extra_files, .ctx = d };
+                       .tokenizer = d->data.tokenizer, .account = account,
+                       .prepare = prepare, .init = init, .sample = samples, .watch = watch,
+                       .extra = extra_files, .ctx = d };
     cm_app_lora(d->conf, &d->start, &d->job);
-    const cm_loaded *r = d->reference.path ? &d->reference : &d->start;
+    const cm_loaded *r = reference_of(d);
     const cm_app_input in[] = { { "model", d->start.path, d->start.id },
                                 { "shards", d->data.dir, d->data.id },
                                 { "tokenizer", d->data.tokenizer_path, d->data.tokenizer },

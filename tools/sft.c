@@ -21,8 +21,14 @@ typedef struct {
 
 /* ---- callbacks of the loop --------------------------------------------------------- */
 
-static bool prepare(void *ctx, cm_err *err) {
+static bool account(void *ctx, const cm_model *m, cm_plan *p, cm_err *err) {
+    const sft *s = ctx;
+    return cm_panel_bytes(s->panel, m, &p->beside, err);
+}
+
+static bool prepare(void *ctx, const cm_plan *p, cm_err *err) {
     sft *s = ctx;
+    (void)p;
     return cm_panel_prepare(s->panel, s->job.run, err);
 }
 
@@ -65,8 +71,9 @@ static bool work(sft *s, cm_err *err) {
     cm_sched_epochs(&s->app->conf, &s->train_rows);
     s->job = (cm_job){ .model = &s->model, .train = &s->train_rows, .val = &s->val_rows,
                        .objective = cm_lm_objective(s->conf),
-                       .tokenizer = s->data.tokenizer, .prepare = prepare, .init = init,
-                       .sample = samples, .watch = watch, .extra = extra_files, .ctx = s };
+                       .tokenizer = s->data.tokenizer, .account = account,
+                       .prepare = prepare, .init = init, .sample = samples, .watch = watch,
+                       .extra = extra_files, .ctx = s };
     cm_app_lora(s->conf, &s->start, &s->job);
     const cm_app_input in[] = { { "model", s->start.path, s->start.id },
                                 { "shards", s->data.dir, s->data.id },

@@ -108,11 +108,21 @@ static void rehearse(cm__trainer *t, cm_plan *p) {
     p->meta = t->meta.peak;
 }
 
+size_t cm_plan_bytes(const cm_plan *p) {
+    size_t run = p->perm + p->step + p->meta + p->beside;
+    return run > p->ahead ? run : p->ahead;
+}
+
 static bool fits(const cm_job *job, const cm_plan *p, cm_err *err) {
     double max = job->conf->train.max_gb * 1e9;
-    double need = (double)(p->perm + p->step + p->meta);
+    double need = (double)cm_plan_bytes(p);
     if (max <= 0 || need <= max) return true;
     char a[32], b[32], s[32];
+    if (need > (double)(p->perm + p->step + p->meta + p->beside))
+        return cm_fail(err, CM_EXIT_RESOURCE,
+                       "the reference's pass before training needs %s of memory; train.max_gb "
+                       "allows %s: lower data.micro_rows, or take a smaller reference",
+                       cm_human_bytes(need, a, sizeof a), cm_human_bytes(max, b, sizeof b));
     return cm_fail(err, CM_EXIT_RESOURCE,
                    "this run needs %s of memory, of which %s for one micro-batch of %lld "
                    "rows; train.max_gb allows %s: lower data.micro_rows%s, or the model",
@@ -136,6 +146,7 @@ bool cm_plan_make(const cm_job *job, cm_plan *p, cm_err *err) {
         cm__build(&t, &t.perm);
         rehearse(&t, p);
         count_parts(&t, p);
+        ok = !job->account || job->account(job->ctx, &t.model, p, err);
         cm__unbuild(&t);
     }
     cm_arena_close(&t.perm);
@@ -190,10 +201,10 @@ static void line_bytes(FILE *out, const char *what, size_t n, const char *note) 
             cm_human_bytes((double)n, h, sizeof h), note);
 }
 
-/* Seconds of the whole run: whole steps reach about half of what the matrix product
- * alone does. */
+/* Seconds of the whole run, validations and panels aside: whole steps reach about half of
+ * what the matrix product alone does. */
 static double expected_seconds(const cm_plan *p, double probe) {
-    return probe > 0 ? p->flops / (0.5 * probe * 1e9) : 0;
+    return probe > 0 ? (p->flops + p->ahead_flops) / (0.5 * probe * 1e9) : 0;
 }
 
 static void print_time(const cm_plan *p, FILE *out) {
@@ -231,7 +242,9 @@ void cm_plan_print(const cm_job *job, const cm_plan *p, const char *ckpt_dir, FI
     line_bytes(out, "batches", p->batches, "rows, statistics");
     line_bytes(out, "step", p->step, "activations, gradients, scratch of a micro-batch");
     line_bytes(out, "tape", p->meta, "");
-    line_bytes(out, "total", p->perm + p->step + p->meta, "");
+    if (p->beside) line_bytes(out, "panel", p->beside, "at validations");
+    if (p->ahead) line_bytes(out, "reference", p->ahead, "before all that, and gone by then");
+    line_bytes(out, "total", cm_plan_bytes(p), "");
     fprintf(out, "work\n  %-18s %15lld  %lld rows of %lld, %lld at a time\n", "batch tokens",
             (long long)job->conf->data.batch_tokens, (long long)p->batch_rows,
             (long long)job->conf->data.seq_len, (long long)p->micro_rows);
@@ -240,6 +253,8 @@ void cm_plan_print(const cm_job *job, const cm_plan *p, const char *ckpt_dir, FI
             epochs(job, p));
     fprintf(out, "  %-18s %15.4g FLOP  (formula; %.4g summed over the ops)\n", "compute",
             p->flops, p->step_flops * (double)p->steps);
+    if (p->ahead_flops > 0)
+        fprintf(out, "  %-18s %15.4g FLOP  before training\n", "reference", p->ahead_flops);
     double disk = free_disk(ckpt_dir), all = all_ckpts(job, p);
     fprintf(out, "disk\n  %-18s %15llu bytes  %10s each\n", "checkpoint",
             (unsigned long long)p->ckpt, cm_human_bytes((double)p->ckpt, a, sizeof a));
@@ -261,13 +276,16 @@ void cm_plan_json(const cm_job *job, const cm_plan *p, const char *ckpt_dir, cm_
     cm_json_u64(out, "batches_bytes", p->batches);
     cm_json_u64(out, "step_bytes", p->step);
     cm_json_u64(out, "tape_bytes", p->meta);
-    cm_json_u64(out, "total_bytes", p->perm + p->step + p->meta);
+    cm_json_u64(out, "panel_bytes", p->beside);
+    cm_json_u64(out, "reference_bytes", p->ahead);
+    cm_json_u64(out, "total_bytes", cm_plan_bytes(p));
     cm_json_i64(out, "batch_rows", p->batch_rows);
     cm_json_i64(out, "micro_rows", p->micro_rows);
     cm_json_i64(out, "steps", p->steps);
     cm_json_i64(out, "tokens", p->tokens);
     cm_json_f64(out, "epochs", epochs(job, p));
     cm_json_f64(out, "flops", p->flops);
+    cm_json_f64(out, "reference_flops", p->ahead_flops);
     cm_json_u64(out, "checkpoint_bytes", p->ckpt);
     cm_json_f64(out, "checkpoints_bytes_most", all_ckpts(job, p));
     cm_json_f64(out, "disk_free_bytes", free_disk(ckpt_dir));

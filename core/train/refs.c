@@ -13,8 +13,6 @@
 #include <string.h>
 #include <unistd.h>
 
-enum { MICRO_TOKENS = 4096 }; /* computed at once when nobody chose */
-
 /* ---- the file ----------------------------------------------------------------------- */
 
 /* The reference is held as the policy's frozen weights are, or the two would differ. */
@@ -95,21 +93,22 @@ static bool known(const cm_refs *r, const cm_pack *p, int64_t row, int64_t n) {
     return true;
 }
 
-/* From the file; false: absent, or (said) of no use. */
-static bool load(cm_refs *r, const cm_pack *p, const char *what, const char *path) {
+/* What the file has, if it is there; false: it is of no use, and why. */
+static bool read_numbers(cm_refs *r, const char *what, const char *path, cm_err *err) {
     cm_st st;
-    cm_err err;
     char why[256];
-    if (!cm_exists(path)) return false;
-    if (cm_st_open(&st, path, &err)) {
-        take(&st, what, r, why, sizeof why);
-        cm_st_close(&st);
-        if (*why) cm_log(CM_LOG_WARN, "%s: %s: computed anew", path, why);
-    } else {
-        snprintf(why, sizeof why, "unreadable");
-        cm_log(CM_LOG_WARN, "%s: computed anew", err.msg);
-    }
-    if (*why || !known(r, p, 0, p->rows)) return false;
+    if (!cm_exists(path)) return true;
+    if (!cm_st_open(&st, path, err)) return false;
+    take(&st, what, r, why, sizeof why);
+    cm_st_close(&st);
+    return !*why || cm_fail(err, CM_EXIT_DATA, "%s: %s", path, why);
+}
+
+/* From the file; false: absent, in part, or (said) of no use. */
+static bool load(cm_refs *r, const cm_pack *p, const char *what, const char *path) {
+    cm_err err;
+    if (!read_numbers(r, what, path, &err)) cm_log(CM_LOG_WARN, "%s: computed anew", err.msg);
+    if (!known(r, p, 0, p->rows)) return false;
     cm_log(CM_LOG_INFO, "reference log-probabilities of %lld %s pairs: from %s",
            (long long)p->units, cm_split_name(p->split), path);
     return true;
@@ -162,22 +161,34 @@ static cm_var *forward(scorer *s, const cm_batch *b, cm_arena *step, bool dry) {
     return cm_model_logp(s->m, &t, b, 0, true, NULL, NULL);
 }
 
-static bool open_scorer(scorer *s, const cm_model *m, const cm_pack *p, const cm_conf *c,
-                        cm_err *err) {
-    *s = (scorer){ .m = m, .rows.T = p->T };
-    s->micro = c->data.micro_rows ? (int)c->data.micro_rows : MICRO_TOKENS / p->T;
-    if (s->micro < 1) s->micro = 1;
-    if (s->micro > p->rows) s->micro = (int)p->rows;
-    size_t n = (size_t)s->micro * (size_t)p->T, most = (size_t)cm_pack_most(p, s->micro);
+/* Bytes of s->micro rows' forward pass, tape aside. */
+static bool measure(scorer *s, size_t *bytes, cm_err *err) {
     cm_arena count;
     if (!cm_arena_open(&s->meta, "reference's tape", (size_t)1 << 30, err) ||
         !cm_arena_open_counting(&count, "plan of the reference", err))
         return false;
-    forward(s, &(cm_batch){ .B = s->micro, .T = p->T }, &count, true);
+    forward(s, &(cm_batch){ .B = s->micro, .T = s->rows.T }, &count, true);
     cm_arena_reset(&s->meta, 0);
-    bool ok = cm_arena_open(&s->step, "reference", count.peak, err);
+    *bytes = count.peak;
     cm_arena_close(&count);
-    int32_t *rows = malloc(4 * n * sizeof *rows);
+    return true;
+}
+
+static scorer scorer_of(const cm_model *m, const cm_pack *p, int64_t micro) {
+    return (scorer){ .m = m, .rows.T = p->T, .micro = (int)(micro < p->rows ? micro : p->rows) };
+}
+
+/* The rows of a micro-batch: token, target, doc, pos. */
+static size_t row_bytes(const scorer *s) {
+    return 4 * (size_t)s->micro * (size_t)s->rows.T * sizeof(int32_t);
+}
+
+static bool open_scorer(scorer *s, const cm_model *m, const cm_pack *p, int64_t micro,
+                        cm_err *err) {
+    *s = scorer_of(m, p, micro);
+    size_t n = (size_t)s->micro * (size_t)p->T, most = (size_t)cm_pack_most(p, s->micro), step;
+    bool ok = measure(s, &step, err) && cm_arena_open(&s->step, "reference", step, err);
+    int32_t *rows = malloc(row_bytes(s));
     s->pair = malloc((most + 1) * sizeof *s->pair);
     s->unit = malloc((most + 1) * sizeof *s->unit);
     CM_ASSERT(rows && s->pair && s->unit, "out of memory for the reference's rows");
@@ -210,11 +221,11 @@ static void sum_pairs(const scorer *s, const cm_pack *p, const cm_batch *b, int6
 
 /* All rows of the pack once; *stopped: a signal came. */
 static bool score(const cm_model *m, const cm_pack *p, const cm_source *src,
-                  const cm_conf *c, cm_progress_mode mode, cm_refs *r, bool *stopped,
+                  int64_t micro, cm_progress_mode mode, cm_refs *r, bool *stopped,
                   cm_err *err) {
     scorer s;
     cm_progress bar;
-    bool ok = open_scorer(&s, m, p, c, err);
+    bool ok = open_scorer(&s, m, p, micro, err);
     cm_progress_open(&bar, "reference", "tok", (double)(p->rows * p->T), 1,
                      mode, NULL);
     for (int64_t row = 0; ok && row < p->rows; row += s.micro) {
@@ -249,7 +260,7 @@ static void make_room(cm_refs *r, const cm_pack *p) {
 
 bool cm_refs_open(cm_refs *r, const cm_loaded *reference, const cm_pack *const *pack,
                   const cm_source *const *rows, const cm_conf *c, const char *dir,
-                  cm_progress_mode mode, cm_err *err) {
+                  int64_t micro, cm_progress_mode mode, cm_err *err) {
     cm_loaded l = { 0 };
     bool ok = true, loaded = false, stopped = false;
     for (int s = 0; ok && !stopped && s < 2; s++) {
@@ -264,7 +275,7 @@ bool cm_refs_open(cm_refs *r, const cm_loaded *reference, const cm_pack *const *
                 ok = cm_fail(err, CM_EXIT_DATA, "%s: the weights changed while they were in "
                              "use: SHA-256 %.12s..., was %.12s...", reference->path, l.id,
                              reference->id);
-            ok = ok && score(&l.model, pack[s], rows[s], c, mode, &r[s], &stopped, err);
+            ok = ok && score(&l.model, pack[s], rows[s], micro, mode, &r[s], &stopped, err);
             if (ok) save(&r[s], what, dir, path);
         }
         free(what);
@@ -272,6 +283,55 @@ bool cm_refs_open(cm_refs *r, const cm_loaded *reference, const cm_pack *const *
     }
     if (loaded) cm_loaded_close(&l);
     return ok;
+}
+
+/* Rows of the pack that no file has the numbers of. */
+static int64_t missing(const cm_loaded *reference, const cm_pack *p, const cm_conf *c,
+                       const char *dir) {
+    char *what = describe(reference, p, c), *path = file_name(dir, what);
+    cm_refs r = { 0 };
+    cm_err ignored; /* what is wrong with a file is said when it is wanted */
+    int64_t n = 0;
+    make_room(&r, p);
+    read_numbers(&r, what, path, &ignored);
+    for (int64_t row = 0; row < p->rows; row++) n += !known(&r, p, row, 1);
+    cm_refs_close(&r);
+    free(path);
+    free(what);
+    return n;
+}
+
+/* The reference on counting memory: its weights and the pass over one split. */
+static bool count_pass(const cm_loaded *reference, const cm_pack *p, const cm_conf *c,
+                       int64_t micro, size_t *bytes, cm_err *err) {
+    static const cm_lora_conf bf16 = { .base = CM_BASE_BF16 };
+    cm_arena weights;
+    cm_model m;
+    size_t step = 0;
+    if (!cm_arena_open_counting(&weights, "size of the reference", err)) return false;
+    cm_model_build_lora(&m, &reference->model.conf, narrow(c) ? &bf16 : NULL, &weights, false);
+    scorer s = scorer_of(&m, p, micro);
+    bool ok = measure(&s, &step, err);
+    size_t all = weights.peak + step + s.meta.peak + row_bytes(&s);
+    if (all > *bytes) *bytes = all;
+    cm_arena_close(&s.meta);
+    cm_model_end(&m);
+    cm_arena_close(&weights);
+    return ok;
+}
+
+bool cm_refs_plan(const cm_loaded *reference, const cm_pack *const *pack, const cm_conf *c,
+                  const char *dir, int64_t micro, size_t *bytes, double *flops, cm_err *err) {
+    *bytes = 0;
+    *flops = 0;
+    for (int s = 0; s < 2; s++) {
+        int64_t n = pack[s]->rows ? missing(reference, pack[s], c, dir) : 0;
+        if (!n) continue;
+        if (!count_pass(reference, pack[s], c, micro, bytes, err)) return false;
+        double tokens = (double)n * pack[s]->T;
+        *flops += tokens * cm_model_flops(&reference->model.conf, pack[s]->T) / 3; /* forward */
+    }
+    return true;
 }
 
 void cm_refs_close(cm_refs *r) {

@@ -270,11 +270,15 @@ typedef struct cm_refs {
  * (which is said), computed with the reference's weights, read for this alone and released,
  * and written.  A file's name is the hash of what it depends on: model and how it is held
  * (lora.base), data, split, tokenizer, row length, numerics, the kernels' level; it holds
- * these, too, and a hash of its numbers.  A signal to stop leaves them incomplete and is no
+ * these, too, and a hash of its numbers.  micro: rows at a time, which changes no bit.  A signal to stop leaves them incomplete and is no
  * failure; the next time goes on there. */
 bool cm_refs_open(cm_refs *r, const cm_loaded *reference, const cm_pack *const *pack,
                   const cm_source *const *rows, const cm_conf *c, const char *dir,
-                  cm_progress_mode mode, cm_err *err);
+                  int64_t micro, cm_progress_mode mode, cm_err *err);
+/* What cm_refs_open would take now, which is nothing where the files have all: bytes of the
+ * reference's weights and of `micro` rows' forward pass; flops of the rows to be read. */
+bool cm_refs_plan(const cm_loaded *reference, const cm_pack *const *pack, const cm_conf *c,
+                  const char *dir, int64_t micro, size_t *bytes, double *flops, cm_err *err);
 void cm_refs_close(cm_refs *r);
 
 /* The pairs of b, rows `row`.. of the pack's stream: their rows in the batch and numbers of
@@ -323,6 +327,7 @@ cm_objective cm_dpo_objective(cm_dpo *p);
  * under dpo.stop they set *stop and say in err why.  For cm_job.watch. */
 void cm_dpo_watch(cm_dpo *p, int64_t step, bool *stop, cm_err *err);
 
+struct cm_plan;
 /* One training run, as a tool describes it.  Everything outlives cm_train. */
 typedef struct cm_job {
     const char *tool;
@@ -340,8 +345,11 @@ typedef struct cm_job {
     cm_resume resume;
     bool quiet;                 /* no progress on stderr */
     int64_t stop_at;            /* stop (saving) after this step; 0: train to the end */
+    /* What prepare and watch take, into p's ahead and beside.  m: the model on counting
+     * memory, for dry tapes.  NULL: nothing. */
+    bool (*account)(void *ctx, const cm_model *m, struct cm_plan *p, cm_err *err);
     /* What has to be done before the run's memory is taken; may be called again. */
-    bool (*prepare)(void *ctx, cm_err *err);
+    bool (*prepare)(void *ctx, const struct cm_plan *p, cm_err *err);
     /* Start from these weights instead of the seed's: fill m, all of it. */
     bool (*init)(void *ctx, cm_model *m, cm_err *err);
     /* Text of a few samples after a validation, appended to out. */
@@ -364,10 +372,15 @@ typedef struct cm_plan {
     size_t weights, grads, moments, batches; /* parts of perm */
     size_t perm, step, meta;           /* the arenas */
     size_t step_train;                 /* what a training step takes of `step` */
+    size_t ahead;                      /* taken and given back before the arenas: a reference */
+    size_t beside;                     /* on top of them at validations: the panel */
+    double ahead_flops;                /* of what is done before training */
     double flops;                      /* of the whole run, by cm_model_flops */
     double step_flops;                 /* of one batch, forward x 3, summed over the ops */
     uint64_t ckpt;                     /* bytes of one checkpoint */
 } cm_plan;
+/* The most it holds at once: the arenas and what comes beside them, or what went ahead. */
+size_t cm_plan_bytes(const cm_plan *p);
 /* Also checks data.batch_tokens against data.seq_len and data.micro_rows, and the total
  * against train.max_gb (CM_EXIT_RESOURCE). */
 bool cm_plan_make(const cm_job *job, cm_plan *p, cm_err *err);

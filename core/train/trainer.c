@@ -417,7 +417,7 @@ bool cm_train(const cm_job *job, bool *complete, cm_err *err) {
     cm__trainer t = { .job = job, .c = job->conf };
     *complete = false;
     if (!check_inputs(job, err) || !cm_plan_make(job, &t.plan, err) ||
-        (job->prepare && !job->prepare(job->ctx, err)))
+        (job->prepare && !job->prepare(job->ctx, &t.plan, err)))
         return false;
     name_files(&t);
     bool ok = open_arenas(&t, err) && first_state(&t, err) && cm__report_open(&t, err) &&

@@ -152,15 +152,26 @@ static size_t kept_bytes(const gen *g) {
            cm_align_up(cm_sample_work_bytes((int)V));
 }
 
-static bool open_memory(gen *g, cm_err *err) {
-    size_t step = 0;
+/* What outlives a pass, and the bytes of one. */
+static bool open_states(gen *g, size_t *step, cm_err *err) {
+    *step = 0;
     if (!cm_arena_open(&g->meta, "generation meta", (size_t)64 << 20, err)) return false;
     if (!cm_arena_open(&g->keep, "decoding states", kept_bytes(g), err)) return false;
     lay_out(g);
     int piece = g->piece < g->cap ? g->piece : g->cap;
-    return measure(g, g->batch, 1, &step, err) && measure(g, 1, 1, &step, err) &&
-           measure(g, 1, piece, &step, err) &&
-           cm_arena_open(&g->arena, "generation", step, err);
+    return measure(g, g->batch, 1, step, err) && measure(g, 1, 1, step, err) &&
+           measure(g, 1, piece, step, err);
+}
+
+static bool open_memory(gen *g, cm_err *err) {
+    size_t step;
+    return open_states(g, &step, err) && cm_arena_open(&g->arena, "generation", step, err);
+}
+
+static void close_memory(gen *g) {
+    cm_arena_close(&g->arena);
+    cm_arena_close(&g->meta);
+    cm_arena_close(&g->keep);
 }
 
 /* ---- texts ----------------------------------------------------------------------------- */
@@ -267,14 +278,29 @@ static void run_all(gen *g, int64_t n) {
     }
 }
 
+static int batch_of(int batch, int64_t n) {
+    if (batch <= 0) batch = BATCH;
+    return batch > n ? (int)n : batch;
+}
+
+bool cm_generate_bytes(const cm_model *m, int batch, const cm_prompt *p, int64_t n,
+                       size_t *bytes, cm_err *err) {
+    *bytes = 0;
+    if (n < 1) return true;
+    gen g = { .m = m, .p = (cm_prompt *)(uintptr_t)p, .batch = batch_of(batch, n) };
+    survey(&g, n);
+    bool ok = open_states(&g, bytes, err);
+    *bytes += g.keep.cap + g.meta.peak;
+    close_memory(&g);
+    return ok;
+}
+
 bool cm_generate(const cm_model *m, const cm_sampling *how, int batch, cm_prompt *p,
                  int64_t n, cm_stop_fn stop, cm_done_fn done, void *ctx,
                  cm_engine_count *count, cm_err *err) {
     if (n < 1) return true;
     gen g = { .m = m, .how = *how, .p = p, .stop = stop, .done = done, .ctx = ctx,
-              .broken = -1 };
-    g.batch = batch > 0 ? batch : BATCH;
-    if (g.batch > n) g.batch = (int)n;
+              .broken = -1, .batch = batch_of(batch, n) };
     survey(&g, n);
     bool ok = open_memory(&g, err);
     if (ok) run_all(&g, n);
@@ -288,8 +314,6 @@ bool cm_generate(const cm_model *m, const cm_sampling *how, int batch, cm_prompt
         count->scored += g.count.scored;
         count->passes += g.count.passes;
     }
-    cm_arena_close(&g.arena);
-    cm_arena_close(&g.meta);
-    cm_arena_close(&g.keep);
+    close_memory(&g);
     return ok;
 }

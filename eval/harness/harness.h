@@ -18,6 +18,8 @@ typedef struct cm_scorer {
 /* max_T: longest row that will be scored. */
 bool cm_scorer_open(cm_scorer *s, const cm_model *m, int max_T, cm_err *err);
 void cm_scorer_close(cm_scorer *s);
+/* What an open one takes; a model on counting memory will do. */
+bool cm_scorer_bytes(const cm_model *m, int max_T, size_t *bytes, cm_err *err);
 /* nll[i] = -log p(token[i+1] | token[0..i]) for i in [first, T-1); state starts at zero. */
 void cm_score(cm_scorer *s, const int32_t *token, int T, int first, double *nll);
 
@@ -101,6 +103,10 @@ typedef bool (*cm_stop_fn)(void *ctx, int64_t prompt, const cm_prompt *p);
 bool cm_generate(const cm_model *m, const cm_sampling *how, int batch, cm_prompt *p,
                  int64_t n, cm_stop_fn stop, cm_done_fn done, void *ctx,
                  cm_engine_count *count, cm_err *err);
+
+/* What cm_generate takes for these; a model on counting memory will do. */
+bool cm_generate_bytes(const cm_model *m, int batch, const cm_prompt *p, int64_t n,
+                       size_t *bytes, cm_err *err);
 
 /* The same with an open voice for each text, which decides where it ends and is finished
  * when done is told. */

@@ -14,10 +14,26 @@ static bool plan(cm_scorer *s, size_t *bytes, cm_err *err) {
     return true;
 }
 
+static size_t logit_bytes(const cm_model *m) {
+    return (size_t)(CM_LOGIT_ROWS * m->conf.vocab_size) * sizeof(cm_real);
+}
+
+static bool open_meta(cm_scorer *s, cm_err *err) {
+    return cm_arena_open(&s->meta, "scorer meta", (size_t)64 << 20, err);
+}
+
+bool cm_scorer_bytes(const cm_model *m, int max_T, size_t *bytes, cm_err *err) {
+    cm_scorer s = { .m = m, .max_T = max_T };
+    bool ok = open_meta(&s, err) && plan(&s, bytes, err);
+    if (ok) *bytes += s.meta.peak + cm_align_up(logit_bytes(m));
+    cm_scorer_close(&s);
+    return ok;
+}
+
 bool cm_scorer_open(cm_scorer *s, const cm_model *m, int max_T, cm_err *err) {
     *s = (cm_scorer){ .m = m, .max_T = max_T };
-    size_t step, logits = (size_t)(CM_LOGIT_ROWS * m->conf.vocab_size) * sizeof(cm_real);
-    if (!cm_arena_open(&s->meta, "scorer meta", (size_t)64 << 20, err)) return false;
+    size_t step, logits = logit_bytes(m);
+    if (!open_meta(s, err)) return false;
     if (!plan(s, &step, err) || !cm_arena_open(&s->arena, "scorer", step, err) ||
         !cm_arena_open(&s->keep, "logits", cm_align_up(logits), err)) {
         cm_scorer_close(s);

@@ -26,13 +26,16 @@ static uint64_t seed_of(const cm_panel *p, int64_t doc) {
     return cm_rng_u64(r, (uint64_t)doc);
 }
 
+static cm_prompt prompt_of(const cm_panel *p, const cm_panel_item *it) {
+    return (cm_prompt){ .token = it->id, .n = (int)it->n_prompt, .max_new = p->max_new,
+                        .seed = seed_of(p, it->doc) };
+}
+
 static bool answer_prompts(cm_panel *p, const cm_model *m, cm_panel_look *l, cm_err *err) {
     cm_sampling how = { .temperature = p->c->panel.temperature, .top_p = 1, .repeat_penalty = 1 };
     for (int i = 0; i < p->n; i++) {
-        const cm_panel_item *it = &p->item[i];
-        l->prompt[i] = (cm_prompt){ .token = it->id, .n = (int)it->n_prompt,
-                                    .max_new = p->max_new, .seed = seed_of(p, it->doc),
-                                    .out = room(p->max_new, sizeof(int32_t)) };
+        l->prompt[i] = prompt_of(p, &p->item[i]);
+        l->prompt[i].out = room(p->max_new, sizeof(int32_t));
         cm_voice_open(&l->voice[i], p->spm, &p->chat, NULL, 0);
     }
     if (!cm_generate_voices(m, &how, 0, l->prompt, p->n, l->voice, go_on, NULL, NULL, err))
@@ -77,14 +80,19 @@ static void read_reference(cm_panel *p, cm_scorer *s, const cm_panel_item *it, i
     *n = want;
 }
 
-static bool distributions(cm_panel *p, const cm_model *m, float *keep, cm_panel_row *r,
-                          cm_err *err) {
-    int64_t longest = 1, at = 0, V = m->conf.vocab_size;
+static int longest_of(const cm_panel *p) {
+    int64_t longest = 1;
     for (int i = 0; i < p->n; i++)
         if (p->item[i].n > longest) longest = p->item[i].n;
+    return (int)longest;
+}
+
+static bool distributions(cm_panel *p, const cm_model *m, float *keep, cm_panel_row *r,
+                          cm_err *err) {
+    int64_t at = 0, V = m->conf.vocab_size;
     cm_scorer s;
     if (!p->positions) return true;
-    if (!cm_scorer_open(&s, m, (int)longest, err)) return false;
+    if (!cm_scorer_open(&s, m, longest_of(p), err)) return false;
     float *scratch = room(keep ? 1 : CM_LOGIT_ROWS * V, sizeof *scratch);
     position *x = room(p->positions, sizeof *x), sum = { 0 };
     for (int i = 0; i < p->n && at < p->positions && !cm_signal_stop(); i++) {
@@ -166,6 +174,21 @@ bool cm_panel_look_at(cm_panel *p, const cm_model *m, float *keep, cm_panel_look
     compare(p, l);
     l->whole = true;
     return true;
+}
+
+/* The dearest of the three: each gives its memory back before the next. */
+bool cm_panel_look_bytes(const cm_panel *p, const cm_model *m, size_t *bytes, cm_err *err) {
+    cm_prompt *ask = room(p->n, sizeof *ask);
+    size_t task = 0, read = 0;
+    for (int i = 0; i < p->n; i++) ask[i] = prompt_of(p, &p->item[i]);
+    bool ok = cm_generate_bytes(m, 0, ask, p->n, bytes, err) &&
+              (!p->has_task || cm_generate_bytes(m, 0, p->ask, p->task.n, &task, err)) &&
+              (!p->positions || cm_scorer_bytes(m, longest_of(p), &read, err));
+    if (p->positions) read += (size_t)(CM_LOGIT_ROWS * m->conf.vocab_size) * sizeof(float);
+    if (task > *bytes) *bytes = task;
+    if (read > *bytes) *bytes = read;
+    free(ask);
+    return ok;
 }
 
 void cm_panel_look_close(const cm_panel *p, cm_panel_look *l) {

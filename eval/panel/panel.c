@@ -193,6 +193,19 @@ void cm_panel_close(cm_panel *p) {
 
 /* ---- the start model ------------------------------------------------------------------- */
 
+/* Its distributions: on the heap until they are written, then mapped. */
+static size_t kept_bytes(const cm_panel *p, const cm_model *m) {
+    return (size_t)(p->positions * m->conf.vocab_size) * sizeof(float);
+}
+
+bool cm_panel_bytes(const cm_panel *p, const cm_model *m, size_t *bytes, cm_err *err) {
+    *bytes = 0;
+    if (!p) return true;
+    bool ok = cm_panel_look_bytes(p, m, bytes, err);
+    *bytes += kept_bytes(p, m);
+    return ok;
+}
+
 /* Measure it, keep the numbers, and work with them as they were kept. */
 static bool measure_start(cm_panel *p, const cm_model *m, cm_err *err) {
     char *path = cm_run_path(p->run, "panel/start.safetensors");

@@ -90,6 +90,9 @@ typedef struct cm_panel cm_panel;
 bool cm_panel_open(cm_panel **out, const cm_conf *c, const cm_pack *val,
                    const cm_loaded *start, cm_err *err);
 void cm_panel_close(cm_panel *p); /* NULL is fine */
+/* What it takes beside the trainer's arenas (cm_plan.beside): answering, reading references,
+ * the start model's distributions.  m: on counting memory.  p NULL: nothing. */
+bool cm_panel_bytes(const cm_panel *p, const cm_model *m, size_t *bytes, cm_err *err);
 /* Before the training takes its memory (cm_job.prepare): the start model's numbers, from the
  * run's panel/start.safetensors; where a run that goes on has none, from the model, loaded
  * and closed again.  p NULL, or no run: nothing. */

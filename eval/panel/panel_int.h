@@ -50,6 +50,8 @@ typedef struct cm_panel_look {
     cm_panel_row row;
     bool whole; /* false: a stop signal came */
 } cm_panel_look;
+/* Bytes of a look, whose answers come from prompts of its own. */
+bool cm_panel_look_bytes(const cm_panel *p, const cm_model *m, size_t *bytes, cm_err *err);
 /* keep: [positions,V] gets log-probabilities, or NULL. */
 bool cm_panel_look_at(cm_panel *p, const cm_model *m, float *keep, cm_panel_look *l,
                       cm_err *err);

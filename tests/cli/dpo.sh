@@ -52,6 +52,20 @@ near() { # NAME VALUE WANTED TOLERANCE
 # ---- the good way
 expect_out "--dry-run prints the plan" "[Pp]arameters" $P --dry-run
 absent "--dry-run writes nothing" "$run_dir" "$cache"
+planned() { # NAME WORDS...
+    key=$1; shift
+    $P --dry-run --json "$@" 2>/dev/null | sed "s/.*\"$key\":\([-0-9.e+]*\).*/\1/"
+}
+# 200 pairs in rows of 128 tokens; forward is a third of forward and backward.
+near "--dry-run counts the reference's pass" "$(planned reference_flops)" "$($P --dry-run --json 2>/dev/null | awk '
+    { split($0, f, /[,{}]/); for (i in f) { split(f[i], kv, ":"); v[kv[1]] = kv[2] } }
+    END { e = v["\"tokens\""] / v["\"epochs\""] / 0.8; print e / v["\"tokens\""] * v["\"flops\""] / 3 }')" 1e8
+check "and its memory" awk -v w="$(planned weights_bytes)" -v r="$(planned reference_bytes)" -v s="$(planned step_bytes)" \
+    'BEGIN { exit !(r > w && r < w + s) }'
+same "none without one" "$(planned reference_bytes dpo.reference_free=true) $(planned reference_flops dpo.reference_free=true)" "0 0"
+same "no panel, nothing for it" "$(planned panel_bytes)" 0
+check "the panel's memory is in the total" test "$(planned total_bytes panel.prompts=20)" = \
+    "$(($(planned total_bytes) + $(planned panel_bytes panel.prompts=20)))" -a "$(planned panel_bytes panel.prompts=20)" -gt 100000
 expect "a whole run" 0 "" $P
 same "--quiet: nothing to say" "$(cat "$tmp/.out" "$tmp/.err")" ""
 for f in metrics.jsonl events.jsonl summary.json status.json run.json; do json "$f is JSON" "$run_dir/$f"; done
@@ -74,6 +88,7 @@ sed -n '/^## Rows of dpo/,$p' docs/METRICS.md | grep -E '^\| `' | cut -d '`' -f 
 same "docs/METRICS.md names what is written" "$(cat "$tmp/written")" "$(cat "$tmp/told")"
 expect_out "the result is a model" "." "$BIN/generate" --model "$run_dir" --prompt "What is" generate.max_tokens=4
 weights=$(tree "$run_dir/ckpt/latest/")
+same "once it is there, --dry-run leaves the reference's pass out" "$(planned reference_bytes) $(planned reference_flops)" "0 0"
 
 # ---- the first loss of every variant; M rows a micro-batch change nothing
 first() { # NAME WANTED WORDS...

@@ -332,6 +332,42 @@ TEST(one_batch_of_eight_rows_equals_four_of_two) {
 
 /* ---- memory ------------------------------------------------------------------------ */
 
+static bool ask_for(void *ctx, const cm_model *m, cm_plan *p, cm_err *err) {
+    const size_t *bytes = ctx;
+    (void)err;
+    CHECK(m->conf.d_model == 32);
+    p->beside = bytes[0];
+    p->ahead = bytes[1];
+    return true;
+}
+
+/* What goes ahead and what stands beside the arenas count against train.max_gb. */
+TEST(plan_counts_what_the_tool_adds) {
+    fx_job f;
+    cm_plan p;
+    cm_err err;
+    size_t bytes[2] = { 0, 0 };
+    fx_open(&f, corpus(), NULL, NULL);
+    f.job.account = ask_for;
+    f.job.ctx = bytes;
+    f.conf.train.max_gb = 0.1;
+    CHECKF(cm_plan_make(&f.job, &p, &err), "%s", err.msg);
+    size_t own = p.perm + p.step + p.meta;
+    CHECK(cm_plan_bytes(&p) == own && own < 90000000);
+    bytes[1] = 90000000;
+    CHECK(cm_plan_make(&f.job, &p, &err) && cm_plan_bytes(&p) == 90000000);
+    bytes[0] = 1000;
+    bytes[1] = own;
+    CHECK(cm_plan_make(&f.job, &p, &err) && cm_plan_bytes(&p) == own + 1000);
+    bytes[1] = 100000001;
+    CHECK(!cm_plan_make(&f.job, &p, &err) && err.code == CM_EXIT_RESOURCE);
+    CHECKF(strstr(err.msg, "reference's pass"), "%s", err.msg);
+    bytes[1] = 0;
+    bytes[0] = 100000001;
+    CHECK(!cm_plan_make(&f.job, &p, &err) && strstr(err.msg, "this run needs"));
+    fx_close(&f);
+}
+
 TEST(plan_knows_the_parts) {
     kernels(1);
     fx_job f;
