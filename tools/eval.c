@@ -447,19 +447,10 @@ static bool run_card(job *j, cm_err *err) {
     return ok;
 }
 
-/* The tokenizer alone: a .model file, or a data set's folder; else the model's. */
-static cm_spm *open_tokenizer(job *j, cm_err *err) {
-    const char *path = cm_app_text(j->app, "tokenizer");
-    char *inside = cm_strf("%s/tokenizer.model", path);
-    cm_spm *s = cm_spm_open(cm_exists(inside) ? inside : path, err);
-    free(inside);
-    return s;
-}
-
 static bool run_fertility(job *j, cm_err *err) {
     cm_spm *own = NULL;
     if (cm_app_text(j->app, "tokenizer")) {
-        if (!(own = open_tokenizer(j, err))) return false;
+        if (!(own = cm_load_tokenizer(cm_app_text(j->app, "tokenizer"), err))) return false;
     } else if (!load_model(j, err)) {
         return false;
     }
@@ -556,7 +547,7 @@ int main(int argc, char **argv) {
         { "contamination", "PATH", "look for the tasks' items in a data set or text; "
                                    "repeatable" },
         { "fertility", "FILE", "tokens a word and more, by script; repeatable" },
-        { "tokenizer", "PATH", "for --fertility without a model" },
+        { "tokenizer", "PATH", "for --fertility: a model or its tokenizer alone" },
         { "retrieval", "FILE", "score a retrieval pipeline's questions (JSON lines)" },
         { 0 },
     };

@@ -33,16 +33,6 @@ static bool show(void *ctx, const cm_corpus_progress *p) {
     return !cm_signal_stop();
 }
 
-static cm_spm *gguf_tokenizer(const char *path, cm_err *err) {
-    cm_loaded l;
-    if (!cm_load(&l, path, CM_LOAD_SHAPE | CM_LOAD_UNNAMED, err)) return NULL;
-    cm_spm *spm = l.spm;
-    l.spm = NULL;
-    cm_loaded_close(&l);
-    if (!spm) cm_fail(err, CM_EXIT_DATA, "%s: has no SentencePiece tokenizer", path);
-    return spm;
-}
-
 static void print_json(cm_buf *b) {
     cm_json_close(b, '{');
     puts(b->s);
@@ -156,7 +146,7 @@ static bool build(cm_app_ctx *ctx, cm_err *err) {
     view v = { .mode = ctx->progress };
     cm_corpus_conf c = { t, (uint64_t)ctx->conf.top.seed,
                          ctx->threads ? ctx->threads : omp_get_num_procs(), show, &v,
-                         gguf_tokenizer };
+                         cm_load_tokenizer };
     if (ctx->dry_run) return plan(ctx, &c, err);
     bool skip = false;
     if (!if_done(ctx, t->out, &skip, err)) return false;

@@ -211,6 +211,10 @@ void cm_sha_close(cm_sha *h, char hex[65]);
 /* In one go; allocates nothing. */
 void cm_sha_bytes(const void *p, size_t n, char hex[65]);
 bool cm_sha_file(const char *path, char hex[65], cm_err *err);
+/* The same for large files that a program asks for more than once: what has the device, inode,
+ * size and times of a file hashed before is not read again, if those times were two seconds old
+ * then (a clock's tick hides later changes).  From any thread. */
+bool cm_sha_file_once(const char *path, char hex[65], cm_err *err);
 
 /* ---- log and time ------------------------------------------------------------------ */
 

@@ -8,7 +8,11 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <openssl/sha.h>
+#include <pthread.h>
 #include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <time.h>
 #include <unistd.h>
 
 struct cm_sha {
@@ -71,4 +75,54 @@ bool cm_sha_file(const char *path, char hex[65], cm_err *err) {
     close(fd);
     errno = e;
     return n == 0 || cm_fail_errno(err, CM_EXIT_FAIL, "%s: cannot read", path);
+}
+
+/* ---- once ---------------------------------------------------------------------------- */
+
+enum { REMEMBERED = 16, SETTLED_S = 2 };
+static struct {
+    struct stat st;
+    char hex[65]; /* "": free */
+} memory[REMEMBERED];
+static int oldest;
+static pthread_mutex_t guard = PTHREAD_MUTEX_INITIALIZER;
+
+static bool same_time(struct timespec a, struct timespec b) {
+    return a.tv_sec == b.tv_sec && a.tv_nsec == b.tv_nsec;
+}
+
+static bool same_file(const struct stat *a, const struct stat *b) {
+    return a->st_dev == b->st_dev && a->st_ino == b->st_ino && a->st_size == b->st_size &&
+           same_time(a->st_mtim, b->st_mtim) && same_time(a->st_ctim, b->st_ctim);
+}
+
+static bool recall(const struct stat *st, char hex[65]) {
+    bool found = false;
+    pthread_mutex_lock(&guard);
+    for (int i = 0; i < REMEMBERED && !found; i++) {
+        found = *memory[i].hex && same_file(&memory[i].st, st);
+        if (found) memcpy(hex, memory[i].hex, sizeof memory[i].hex);
+    }
+    pthread_mutex_unlock(&guard);
+    return found;
+}
+
+static void remember(const struct stat *st, const char hex[65]) {
+    pthread_mutex_lock(&guard);
+    memory[oldest].st = *st;
+    memcpy(memory[oldest].hex, hex, sizeof memory[oldest].hex);
+    oldest = (oldest + 1) % REMEMBERED;
+    pthread_mutex_unlock(&guard);
+}
+
+bool cm_sha_file_once(const char *path, char hex[65], cm_err *err) {
+    struct stat before, after;
+    time_t now = time(NULL);
+    bool known = !stat(path, &before);
+    if (known && recall(&before, hex)) return true;
+    if (!cm_sha_file(path, hex, err)) return false;
+    if (known && !stat(path, &after) && same_file(&before, &after) &&
+        now - before.st_mtime > SETTLED_S && now - before.st_ctime > SETTLED_S)
+        remember(&before, hex);
+    return true;
 }

@@ -82,7 +82,7 @@ typedef struct hasher {
 
 static void *hash_run(void *arg) {
     hasher *h = arg;
-    h->ok = cm_sha_file(h->path, h->hex, &h->err);
+    h->ok = cm_sha_file_once(h->path, h->hex, &h->err);
     return NULL;
 }
 
@@ -428,7 +428,7 @@ static void name_merged(cm_loaded *l, const char *file) {
 /* file[65] gets the sum of the adapter's tensors. */
 static bool adapter_sums(const char *dir, char *file, cm_err *err) {
     char *sums, *path = cm_strf("%s/" CM_ADAPTER_WEIGHTS, dir);
-    bool ok = cm_sha_file(path, file, err) && read_sums(dir, &sums, err);
+    bool ok = cm_sha_file_once(path, file, err) && read_sums(dir, &sums, err);
     free(path);
     if (!ok) return false;
     ok = !sums || (check_sum(dir, sums, CM_ADAPTER_WEIGHTS, file, err) &&
@@ -536,6 +536,32 @@ bool cm_load_into(cm_model *m, const char *path, char id[65], cm_err *err) {
     if (id) memcpy(id, l.id, sizeof l.id);
     cm_loaded_close(&l);
     return true;
+}
+
+static bool is_gguf(const char *path) {
+    char head[4] = "";
+    FILE *f = fopen(path, "re");
+    bool yes = f && fread(head, 1, 4, f) == 4 && !memcmp(head, "GGUF", 4);
+    if (f) fclose(f);
+    return yes;
+}
+
+static cm_spm *gguf_tokenizer(const char *path, cm_err *err) {
+    cm_loaded l;
+    if (!cm_load(&l, path, CM_LOAD_SHAPE | CM_LOAD_UNNAMED, err)) return NULL;
+    cm_spm *spm = l.spm;
+    l.spm = NULL;
+    cm_loaded_close(&l);
+    if (!spm) cm_fail(err, CM_EXIT_DATA, "%s: has no SentencePiece tokenizer", path);
+    return spm;
+}
+
+cm_spm *cm_load_tokenizer(const char *path, cm_err *err) {
+    char *file = cm_spm_place(path);
+    cm_spm *spm = NULL;
+    if (cm_need_input(file, err)) spm = (is_gguf(file) ? gguf_tokenizer : cm_spm_open)(file, err);
+    free(file);
+    return spm;
 }
 
 void cm_loaded_close(cm_loaded *l) {

@@ -223,6 +223,8 @@ enum {
  * thread hashes while the first one reads. */
 bool cm_load(cm_loaded *l, const char *path, unsigned flags, cm_err *err);
 void cm_loaded_close(cm_loaded *l);
+/* A tokenizer alone: cm_spm_place's file, or a GGUF file's. */
+cm_spm *cm_load_tokenizer(const char *path, cm_err *err);
 /* Read one parameter of a lazily loaded model (NULL: all); give its memory back.  Where all
  * weights are there anyway both do nothing. */
 bool cm_loaded_fetch(cm_loaded *l, const cm_param *p, cm_err *err);

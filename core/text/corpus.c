@@ -131,28 +131,6 @@ static bool find_kind(work *w, cm_err *err) {
                    w->kind == CM_SHARD_SFT ? "chat" : "preference");
 }
 
-/* tokenize.tokenizer, or the model in it where that is a folder: a data set, a checkpoint, a
- * run, which stands for its latest checkpoint. */
-static char *tokenizer_path(const cm_tokenize_conf *t) {
-    static const char *const inside[] = { "", "/latest", "/ckpt/latest" };
-    struct stat st;
-    if (stat(t->tokenizer, &st) || !S_ISDIR(st.st_mode)) return cm_strf("%s", t->tokenizer);
-    for (size_t i = 0; i < sizeof inside / sizeof *inside; i++) {
-        char *path = cm_strf("%s%s/tokenizer.model", t->tokenizer, inside[i]);
-        if (cm_exists(path)) return path;
-        free(path);
-    }
-    return cm_strf("%s/tokenizer.model", t->tokenizer);
-}
-
-static bool is_gguf(const char *path) {
-    char head[4] = "";
-    FILE *f = fopen(path, "re");
-    bool yes = f && fread(head, 1, 4, f) == 4 && !memcmp(head, "GGUF", 4);
-    if (f) fclose(f);
-    return yes;
-}
-
 /* ---- recipe ---- */
 
 static void put_string(cm_buf *b, const char *s) {
@@ -313,10 +291,9 @@ static bool lock_folder(work *w, cm_err *err) {
 
 /* Loads, and has what the kind of data needs. */
 static cm_spm *open_tokenizer(const work *w, cm_err *err) {
-    char *path = tokenizer_path(w->t);
-    cm_spm *spm = NULL;
-    if (cm_need_input(path, err))
-        spm = w->c->gguf && is_gguf(path) ? w->c->gguf(path, err) : cm_spm_open(path, err);
+    char *path = cm_spm_place(w->t->tokenizer);
+    cm_spm *spm = cm_need_input(path, err) ? (w->c->open ? w->c->open : cm_spm_open)(path, err)
+                                           : NULL;
     cm_chat chat;
     cm_err why;
     if (spm && cm_shard_masked(w->kind) && !cm_chat_open(&chat, spm, &why)) {
@@ -547,7 +524,10 @@ bool cm_corpus_build(const cm_corpus_conf *c, cm_err *err) {
     if (w.dir >= 0) {
         unlink(w.stdin_copy);
         unlink(w.sample);
-        if (!ok && w.fresh && err->code == CM_EXIT_USAGE) cm_folder_take_back(w.t->out, w.had);
+        /* Data that are damaged before there is a vocabulary leave nothing to go on from. */
+        if (!ok && w.fresh &&
+            (err->code == CM_EXIT_USAGE || (err->code == CM_EXIT_DATA && !w.spm)))
+            cm_folder_take_back(w.t->out, w.had);
         close(w.dir);
     }
     cm_spm_close(w.spm);

@@ -20,17 +20,18 @@ typedef struct cm_corpus_conf {
      * stay and the same call resumes.  May be NULL. */
     bool (*progress)(void *ctx, const cm_corpus_progress *p);
     void *ctx;
-    /* Opens a file of t->tokenizer that is not a SentencePiece model but a GGUF file, which
-     * is above this folder.  NULL: refused. */
-    cm_spm *(*gguf)(const char *path, cm_err *err);
+    /* Opens the file of t->tokenizer, which may be a kind that is above this folder.  NULL:
+     * cm_spm_open. */
+    cm_spm *(*open)(const char *path, cm_err *err);
 } cm_corpus_conf;
 
 /* Build the data set t->out: tokenizer.model, shards, rejected.jsonl, manifest.json (last).
  * The files depend on inputs, configuration and seed, not on threads or interruptions.  A
  * folder that an interrupted call with the same configuration left behind is completed:
  * finished shards are verified, matched with the documents they claim, and kept.
- * A finished data set is CM_EXIT_USAGE.  CM_EXIT_USAGE leaves a folder without a begun data
- * set as it was, and none where there was none. */
+ * A finished data set is CM_EXIT_USAGE.  CM_EXIT_USAGE, and CM_EXIT_DATA before there is a
+ * vocabulary (a damaged tokenizer), leave a folder without a begun data set as it was, and
+ * none where there was none. */
 bool cm_corpus_build(const cm_corpus_conf *c, cm_err *err);
 /* Remove from a folder what cm_corpus_build writes, finished or not, and nothing else.
  * CM_EXIT_USAGE when another process works there.  Fine when there is no such folder. */

@@ -9,6 +9,9 @@ typedef struct cm_spm cm_spm;
 
 /* From a .model file, or from its bytes (kept as given: cm_spm_proto returns them). */
 cm_spm *cm_spm_open(const char *path, cm_err *err);
+/* The file that a path to a tokenizer means: itself, or the tokenizer.model in a folder (a data
+ * set, a checkpoint, a run, which stands for its latest checkpoint).  free(). */
+char *cm_spm_place(const char *path);
 cm_spm *cm_spm_open_bytes(const void *proto, size_t n, cm_err *err);
 void cm_spm_close(cm_spm *s);
 const void *cm_spm_proto(const cm_spm *s, size_t *n);

@@ -97,6 +97,9 @@ printf 'the cat\n\340\244\271\340\245\210 the 42\n' >"$tmp/words.txt"
 expect_out "fertility" "words.txt +5 .*latin +3 .*devanagari +1 .*no letters +1 " $E --model "$M" \
     --fertility "$tmp/words.txt"
 expect_out "of a tokenizer alone" "words.txt +5 " $E --tokenizer "$tmp/data" --fertility "$tmp/words.txt"
+expect_out "of a run" "words.txt +5 " $E --tokenizer "$tmp/runs/tiny" --fertility "$tmp/words.txt"
+"$BIN/quantize" --quiet --model "$M" --type f16 --out "$tmp/m.gguf" >/dev/null
+expect_out "of a GGUF file" "words.txt +5 " $E --tokenizer "$tmp/m.gguf" --fertility "$tmp/words.txt"
 $E --tokenizer "$tmp/data/tokenizer.model" --fertility "$tmp/words.txt" --json >"$tmp/f.json"
 json "as JSON" "$tmp/f.json"
 same "byte pieces" "$(grep -c '"devanagari":{"words":1,"tokens":[67],' "$tmp/f.json")" 1

@@ -135,7 +135,11 @@ rm -rf "$tmp/new"
 expect "missing tokenizer" 2 "none.model" $N "tokenize.inputs=$tmp/corpus.jsonl" "tokenize.tokenizer=$tmp/none.model"
 rm -rf "$tmp/new"
 expect "a tokenizer that is none" 4 "bad.jsonl" $N "tokenize.inputs=$tmp/corpus.jsonl" "tokenize.tokenizer=$tmp/bad.jsonl"
-absent "and it is not taken over" "$tmp/new/tokenizer.model"
+absent "and nothing is begun with it" "$tmp/new"
+head -c 3000 "$tmp/data/tokenizer.model" >"$tmp/cut.model"
+mkdir "$tmp/new"; printf mine >"$tmp/new/mine.txt"
+expect "a damaged tokenizer, in a folder in use" 4 "cut.model" $N "tokenize.inputs=$tmp/corpus.jsonl" "tokenize.tokenizer=$tmp/cut.model"
+same "what was there stays, alone, again" "$(ls -A "$tmp/new")" mine.txt
 rm -rf "$tmp/new"
 
 # ---- damage

@@ -335,6 +335,39 @@ TEST(out_large_and_read_back) {
     free(p);
 }
 
+/* Bytes this process has asked the kernel for by read(). */
+static long long bytes_read(void) {
+    FILE *f = fopen("/proc/self/io", "r");
+    long long n = -1;
+    if (f && fscanf(f, "rchar: %lld", &n) != 1) n = -1;
+    if (f) fclose(f);
+    return n;
+}
+
+TEST(a_settled_file_is_hashed_once_and_a_changed_one_again) {
+    enum { N = 1 << 20 };
+    char *p = cm_strf("%s/once", t_tmpdir()), *data = calloc(N, 1), want[65], hex[65];
+    cm_err e;
+    CHECK(data && cm_write_file(p, data, N, &e));
+    cm_sha_bytes(data, N, want);
+    long long start = bytes_read();
+    CHECK(start >= 0);
+    for (int i = 0; i < 2; i++) CHECK(cm_sha_file_once(p, hex, &e) && !strcmp(hex, want));
+    CHECK(bytes_read() - start >= 2 * N); /* too young: it might yet change within a tick */
+    sleep(4);
+    start = bytes_read();
+    for (int i = 0; i < 3; i++) CHECK(cm_sha_file_once(p, hex, &e) && !strcmp(hex, want));
+    CHECKF(bytes_read() - start < 2 * N, "%lld bytes read", bytes_read() - start);
+    data[7] = 1;
+    CHECK(cm_write_file(p, data, N, &e));
+    cm_sha_bytes(data, N, want);
+    CHECK(cm_sha_file_once(p, hex, &e) && !strcmp(hex, want));
+    unlink(p);
+    CHECK(!cm_sha_file_once(p, hex, &e));
+    free(data);
+    free(p);
+}
+
 TEST(out_to_bad_places) {
     cm_err e = {0};
     cm_out o;
