@@ -48,8 +48,11 @@ TOOLS   := $(patsubst tools/%.c,$(BIN)/%,$(wildcard tools/*.c)) \
 TESTS   := $(patsubst tests/%.c,$(T)/%,$(wildcard tests/unit/*_test.c tests/grad/*_test.c \
            tests/golden/*_test.c tests/fault/*_test.c tests/interop/*_test.c))
 
+BENCHES := $(patsubst bench/%.c,build/bench/%,$(filter-out bench/bench.c,$(wildcard bench/*.c)))
+
 all: $(TOOLS) ## build every tool into build/bin/
-tests-build: $(TESTS) $(T)/cli/mkresult
+# Benchmarks are compiled with the tests, so that they go on compiling.
+tests-build: $(TESTS) $(T)/cli/mkresult $(if $(filter release,$(MODE)),$(BENCHES))
 
 $(O)/%.o: %.c
 	@mkdir -p $(@D)
@@ -70,7 +73,7 @@ $(BIN)/%: $(O)/data/%.o $(O)/libchimera.a
 	@mkdir -p $(@D)
 	@echo '  LINK  $@'
 	@$(CC) $(LDFLAGS) $^ $(LDLIBS) -o $@
-build/bench/%: $(O)/bench/%.o $(O)/libchimera.a
+build/bench/%: $(O)/bench/%.o $(O)/bench/bench.o $(O)/libchimera.a
 	@mkdir -p $(@D)
 	@echo '  LINK  $@'
 	@$(CC) $(LDFLAGS) $^ $(LDLIBS) -o $@
@@ -143,9 +146,8 @@ interop: test-deps ## logits, tokens and greedy text against llama.cpp (node-lla
 	@sh tests/run.sh $(INTEROP)
 lint: all ## layers, style, generated documents
 	@sh tests/run.sh $(wildcard tests/lint/*.sh)
-BENCHES := $(patsubst bench/%.c,build/bench/%,$(wildcard bench/*.c))
-bench: deps ## speed: products, ops, whole steps
-	@$(MAKE) --no-print-directory -j2 $(BENCHES)
+bench: deps ## speed, into build/bench.json: products, ops, whole steps (QUICK=1: minutes)
+	@$(MAKE) --no-print-directory -j2 all $(BENCHES)
 	@sh bench/run.sh
 docs: all $(T)/docs ## write config.md, exit-codes.md, ops.md, METRICS.md from the tables
 	@$(BIN)/eval --help=markdown > docs/config.md

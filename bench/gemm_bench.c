@@ -1,9 +1,9 @@
 /* gemm_bench.c -- our strict gemm beside OpenBLAS, same process, same threads.
  *
- * Prints GFLOP/s of both (best of alternating runs) and their ratio for the shapes that
- * training runs.  OPENBLAS_* variables distort it: unset them.
- * Usage: gemm_bench [seconds per shape [threads]] */
-#include "kern/gemm.h"
+ * GFLOP/s of both (best of alternating runs) and their ratio for the shapes that training
+ * runs.  OPENBLAS_* variables distort it: unset them.
+ * Usage: gemm_bench [seconds=1] [threads=N] [json=1] [busy=1] */
+#include "bench/bench.h"
 
 #include <cblas.h>
 #include <stdlib.h>
@@ -54,9 +54,9 @@ static void ours(const shape *s, const cm_real *a, const cm_real *b, cm_real *c)
 static void sample(void (*f)(const shape *, const cm_real *, const cm_real *, cm_real *),
                    const shape *s, const cm_real *a, const cm_real *b, cm_real *c,
                    int reps, double *best) {
-    double t = cm_now();
+    double t = bench_now();
     for (int i = 0; i < reps; i++) f(s, a, b, c);
-    t = (cm_now() - t) / reps;
+    t = (bench_now() - t) / reps;
     if (t < *best) *best = t;
 }
 
@@ -70,23 +70,26 @@ static void run(const shape *s, double seconds, int threads) {
         sample(ours, s, a, b, c, reps, &us);
         sample(theirs, s, a, b, c, reps, &them);
     }
-    printf("%-7s %c%c %5d x %5d x %5d  %d thread%s  ours %7.1f  OpenBLAS %7.1f GFLOP/s"
-           "  ratio %.2f\n", s->what, s->ta ? 'T' : 'N', s->tb ? 'T' : 'N', s->M, s->N,
-           s->K, s->alone ? 1 : threads, s->alone || threads == 1 ? " " : "s",
-           flop / us / 1e9, flop / them / 1e9, them / us);
+    char ta = s->ta ? 'T' : 'N', tb = s->tb ? 'T' : 'N', name[64];
+    bench_say("%-7s %c%c %5d x %5d x %5d  %d thread%s  ours %7.1f  OpenBLAS %7.1f GFLOP/s"
+              "  ratio %.2f\n", s->what, ta, tb, s->M, s->N, s->K,
+              s->alone ? 1 : threads, s->alone || threads == 1 ? " " : "s",
+              flop / us / 1e9, flop / them / 1e9, them / us);
+    snprintf(name, sizeof name, "%s%s-%c%c-%dx%dx%d", s->what, s->alone ? "-1-thread" : "",
+             ta, tb, s->M, s->N, s->K);
+    bench_put(flop / us / 1e9, "gemm/fp32/%s/ours/gflops", name);
+    bench_put(flop / them / 1e9, "gemm/fp32/%s/openblas/gflops", name);
     free(a);
     free(b);
     free(c);
 }
 
 int main(int argc, char **argv) {
-    cm_err err;
-    double seconds = argc > 1 ? atof(argv[1]) : 1;
-    if (!cm_kern_init(CM_NUMERICS_STRICT, argc > 2 ? atoi(argv[2]) : 0, &err)) {
-        fprintf(stderr, "gemm_bench: %s\n", err.msg);
-        return err.code;
-    }
-    printf("%s\n", cm_kern_describe());
+    double seconds = 1;
+    for (int i = 1; i < argc; i++)
+        if (!bench_option(argv[i])) sscanf(argv[i], "seconds=%lf", &seconds);
+    bench_start(CM_NUMERICS_STRICT);
+    bench_say("%s\n", cm_kern_describe());
     for (size_t i = 0; i < sizeof shapes / sizeof *shapes; i++)
         run(&shapes[i], seconds, cm_kern_threads());
     return 0;

@@ -1,25 +1,26 @@
-/* op_bench.c -- time and GFLOP/s of the heavy ops, forward and backward, at training
- * shapes, as a share of our own gemm at 1024^3 in the same process.
- *
- * Flops are the op's formula (causal half for attention); a backward counts twice its
- * forward.  xent forms its gradients in the forward: 3 x counted there.
- * Usage: op_bench [repetitions [threads]] */
-#include "op/op.h"
+/* op_bench.c -- time of the ops, forward and backward, at training shapes, as a share of
+ * their floors: flops at the rate of our gemm, or bytes at the rate of memory, whichever
+ * takes longer, both measured in the same process; work as the op's descriptor says
+ * (cm_op_work).  More than 100% of a memory floor: the data was in a cache.
+ * Usage: op_bench [repetitions=5] [threads=N] [json=1] [busy=1] */
+#include "bench/bench.h"
+#include "train/train.h"
 
 #include <stdlib.h>
 #include <string.h>
 
 enum {
-    B = 8, T = 512, D = 256, H = 4, P = 64, V = 8192, E = 8, K = 2, F = 256, R = B * T
+    B = 8, T = 512, D = 256, H = 4, P = 64, V = 8192, E = 8, K = 2, F = 256, R = B * T,
+    DI = 2 * D, SH = DI / P, N = 64, C = DI + 2 * N, W = DI + C + SH /* of Mamba-2 */
 };
 
-typedef struct bench {
+typedef struct job {
     cm_arena arena, meta;
     cm_tape t;
-    double peak; /* GFLOP/s of gemm */
-} bench;
+    double gemm, read; /* flops and bytes a second */
+} job;
 
-static cm_var *var(bench *b, int nd, const int64_t *dim) {
+static cm_var *var(job *b, int nd, const int64_t *dim) {
     static uint64_t seed = 1;
     cm_var *x = cm_var_new(&b->t, dim, nd, true);
     int64_t n = cm_tensor_count(&x->v);
@@ -31,136 +32,155 @@ static cm_var *var(bench *b, int nd, const int64_t *dim) {
     return x;
 }
 
-static double gemm_peak(bench *b) {
-    enum { N = 1024 };
-    cm_var *x = var(b, 2, (int64_t[]){ N, N }), *y = var(b, 2, (int64_t[]){ N, N });
-    double best = 1e9;
-    for (int i = 0; i < 8; i++) {
-        double t = cm_now();
-        cm_gemm(false, false, N, N, N, 1, cm_rdata(&x->v), N, cm_rdata(&y->v), N, 0, x->g,
-                N);
-        t = cm_now() - t;
-        if (t < best) best = t;
-    }
-    return 2.0 * N * N * N / best * 1e-9;
-}
-
 /* Backward starts from an output whose gradient is set to its value. */
-static void start_backward(bench *b, cm_var *y, const cm_op *op) {
-    cm_node *n = b->t.node[b->t.n_node - 1];
+static void seed_gradients(job *b, cm_node *n) {
+    cm_var *y = n->out[0];
     y->g = cm_arena_alloc(&b->arena, cm_tensor_bytes(&y->v));
     if (cm_tensor_count(&y->v) == 1) *y->g = 1;
     else memcpy(y->g, y->v.data, cm_tensor_bytes(&y->v));
     for (int i = 0; i < n->n_in; i++) n->fresh[i] = false;
-    size_t bytes = op->scratch ? op->scratch(n, true) : 0;
+}
+
+/* Seconds of a pass over the node; the forward runs for the second time here. */
+static double pass(job *b, cm_node *n, bool backward) {
+    size_t mark = cm_arena_mark(&b->arena);
+    size_t bytes = n->op->scratch ? n->op->scratch(n, backward) : 0;
     void *scratch = bytes ? cm_arena_alloc(&b->arena, bytes) : NULL;
-    op->bwd(n, scratch);
+    double t = bench_now();
+    (backward ? n->op->bwd : n->op->fwd)(n, scratch);
+    t = bench_now() - t;
+    cm_arena_reset(&b->arena, mark);
+    return t;
 }
 
-static void line(const bench *b, const char *what, double s, double flops) {
-    double g = flops / s * 1e-9;
-    printf("  %-18s %8.2f ms", what, s * 1e3);
-    if (flops > 0) printf("  %7.1f GFLOP/s  %3.0f%% of gemm", g, 100 * g / b->peak);
-    printf("\n");
+static void line(const char *name, bool back, const cm_prof_pass *p) {
+    const char *way = back ? "bwd" : "fwd";
+    bool products = p->work.flops > 0;
+    bench_say("  %-16s %s %9.3f ms  %7.1f GFLOP/s  %6.1f GB/s  %4.0f%% of its floor\n", name,
+              way, p->seconds * 1e3, p->work.flops / p->seconds * 1e-9,
+              p->work.bytes / p->seconds * 1e-9, 100 * p->floor / p->seconds);
+    bench_put(p->seconds * 1e3, "op/%s/fp32/%s/ms", name, way);
+    if (products) bench_put(p->work.flops / p->seconds * 1e-9, "op/%s/fp32/%s/gflops", name, way);
+    else bench_put(p->work.bytes / p->seconds * 1e-9, "op/%s/fp32/%s/gb_per_s", name, way);
+    bench_put(p->floor / p->seconds, "op/%s/fp32/%s/share_of_floor", name, way);
 }
 
-typedef cm_var *(*apply_fn)(bench *b);
+static void keep_least(cm_prof_pass *best, const cm_prof_pass *now) {
+    if (best->seconds == 0 || now->seconds < best->seconds) *best = *now;
+}
 
-static void run(bench *b, const char *name, apply_fn apply, int reps, double fwd_by) {
-    double fwd = 1e9, bwd = 1e9, flops = 0;
+typedef cm_var *(*apply_fn)(job *b);
+
+static void run(job *b, const char *name, apply_fn apply, int reps) {
+    cm_prof_pass best[2] = { { 0 } };
     size_t mark = cm_arena_mark(&b->arena), meta = cm_arena_mark(&b->meta);
     for (int i = 0; i < reps; i++) {
         cm_tape_begin(&b->t, &b->arena, &b->meta, true, false);
-        cm_prof prof = { .n = 0 };
-        b->t.prof = &prof;
-        cm_var *y = apply(b);
-        const cm_op *op = b->t.node[b->t.n_node - 1]->op;
-        flops = prof.row[0].flops;
-        if (prof.row[0].fwd_s < fwd) fwd = prof.row[0].fwd_s;
-        double t = cm_now();
-        start_backward(b, y, op);
-        t = cm_now() - t;
-        if (t < bwd) bwd = t;
+        apply(b);
+        cm_node *n = b->t.node[b->t.n_node - 1];
+        cm_prof prof = { .flop_rate = b->gemm, .byte_rate = b->read };
+        cm_prof_add(&prof, n, false, false, pass(b, n, false));
+        seed_gradients(b, n);
+        cm_prof_add(&prof, n, true, false, pass(b, n, true));
+        for (int k = 0; k < 2; k++) keep_least(&best[k], &prof.row[0].pass[k]);
         cm_arena_reset(&b->arena, mark);
         cm_arena_reset(&b->meta, meta);
     }
-    char what[64];
-    snprintf(what, sizeof what, "%s fwd", name);
-    line(b, what, fwd, flops * fwd_by);
-    snprintf(what, sizeof what, "%s bwd", name);
-    line(b, what, bwd, fwd_by > 1 ? 0 : 2 * flops);
+    line(name, false, &best[0]);
+    if (!b->t.node[0]->op->early) line(name, true, &best[1]);
 }
 
 static int32_t token[R];
 static double inv[P / 2];
 
-static cm_var *do_linear(bench *b) {
+static cm_var *do_linear(job *b) {
     cm_var *x = var(b, 2, (int64_t[]){ R, D }), *w = var(b, 2, (int64_t[]){ 2 * F, D });
     return cm_linear(&b->t, x, w);
 }
-static cm_var *do_attention(bench *b) {
+static cm_var *do_attention(job *b) {
     static const int64_t dim[] = { R, H * P };
     cm_var *q = var(b, 2, dim), *k = var(b, 2, dim), *v = var(b, 2, dim);
     cm_seq seq = { .B = B, .T = T };
     return cm_attention(&b->t, q, k, v, &seq, H, H, (cm_real)0.125, inv, 1);
 }
-static cm_var *do_long(bench *b) {
+static cm_var *do_long(job *b) {
     cm_var *q = var(b, 2, (int64_t[]){ R, H * P }), *k = var(b, 2, (int64_t[]){ R, P });
     cm_var *v = var(b, 2, (int64_t[]){ R, P });
     cm_seq seq = { .B = 1, .T = R };
     return cm_attention(&b->t, q, k, v, &seq, H, 1, (cm_real)0.125, inv, 1);
 }
-static cm_var *do_moe(bench *b) {
+static cm_var *do_moe(job *b) {
     cm_var *x = var(b, 2, (int64_t[]){ R, D }), *r = var(b, 2, (int64_t[]){ E, D });
     cm_var *wi = var(b, 3, (int64_t[]){ E, 2 * F, D });
     cm_var *wo = var(b, 3, (int64_t[]){ E, D, F }), *y, *aux;
     cm_moe(&b->t, x, r, wi, wo, NULL, K, (cm_real)0.01, (cm_real)1e-3, NULL, NULL, &y, &aux);
     return y;
 }
-static cm_var *do_xent(bench *b) {
+static cm_var *do_xent(job *b) {
     cm_var *x = var(b, 2, (int64_t[]){ R, D }), *w = var(b, 2, (int64_t[]){ V, D });
-    return cm_xent(&b->t, x, w, token, 1, 1, 0, NULL);
+    return cm_xent(&b->t, x, w, token, 1, 1, 0, NULL, NULL);
 }
-static cm_var *do_rmsnorm(bench *b) {
+static cm_var *do_rmsnorm(job *b) {
     cm_var *x = var(b, 2, (int64_t[]){ R, D }), *w = var(b, 1, (int64_t[]){ D });
     return cm_rmsnorm(&b->t, x, w, (cm_real)1e-5);
 }
-static cm_var *do_swiglu(bench *b) {
+static cm_var *do_swiglu(job *b) {
     return cm_swiglu(&b->t, var(b, 2, (int64_t[]){ R, 2 * F }));
 }
-static cm_var *do_residual(bench *b) {
+static cm_var *do_residual(job *b) {
     cm_var *x = var(b, 2, (int64_t[]){ R, D }), *y = var(b, 2, (int64_t[]){ R, D });
     return cm_residual(&b->t, x, y, 1);
 }
-static cm_var *do_embed(bench *b) {
+static cm_var *do_embed(job *b) {
     return cm_embed(&b->t, var(b, 2, (int64_t[]){ V, D }), token, R, 1);
 }
 
+static const cm_seq rows = { .B = B, .T = T };
+static cm_var *do_conv(job *b) {
+    cm_var *zx = var(b, 2, (int64_t[]){ R, W }), *w = var(b, 2, (int64_t[]){ C, 4 });
+    return cm_conv_silu(&b->t, zx, w, var(b, 1, (int64_t[]){ C }), &rows, DI, NULL, NULL);
+}
+static cm_var *do_ssd(job *b) {
+    static const int64_t heads[] = { SH };
+    cm_var *xbc = var(b, 2, (int64_t[]){ R, C }), *zx = var(b, 2, (int64_t[]){ R, W }), *y;
+    cm_var *a = var(b, 1, heads), *skip = var(b, 1, heads), *bias = var(b, 1, heads);
+    cm_ssd_conf c = { SH, P, N, 1, 64, .dcol = DI + C };
+    cm_ssd(&b->t, xbc, zx, a, skip, bias, NULL, &rows, &c, &y, NULL);
+    return y;
+}
+static cm_var *do_gated(job *b) {
+    cm_var *y = var(b, 2, (int64_t[]){ R, DI }), *zx = var(b, 2, (int64_t[]){ R, W });
+    return cm_gated_norm(&b->t, y, zx, var(b, 1, (int64_t[]){ DI }), 0, 1, (cm_real)1e-5);
+}
+
+static const struct {
+    const char *name;
+    apply_fn apply;
+} ops[] = {
+    { "linear", do_linear }, { "attention", do_attention }, { "attention-T4096", do_long },
+    { "moe", do_moe }, { "xent", do_xent }, { "ssd", do_ssd }, { "conv_silu", do_conv },
+    { "gated_norm", do_gated }, { "rmsnorm", do_rmsnorm }, { "swiglu", do_swiglu },
+    { "residual", do_residual }, { "embed", do_embed },
+};
+
 int main(int argc, char **argv) {
-    int reps = argc > 1 ? atoi(argv[1]) : 5, threads = argc > 2 ? atoi(argv[2]) : 0;
     cm_err err;
-    bench b = { 0 };
-    if (!cm_kern_init(CM_NUMERICS_STRICT, threads, &err) ||
-        !cm_arena_open(&b.arena, "bench", (size_t)8 << 30, &err) ||
-        !cm_arena_open(&b.meta, "bench meta", (size_t)64 << 20, &err)) {
-        fprintf(stderr, "op_bench: %s\n", err.msg);
-        return 1;
-    }
-    for (int r = 0; r < R; r++) token[r] = (int32_t)(((int64_t)r * 7919) % V);
+    job b = { 0 };
+    int reps = 5;
     double mscale;
+    for (int i = 1; i < argc; i++)
+        if (!bench_option(argv[i])) sscanf(argv[i], "repetitions=%d", &reps);
+    bench_start(CM_NUMERICS_STRICT);
+    bench_must(cm_arena_open(&b.arena, "bench", (size_t)8 << 30, &err) &&
+               cm_arena_open(&b.meta, "bench meta", (size_t)64 << 20, &err), &err);
+    for (int r = 0; r < R; r++) token[r] = (int32_t)(((int64_t)r * 7919) % V);
     cm_rope_conf rc = { .kind = CM_ROPE_PLAIN, .P = P, .base = 10000 };
     cm_rope_freqs(&rc, inv, &mscale);
-    cm_tape_begin(&b.t, &b.arena, &b.meta, true, false);
-    b.peak = gemm_peak(&b);
-    printf("%s; gemm 1024^3: %.1f GFLOP/s\n", cm_kern_describe(), b.peak);
-    run(&b, "linear 512x256", do_linear, reps, 1);
-    run(&b, "attention", do_attention, reps, 1);
-    run(&b, "attn T4096 G1", do_long, reps, 1);
-    run(&b, "moe", do_moe, reps, 1);
-    run(&b, "xent", do_xent, reps, 3);
-    run(&b, "rmsnorm", do_rmsnorm, reps, 1);
-    run(&b, "swiglu", do_swiglu, reps, 1);
-    run(&b, "residual", do_residual, reps, 1);
-    run(&b, "embed", do_embed, reps, 1);
+    b.gemm = 1e9 * cm_gemm_probe(0.3);
+    b.read = cm_read_probe(0.3);
+    bench_say("%s; gemm 512^3: %.1f GFLOP/s, memory %.1f GB/s\n", cm_kern_describe(),
+              b.gemm * 1e-9, b.read * 1e-9);
+    for (size_t i = 0; i < sizeof ops / sizeof *ops; i++)
+        run(&b, ops[i].name, ops[i].apply, reps);
     return 0;
 }

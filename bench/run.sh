@@ -1,57 +1,110 @@
 #!/bin/sh
-# run.sh -- products, training steps, decoding and scoring; a table, and build/bench.json.
-# usage: make bench     TORCH_PYTHON=/path/to/python also times PyTorch (bench/torch_peer.py)
-# Ours and PyTorch take turns, ROUNDS times (3), and the best of each counts.
+# run.sh -- products, ops, training steps, inference; ours and peers by turns; build/bench.json.
+#
+#   make bench                 everything: an hour or two
+#   QUICK=1 make bench         the small models at T = 512: three minutes
+#   ROUNDS=5                   how often all take turns; medians and intervals come from that
+#   ONLY='host gemm'           some of: host gemm ops train long big infer
+#   TORCH_PYTHON='python3 ...' Pythons with PyTorch, which then train the same models
+#   TORCH_SCRIPT=file.py       a script of one's own, called as `file.py 256 8 [bf16]`, that
+#                              prints lines with moe=BOOL bf16=BOOL tok/s=NUMBER
+#   BUSY=1                     for a machine that others use: one thread, its processor time
+#   BENCH_OUT=FILE             instead of build/bench.json
+# OPENBLAS_* and OMP_* are unset: libraries choose for themselves.
 set -eu
-unset OPENBLAS_NUM_THREADS OPENBLAS_CORETYPE 2>/dev/null || true
-rounds=${ROUNDS:-3} out=build/bench.txt
-: > "$out"
+for v in $(env | sed -n 's/^\(OPENBLAS_[A-Z_]*\|OMP_[A-Z_]*\|GOMP_[A-Z_]*\)=.*/\1/p'); do unset "$v"; done
+quick=${QUICK:-} rounds=${ROUNDS:-${QUICK:+3}} rounds=${rounds:-5}
+only=${ONLY:-host gemm ops train ${quick:-long big infer}}
+[ -z "$quick" ] || only=${ONLY:-host gemm ops train}
+bin=build/bench out=${BENCH_OUT:-build/bench.json}
+lines=$out.lines
+how="json=1${BUSY:+ busy=1}"
+: >"$lines"
 
-put() { echo "$1 $2" >> "$out"; } # key value; the largest value of a key wins
+wants() { case " $only " in *" $1 "*) ;; *) return 1 ;; esac; }
+# A program that fails is told, and its numbers are missing; the others go on.
+measure() {
+    echo "  $*" >&2
+    # shellcheck disable=SC2086
+    "$@" $how >>"$lines" || echo "bench: failed: $*" >&2
+}
+# The precisions that training knows.
+computes=fp32
+build/bin/pretrain --help=config | grep -q '^ *compute' && computes='fp32 bf16'
 
-train() { # preset
-    build/bench/step_bench "configs/$1.yaml" steps=3 | awk -v k="train/$1/fp32" '
-        /^best step/ { print k "/tok_per_s", $5; print k "/gflops", $7 }' >> "$out"
-    [ -z "${TORCH_PYTHON:-}" ] || "$TORCH_PYTHON" bench/torch_peer.py "$1" steps=3 |
-        awk -v k="peer/torch/$1/fp32/tok_per_s" '{ print k, $2 }' >> "$out"
+step() { # CONFIG WORDS...: ours, in each precision
+    config=$1; shift
+    for compute in $computes; do
+        set -- "$@" steps=2
+        [ "$compute" = fp32 ] || set -- "$@" train.compute="$compute"
+        measure $bin/step_bench "configs/$config.yaml" "$@"
+    done
+}
+peers() { # CONFIG WORDS...
+    for python in ${TORCH_PYTHON:-}; do
+        for compute in fp32 bf16; do
+            measure "$python" bench/torch_peer.py "$@" compute=$compute
+        done
+    done
+}
+script() { # the given script, which measures dense and MoE by itself
+    for python in ${TORCH_SCRIPT:+${TORCH_PYTHON:-}}; do
+        version=$("$python" -c 'import torch; print(torch.__version__.split("+")[0])')
+        for mode in '' bf16; do
+            # shellcheck disable=SC2086
+            "$python" "$TORCH_SCRIPT" 256 8 $mode | awk -v who="script-torch-$version" '
+                { moe = /moe=True/ ? "-moe" : ""; how = /bf16=True/ ? "bf16" : "fp32" }
+                match($0, /tok\/s=[0-9.]+/) {
+                    printf "{\"peer/%s/train/bench8m%s/%s/tok_per_s\": %s}\n", who, moe, how,
+                        substr($0, RSTART + 6, RLENGTH - 6) }' >>"$lines" ||
+                echo "bench: failed: $TORCH_SCRIPT" >&2
+        done
+    done
 }
 
-build/bench/gemm_bench 0.3 | awk '
-    { for (i = 1; i < NF; i++) if ($i == "ours" && $(i + 1) > best) best = $(i + 1) }
-    END { print "gemm/fp32/peak_gflops", best }' >> "$out"
-i=0
-while [ $i -lt "$rounds" ]; do
-    for c in bench8m bench8m-moe bench30m; do train $c; done
-    for c in demo bench8m bench30m; do
-        build/bench/generate_bench "configs/$c.yaml" steps=64 | awk -v k="generate/$c/fp32" '
-            /^prefill/ { print k "/prefill_tok_per_s", $3; print k "/decode_tok_per_s", $7 }
-        ' >> "$out"
-    done
-    build/bench/score configs/demo.yaml rounds=1 | awk -v k="score/demo/fp32" '
-        /^(engine|prefill)/ { print k "/" $1 "_tok_per_s", $2 }
-        /^engine/ { print k "/engine_texts_per_s", $4 }
-        /^loop/ { print k "/loop_texts_per_s", $2 }' >> "$out"
-    i=$((i + 1))
+commit=$(git rev-parse --short HEAD 2>/dev/null || echo unknown)
+[ -z "$(git status --porcelain 2>/dev/null)" ] || commit="$commit, with changes"
+echo "{\"host/commit/id\": \"$commit\", \"host/rounds/count\": $rounds}" >>"$lines"
+round=0
+while [ $round -lt "$rounds" ]; do
+    echo "round $((round + 1)) of $rounds" >&2
+    echo "{\"round\": $round}" >>"$lines"
+    if wants host; then measure $bin/host_bench; fi
+    if wants gemm; then
+        measure $bin/gemm_bench seconds=0.3
+        peers gemm seconds=1
+    fi
+    if wants ops; then measure $bin/op_bench repetitions=3; fi
+    if wants train; then
+        for c in bench8m bench8m-moe bench30m; do
+            step $c
+            peers $c steps=2
+        done
+        step bench8m name=bench8m-attention model.pattern=A
+        step bench8m name=bench8m-mamba2 model.pattern=M
+        if [ $round = 0 ]; then script; fi
+    fi
+    if wants long; then
+        for T in 2048 8192 16384; do
+            rows=$((T < 4096 ? 4096 / T : 1))
+            for c in bench8m bench30m bench8m-moe; do step $c T=$T rows=$rows; done
+            step bench8m name=bench8m-attention model.pattern=A T=$T rows=$rows
+            step bench8m name=bench8m-mamba2 model.pattern=M T=$T rows=$rows
+        done
+    fi
+    if wants big && [ $round -lt 2 ]; then
+        for T in 512 2048 8192 16384; do
+            step sparse-moe-125m T=$T rows=$((T < 4096 ? 4096 / T : 1)) train.recompute=block
+        done
+    fi
+    if wants infer; then
+        for c in demo bench8m bench30m; do
+            measure $bin/generate_bench "configs/$c.yaml" steps=64
+        done
+        measure $bin/score configs/demo.yaml rounds=1
+    fi
+    round=$((round + 1))
 done
-put host/threads "$(nproc)"
-
-awk '
-    !($1 in best) { order[++n] = $1 }
-    !($1 in best) || $2 > best[$1] { best[$1] = $2 }
-    END {
-        for (i = 1; i <= n; i++) {
-            k = order[i]
-            if (split(k, part, "/") != 5 || part[1] != "peer") continue
-            ours = "train/" part[3] "/fp32/tok_per_s"
-            ratio = "ratio/torch/" part[3] "/fp32"
-            order[++n] = ratio
-            best[ratio] = sprintf("%.2f", best[ours] / best[k])
-        }
-        print "{" > "build/bench.json"
-        for (i = 1; i <= n; i++) {
-            printf "%-44s %12s\n", order[i], best[order[i]]
-            printf "  \"%s\": %s%s\n", order[i], best[order[i]], i < n ? "," : "" \
-                > "build/bench.json"
-        }
-        print "}" > "build/bench.json"
-    }' "$out"
+$bin/join "$lines" >"$out"
+echo "$out: $(grep -c '^  "' "$out") numbers" >&2
+grep -E '"(ratio/.*|.*/mfu)"' "$out" || true

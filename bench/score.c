@@ -3,16 +3,16 @@
  *
  *   build/bench/score configs/demo.yaml [key=value ...]      random weights
  *   build/bench/score model=CHECKPOINT lines=FILE            a text a line
- *   pairs=1500 rows=0 batch=0 rounds=5 busy=1 (processor time, for a machine in use)
+ *   pairs=1500 rows=0 batch=0 rounds=5   json=1 busy=1 threads=N as bench.h says
  *   stem=600 ends=4 end=8            instead of pairs: `ends` texts share each of 40 stems
  * Without `lines` texts are minimal pairs of about 16 tokens, whose halves part at a random
  * place.  Prefill runs as many tokens in long rows of packed texts, with logits and softmax
  * for as many rows.  The three take turns; the best round of each counts. */
+#include "bench/bench.h"
 #include "harness/harness.h"
 
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 
 typedef struct {
     cm_model *m;
@@ -25,21 +25,11 @@ typedef struct {
     int64_t n, tokens; /* requests, tokens they read */
 } job;
 
-static bool busy; /* count processor time: for a machine that others use */
-static double now(void) {
-    return busy ? (double)clock() / CLOCKS_PER_SEC : cm_now();
-}
-
-static void must(bool ok, const cm_err *err) {
-    if (ok) return;
-    fprintf(stderr, "score: error: %s\n", err->msg);
-    exit(err->code);
-}
-
 static void options(job *j, cm_conf *c, int argc, char **argv) {
     cm_err err;
     cm_conf_open(c, NULL);
     for (int i = 1; i < argc; i++) {
+        if (bench_option(argv[i])) continue;
         if (sscanf(argv[i], "pairs=%d", &j->pairs) == 1) continue;
         if (sscanf(argv[i], "stem=%d", &j->stem) == 1) continue;
         if (sscanf(argv[i], "ends=%d", &j->ends) == 1) continue;
@@ -47,28 +37,27 @@ static void options(job *j, cm_conf *c, int argc, char **argv) {
         if (sscanf(argv[i], "rounds=%d", &j->rounds) == 1) continue;
         if (sscanf(argv[i], "rows=%d", &j->engine.rows) == 1) continue;
         if (sscanf(argv[i], "batch=%d", &j->engine.batch) == 1) continue;
-        if (!strcmp(argv[i], "busy=1")) busy = true;
-        else if (!strncmp(argv[i], "model=", 6)) j->path = argv[i] + 6;
+        if (!strncmp(argv[i], "model=", 6)) j->path = argv[i] + 6;
         else if (!strncmp(argv[i], "lines=", 6)) j->lines = argv[i] + 6;
         else if (strchr(argv[i], '=')) cm_conf_set(c, argv[i]);
         else cm_conf_file(c, argv[i]);
     }
-    must(cm_conf_check(c, &err), &err);
-    cm_numerics how = c->top.numerics ? CM_NUMERICS_FAST : CM_NUMERICS_STRICT;
-    must(cm_kern_init(how, (int)c->top.threads, &err), &err);
+    bench_must(cm_conf_check(c, &err), &err);
+    if (c->top.threads) bench.threads = (int)c->top.threads;
+    bench_start(c->top.numerics ? CM_NUMERICS_FAST : CM_NUMERICS_STRICT);
 }
 
 static void open_model(job *j, cm_conf *c) {
     cm_err err;
     if (j->path) {
-        must(cm_load(&j->loaded, j->path, false, &err), &err);
+        bench_must(cm_load(&j->loaded, j->path, false, &err), &err);
         j->m = &j->loaded.model;
         return;
     }
     if (!c->model.vocab_size) c->model.vocab_size = c->tokenize.vocab_size;
-    must(cm_model_resolve(&c->model, &err), &err);
+    bench_must(cm_model_resolve(&c->model, &err), &err);
     size_t n = (size_t)cm_model_count(&c->model, false);
-    must(cm_arena_open(&j->weights, "weights", n * sizeof(cm_real) + (16 << 20), &err), &err);
+    bench_must(cm_arena_open(&j->weights, "weights", n * sizeof(cm_real) + (16 << 20), &err), &err);
     j->m = &j->loaded.model;
     cm_model_build(j->m, &c->model, &j->weights, false);
     cm_params_init(&j->m->params, 1);
@@ -131,7 +120,7 @@ static void read_lines(job *j) {
     size_t size;
     int64_t cap = 0, room = 0;
     int32_t *id = NULL;
-    must(cm_read_file(j->lines, (size_t)1 << 30, &text, &size, &err), &err);
+    bench_must(cm_read_file(j->lines, (size_t)1 << 30, &text, &size, &err), &err);
     for (char *p = text, *end; p < text + size; p = end + 1) {
         end = strchr(p, '\n');
         if (!end) end = text + size;
@@ -140,7 +129,7 @@ static void read_lines(job *j) {
         CM_ASSERT(id, "out of memory");
         int bos = cm_spm_bos(j->loaded.spm);
         if (bos >= 0) id[n++] = bos;
-        must(cm_spm_encode(j->loaded.spm, p, (size_t)(end - p), &id, &n, &room, &err), &err);
+        bench_must(cm_spm_encode(j->loaded.spm, p, (size_t)(end - p), &id, &n, &room, &err), &err);
         if (n > 1) add(j, id, (int)n, &cap);
     }
     free(text);
@@ -151,10 +140,10 @@ static void read_lines(job *j) {
 
 static double by_engine(job *j, cm_engine_count *count) {
     cm_err err;
-    double t0 = now();
+    double t0 = bench_now();
     *count = (cm_engine_count){ 0 };
-    must(cm_engine_score(j->m, &j->engine, j->r, j->n, NULL, NULL, count, &err), &err);
-    return now() - t0;
+    bench_must(cm_engine_score(j->m, &j->engine, j->r, j->n, NULL, NULL, count, &err), &err);
+    return bench_now() - t0;
 }
 
 /* Tokens a second of T-token rows in which texts follow each other, with softmax of
@@ -167,11 +156,11 @@ static double by_prefill(job *j, double share, int passes) {
     int64_t V = j->m->conf.vocab_size, row[CM_LOGIT_ROWS], n = 0;
     cm_real *logits = malloc((size_t)(CM_LOGIT_ROWS * V) * sizeof *logits);
     CM_ASSERT(logits, "out of memory");
-    must(cm_arena_open(&arena, "prefill", (size_t)8 << 30, &err), &err);
-    must(cm_arena_open(&meta, "meta", (size_t)64 << 20, &err), &err);
+    bench_must(cm_arena_open(&arena, "prefill", (size_t)8 << 30, &err), &err);
+    bench_must(cm_arena_open(&meta, "meta", (size_t)64 << 20, &err), &err);
     double t0 = 0, sum = 0;
     for (int pass = -1; pass < passes; pass++) { /* the first touches the memory */
-        if (pass == 0) t0 = now();
+        if (pass == 0) t0 = bench_now();
         for (int t = 0, d = 0, k = 0; t < T; t++, k++) {
             if (k == j->r[n].n - 1) n = (n + 1) % j->n, k = 0, d++;
             token[t] = j->r[n].token[k], doc[t] = d, pos[t] = k;
@@ -193,7 +182,7 @@ static double by_prefill(job *j, double share, int passes) {
             sum += part;
         }
     }
-    double seconds = now() - t0;
+    double seconds = bench_now() - t0;
     CM_ASSERT(sum > 0, "no softmax");
     cm_arena_close(&arena);
     cm_arena_close(&meta);
@@ -209,13 +198,13 @@ static double by_loop(job *j, int texts) {
     for (int64_t i = 0; i < j->n; i++) longest = j->r[i].n > longest ? j->r[i].n : longest;
     double *nll = malloc((size_t)longest * sizeof *nll);
     CM_ASSERT(nll, "out of memory");
-    must(cm_scorer_open(&s, j->m, longest, &err), &err);
-    double t0 = now();
+    bench_must(cm_scorer_open(&s, j->m, longest, &err), &err);
+    double t0 = bench_now();
     for (int i = 0; i < texts; i++) {
         const cm_request *r = &j->r[i * j->n / texts];
         cm_score(&s, r->token, r->n, r->first - 1, nll);
     }
-    double seconds = now() - t0;
+    double seconds = bench_now() - t0;
     cm_scorer_close(&s);
     free(nll);
     return texts / seconds;
@@ -239,11 +228,16 @@ int main(int argc, char **argv) {
         if (l > loop) loop = l;
     }
     double rate = (double)c.computed / engine, texts = (double)j.n / engine;
-    printf("%s: %s\n%lld texts, %lld tokens, %lld computed in %lld passes\n",
+    bench_say("%s: %s\n%lld texts, %lld tokens, %lld computed in %lld passes\n",
            j.path ? j.path : conf.top.name, cm_kern_describe(), (long long)j.n,
            (long long)j.tokens, (long long)c.computed, (long long)c.passes);
-    printf("engine  %8.0f tokens/s  %8.0f texts/s  %.2f s\n", rate, texts, engine);
-    printf("prefill %8.0f tokens/s  engine %.0f%% of it\n", prefill, 100 * rate / prefill);
-    printf("loop    %8.0f texts/s   engine %.1f times as many\n", loop, texts / loop);
+    bench_say("engine  %8.0f tokens/s  %8.0f texts/s  %.2f s\n", rate, texts, engine);
+    bench_say("prefill %8.0f tokens/s  engine %.0f%% of it\n", prefill, 100 * rate / prefill);
+    bench_say("loop    %8.0f texts/s   engine %.1f times as many\n", loop, texts / loop);
+    const char *name = j.path ? "model" : conf.top.name;
+    bench_put(rate, "score/%s/f32/engine_tok_per_s", name);
+    bench_put(prefill, "score/%s/f32/prefill_tok_per_s", name);
+    bench_put(texts, "score/%s/f32/engine_texts_per_s", name);
+    bench_put(loop, "score/%s/f32/loop_texts_per_s", name);
     return 0;
 }

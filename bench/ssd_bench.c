@@ -106,9 +106,10 @@ static void report(const shape *s, const cm_prof *best, double peak) {
     for (int i = 0; i < best->n; i++) {
         const cm_prof_row *r = &best->row[i];
         if (r->op == &op_one) continue;
-        printf("%-10s forward %7.2f ms  backward %7.2f ms", r->op->name, r->fwd_s * 1e3,
-               r->bwd_s * 1e3);
-        double f = done_flops(s, false) / r->fwd_s, b = done_flops(s, true) / r->bwd_s;
+        double fwd = r->pass[0].seconds, bwd = r->pass[1].seconds;
+        printf("%-10s forward %7.2f ms  backward %7.2f ms", r->op->name, fwd * 1e3,
+               bwd * 1e3);
+        double f = done_flops(s, false) / fwd, b = done_flops(s, true) / bwd;
         if (r->flops > 0)
             printf("  %5.1f (%2.0f%%) and %5.1f (%2.0f%%) GFLOP/s", f / 1e9,
                    100 * f / peak, b / 1e9, 100 * b / peak);
@@ -141,8 +142,8 @@ int main(int argc, char **argv) {
         gemm = least(gemm, gemm_time(512));
         if (!best.n) best = now;
         for (int i = 0; i < now.n; i++) {
-            best.row[i].fwd_s = least(best.row[i].fwd_s, now.row[i].fwd_s);
-            best.row[i].bwd_s = least(best.row[i].bwd_s, now.row[i].bwd_s);
+            cm_prof_pass *b = best.row[i].pass, *n = now.row[i].pass;
+            for (int k = 0; k < 2; k++) b[k].seconds = least(b[k].seconds, n[k].seconds);
         }
     } while (cm_now() - start < seconds);
     report(&s, &best, 2.0 * 512 * 512 * 512 / gemm);

@@ -1,12 +1,14 @@
 /* step_bench.c -- whole training steps of a preset on random tokens: tokens/s and profile.
  *
- *   build/bench/step_bench configs/bench8m.yaml [rows=8] [T=512] [steps=6] [key=value ...]
- * One step = forward, backward and AdamW of rows x T tokens; the best step counts. */
-#include "model/model.h"
+ *   build/bench/step_bench configs/bench8m.yaml [rows=8] [T=512] [steps=6] [json=1]
+ *                          [busy=1] [threads=N] [key=value ...]
+ * One step = forward, backward and AdamW of rows x T tokens; the first warms up, the median
+ * of the others counts. */
+#include "bench/bench.h"
+#include "train/train.h"
 
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 
 typedef struct {
     cm_conf conf;
@@ -16,15 +18,9 @@ typedef struct {
     int32_t *token, *target;
     cm_real *m1, *m2;
     cm_prof prof;
-} bench;
+} job;
 
-static void must(bool ok, const cm_err *err) {
-    if (ok) return;
-    fprintf(stderr, "step_bench: error: %s\n", err->msg);
-    exit(err->code);
-}
-
-static void forward_backward(bench *b, cm_arena *arena, bool dry) {
+static void forward_backward(job *b, cm_arena *arena, bool dry) {
     cm_tape t;
     cm_arena_reset(arena, 0);
     cm_arena_reset(&b->meta, 0);
@@ -37,7 +33,7 @@ static void forward_backward(bench *b, cm_arena *arena, bool dry) {
     cm_tape_backward(&t, loss, 1);
 }
 
-static void update(bench *b, int step) {
+static void update(job *b, int step) {
     cm_params *ps = &b->m.params;
     cm_real *m = b->m1, *v = b->m2;
     for (int i = 0; i < ps->n; i++) {
@@ -58,13 +54,14 @@ static void update(bench *b, int step) {
     cm_params_zero_grad(ps);
 }
 
-static void setup(bench *b, int argc, char **argv) {
+static void setup(job *b, int argc, char **argv) {
     cm_err err;
     b->rows = 8;
     b->T = 512;
     b->steps = 6;
     cm_conf_open(&b->conf, NULL);
     for (int i = 1; i < argc; i++) {
+        if (bench_option(argv[i])) continue;
         if (sscanf(argv[i], "rows=%d", &b->rows) == 1) continue;
         if (sscanf(argv[i], "T=%d", &b->T) == 1) continue;
         if (sscanf(argv[i], "steps=%d", &b->steps) == 1) continue;
@@ -73,14 +70,16 @@ static void setup(bench *b, int argc, char **argv) {
         else
             cm_conf_file(&b->conf, argv[i]);
     }
-    must(cm_conf_check(&b->conf, &err), &err);
-    cm_numerics how = b->conf.top.numerics ? CM_NUMERICS_FAST : CM_NUMERICS_STRICT;
-    must(cm_kern_init(how, (int)b->conf.top.threads, &err), &err);
-    must(cm_model_resolve(&b->conf.model, &err), &err);
+    bench_must(cm_conf_check(&b->conf, &err), &err);
+    if (b->conf.top.threads) bench.threads = (int)b->conf.top.threads;
+    bench_start(b->conf.top.numerics ? CM_NUMERICS_FAST : CM_NUMERICS_STRICT);
+    b->prof.flop_rate = 1e9 * cm_gemm_probe(0.2);
+    b->prof.byte_rate = cm_read_probe(0.2);
+    bench_must(cm_model_resolve(&b->conf.model, &err), &err);
     size_t n = (size_t)cm_model_count(&b->conf.model, false), meta = (size_t)256 << 20;
-    must(cm_arena_open(&b->perm, "weights", 2 * sizeof(cm_real) * n + (16 << 20), &err), &err);
-    must(cm_arena_open(&b->moments, "moments", 2 * sizeof(cm_real) * n + 4096, &err), &err);
-    must(cm_arena_open(&b->meta, "meta", meta, &err), &err);
+    bench_must(cm_arena_open(&b->perm, "weights", 2 * sizeof(cm_real) * n + (16 << 20), &err), &err);
+    bench_must(cm_arena_open(&b->moments, "moments", 2 * sizeof(cm_real) * n + 4096, &err), &err);
+    bench_must(cm_arena_open(&b->meta, "meta", meta, &err), &err);
     cm_model_build(&b->m, &b->conf.model, &b->perm, true);
     cm_params_init(&b->m.params, 1);
     b->m1 = cm_arena_zalloc(&b->moments, n * sizeof(cm_real));
@@ -94,54 +93,72 @@ static void setup(bench *b, int argc, char **argv) {
         b->target[i] = b->token[i];
     }
     cm_arena plan;
-    must(cm_arena_open_counting(&plan, "plan", &err), &err);
+    bench_must(cm_arena_open_counting(&plan, "plan", &err), &err);
     forward_backward(b, &plan, true);
-    must(cm_arena_open(&b->step, "step", plan.peak, &err), &err);
+    bench_must(cm_arena_open(&b->step, "step", plan.peak, &err), &err);
     cm_arena_close(&plan);
 }
 
-/* Seconds all threads have worked: on a shared machine steadier than the clock. */
-static double cpu_seconds(void) {
-    struct timespec t;
-    clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &t);
-    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
+static int ascending(const void *a, const void *b) {
+    double x = *(const double *)a, y = *(const double *)b;
+    return (x > y) - (x < y);
 }
 
-static void report(const bench *b, double best, double cpu) {
+static void table(const job *b) {
     int steps = b->steps > 1 ? b->steps - 1 : 1;
-    double tokens = (double)b->rows * b->T, s = 0;
-    double flops = cm_model_flops(&b->conf.model, b->T) * tokens;
-    for (int i = 0; i < b->prof.n; i++) s += b->prof.row[i].fwd_s + b->prof.row[i].bwd_s;
-    printf("%s: %s\n", b->conf.top.name, cm_kern_describe());
-    printf("parameters %.2fM active %.2fM  step memory %.1f MB\n",
-           (double)cm_model_count(&b->conf.model, false) / 1e6,
-           (double)cm_model_count(&b->conf.model, true) / 1e6, (double)b->step.peak / 1e6);
-    printf("best step %.1f ms  %.0f tokens/s  %.1f GFLOP/s  (cpu %.1f ms)\n", best * 1e3,
-           tokens / best, flops / best / 1e9, cpu * 1e3);
-    printf("%-12s %6s %9s %9s %6s\n", "op", "calls", "fwd ms", "bwd ms", "share");
+    double s = 0;
+    for (int i = 0; i < b->prof.n; i++)
+        s += b->prof.row[i].pass[0].seconds + b->prof.row[i].pass[1].seconds;
+    bench_say("%-12s %6s %9s %9s %6s %15s\n", "op", "calls", "fwd ms", "bwd ms", "share",
+              "of their floors");
     for (int i = 0; i < b->prof.n; i++) {
         const cm_prof_row *r = &b->prof.row[i];
-        printf("%-12s %6lld %9.2f %9.2f %5.1f%%\n", r->op->name,
-               (long long)r->calls / steps, r->fwd_s / steps * 1e3,
-               r->bwd_s / steps * 1e3, 100 * (r->fwd_s + r->bwd_s) / s);
+        const cm_prof_pass *f = &r->pass[0], *g = &r->pass[1];
+        bench_say("%-12s %6lld %9.2f %9.2f %5.1f%% %6.0f%% %6.0f%%\n", r->op->name,
+                  (long long)r->calls / steps, f->seconds / steps * 1e3,
+                  g->seconds / steps * 1e3, 100 * (f->seconds + g->seconds) / s,
+                  100 * f->floor / f->seconds,
+                  g->seconds > 0 ? 100 * g->floor / g->seconds : 0);
     }
+}
+
+/* train/NAME or train/NAME-T2048: a length other than 512 is part of the name. */
+static void report(const job *b, double seconds) {
+    double tokens = (double)b->rows * b->T;
+    double flops = cm_model_flops(&b->conf.model, b->T) * tokens;
+    char key[128], length[32] = "";
+    if (b->T != 512) snprintf(length, sizeof length, "-T%d", b->T);
+    snprintf(key, sizeof key, "train/%s%s/fp32", b->conf.top.name, length);
+    bench_say("%s: %s\n", b->conf.top.name, cm_kern_describe());
+    bench_say("parameters %.2fM active %.2fM  step memory %.1f MB\n",
+              (double)cm_model_count(&b->conf.model, false) / 1e6,
+              (double)cm_model_count(&b->conf.model, true) / 1e6,
+              (double)b->step.peak / 1e6);
+    bench_say("step %.1f ms  %.0f tokens/s  %.1f GFLOP/s\n", seconds * 1e3,
+              tokens / seconds, flops / seconds / 1e9);
+    table(b);
+    bench_put(tokens / seconds, "%s/tok_per_s", key);
+    bench_put(flops / seconds / 1e9, "%s/gflops", key);
+    bench_put((double)b->step.peak, "%s/step_bytes", key);
+    bench_put((double)(b->step.peak + b->perm.peak + b->moments.peak), "%s/total_bytes", key);
 }
 
 int main(int argc, char **argv) {
-    bench b = { 0 };
+    job b = { 0 };
     setup(&b, argc, argv);
-    double best = 1e30, best_cpu = 1e30;
+    double *s = malloc((size_t)b.steps * sizeof *s);
+    CM_ASSERT(s && b.steps > 0, "no steps");
     for (int i = 0; i < b.steps; i++) {
         /* The first step also touches its memory for the first time. */
         if (i == 1) b.prof.n = 0;
-        double t = cm_now(), cpu = cpu_seconds();
+        double t = bench_now();
         forward_backward(&b, &b.step, false);
         update(&b, i + 1);
-        t = cm_now() - t;
-        cpu = cpu_seconds() - cpu;
-        best = t < best ? t : best;
-        best_cpu = cpu < best_cpu ? cpu : best_cpu;
+        s[i] = bench_now() - t;
     }
-    report(&b, best, best_cpu);
+    int first = b.steps > 1;
+    qsort(s + first, (size_t)(b.steps - first), sizeof *s, ascending);
+    report(&b, s[first + (b.steps - first) / 2]);
+    free(s);
     return 0;
 }

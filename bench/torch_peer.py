@@ -1,23 +1,35 @@
 #!/usr/bin/env python3
 """torch_peer.py -- the training step of bench/step_bench in PyTorch, for comparison.
 
-usage: torch_peer.py bench8m|bench8m-moe|bench30m [steps=6]
+usage: torch_peer.py bench8m|bench8m-moe|bench30m [steps=6] [T=512] [rows=8] [compute=bf16]
+       torch_peer.py gemm [seconds=1] [compute=bf16]      its matrix product at 2048 cubed
+       both: [json=1] [busy=1] [threads=N], as bench/bench.h says
 
 The same hybrid (Mamba-2, attention, SwiGLU or top-2 of 8 experts; tied head), the same
 8 x 512 random tokens, AdamW.  PyTorch gets its best tools where the version has them:
 scaled_dot_product_attention, rms_norm, fused (else foreach) AdamW, one product per
-expert over sorted rows, the scan as batched products over chunks of 64.  Prints
-NAME TOKENS_PER_SECOND (best step) and the version.
+expert over sorted rows, the scan as batched products over chunks of 64.  bf16 is its own
+mixed precision: autocast.  The first step warms up, the median of the others counts.
 """
+import contextlib
 import inspect
+import json
+import os
+import statistics
 import sys
 import time
+
+for name in [name for name in os.environ if name.startswith("OPENBLAS_")]:
+    del os.environ[name]
 
 import torch
 import torch.nn as nn
 import torch.nn.functional as F
 
-ROWS, T, VOCAB, STATE, HEAD, CHUNK, CONV = 8, 512, 8192, 64, 64, 64, 4
+words = dict(word.split("=") for word in sys.argv[2:])
+ROWS, T = int(words.get("rows", 8)), int(words.get("T", 512))
+COMPUTE, BUSY = words.get("compute", "fp32"), words.get("busy") == "1"
+VOCAB, STATE, HEAD, CHUNK, CONV = 8192, 64, 64, 64, 4
 MODELS = {  # d_model, kv heads, d_ff (experts when negative)
     "bench8m": (256, 4, 512),
     "bench8m-moe": (256, 4, -256),
@@ -130,6 +142,7 @@ class Experts(nn.Module):
         load = torch.bincount(which, minlength=len(self.expert)).tolist()
         parts = rows[order // self.k].split(load)
         y = torch.cat([e(p) for e, p in zip(self.expert, parts)]) * gate[order, None]
+        y = y.to(rows.dtype)
         return torch.zeros_like(rows).index_add(0, order // self.k, y).view_as(x)
 
 
@@ -164,22 +177,64 @@ def adamw(params):
     return torch.optim.AdamW(params, 1e-3)
 
 
-def main():
-    name = sys.argv[1] if len(sys.argv) > 1 else "bench8m"
-    steps = int(sys.argv[2].split("=")[-1]) if len(sys.argv) > 2 else 6
-    torch.manual_seed(0)
+def now():
+    return time.process_time() if BUSY else time.perf_counter()
+
+
+def autocast():
+    if COMPUTE == "fp32":
+        return contextlib.nullcontext()
+    return torch.autocast("cpu", dtype=torch.bfloat16)
+
+
+def put(key, value):
+    version = torch.__version__.split("+")[0]
+    if words.get("json") == "1":
+        print(json.dumps({f"peer/torch-{version}/{key}": value}), flush=True)
+    else:
+        print(f"torch-{version}/{key} {value:.1f}", flush=True)
+
+
+def gemm(n=2048):
+    kind = torch.float32 if COMPUTE == "fp32" else torch.bfloat16
+    a, b = (torch.rand(n, n).sub(0.5).to(kind) for _ in range(2))
+    out, best, start = torch.empty(n, n, dtype=kind), float("inf"), time.perf_counter()
+    while best == float("inf") or time.perf_counter() - start < float(words.get("seconds", 1)):
+        t = now()
+        torch.mm(a, b, out=out)
+        best = min(best, now() - t)
+    put(f"gemm/{COMPUTE}/square-NN-{n}x{n}x{n}/gflops", 2e-9 * n ** 3 / best)
+
+
+def train(name):
     model = Model(*MODELS[name])
     optim = adamw(list(model.parameters()))
     token, target = torch.randint(VOCAB, (2, ROWS, T))
-    best = float("inf")
-    for _ in range(steps):
-        start = time.perf_counter()
-        model(token, target).backward()
+    seconds = []
+    for _ in range(int(words.get("steps", 6))):
+        start = now()
+        with autocast():
+            loss = model(token, target)
+        loss.backward()
         optim.step()
         optim.zero_grad(set_to_none=True)
-        best = min(best, time.perf_counter() - start)
-    print(f"{name} {ROWS * T / best:.1f} tokens/s torch-{torch.__version__} "
-          f"{sum(p.numel() for p in model.parameters()) / 1e6:.2f}M")
+        seconds.append(now() - start)
+    length = "" if T == 512 else f"-T{T}"
+    middle = statistics.median(seconds[1:] or seconds)
+    put(f"train/{name}{length}/{COMPUTE}/tok_per_s", ROWS * T / middle)
+
+
+def main():
+    torch.manual_seed(0)
+    threads = 1 if BUSY else int(words.get("threads", 0))
+    if threads:
+        torch.set_num_threads(threads)
+    if len(sys.argv) < 2 or sys.argv[1] not in [*MODELS, "gemm"]:
+        sys.exit(__doc__)
+    if sys.argv[1] == "gemm":
+        gemm()
+    else:
+        train(sys.argv[1])
 
 
 main()

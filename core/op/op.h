@@ -48,12 +48,20 @@ typedef struct cm_node {
 /* Context of one gradient-check case; see gradcheck in tests/grad. */
 struct cm_sample;
 
+/* What a pass over a node cannot do without: floating point operations of its products, and
+ * bytes read or written once. */
+typedef struct cm_work {
+    double flops, bytes;
+} cm_work;
+
 typedef struct cm_op {
     const char *name;
     const char *shapes;   /* "x[R,I] w[O,I] -> y[R,O]": in docs and in shape errors */
     int n_in, n_out;
     size_t attr_bytes;
     uint32_t sets;        /* bit i: bwd can overwrite in[i]->g instead of adding */
+    uint32_t unread;      /* bit i: bwd does not need the value of in[i] */
+    bool early;           /* fwd forms the gradients, bwd only hands them on */
     /* Fill out[i]->v.nd/dim from the inputs and attr; false with a reason when the shapes
      * do not fit. */
     bool (*infer)(cm_node *n, const char **why); /* may lower n->n_out: absent outputs */
@@ -65,6 +73,8 @@ typedef struct cm_op {
     void (*bwd)(cm_node *n, void *scratch); /* NULL: not differentiable */
     /* Matmul-class floating point operations of the forward (for MFU and profile). */
     double (*flops)(const cm_node *n);
+    /* Elements of in[i] that the op uses, where these are not all of it (NULL: all). */
+    int64_t (*touched)(const cm_node *n, int i);
     /* Build the i-th gradient-check case: apply the op (through its public builder) to
      * inputs made by cm_sample_* and return true; false when i is past the last. */
     bool (*sample)(struct cm_sample *s, int i);
@@ -135,16 +145,35 @@ typedef void (*cm_block_fn)(void *ctx, cm_tape *t, cm_var *const *in, cm_var **o
 void cm_recompute(cm_tape *t, cm_block_fn fn, void *ctx, cm_var *const *in, int n_in,
                   const cm_tensor *like, cm_var **out, int n_out);
 
-/* Per-op accounting, filled when tape->prof is set. */
+/* What forward or backward of a node takes at the least, from its descriptor: forward
+ * reads its inputs, writes its outputs and what it saves; backward reads the inputs (but
+ * for op->unread), what was saved and the outputs' gradients, and writes its inputs' (reads
+ * and writes those of parameters).  Products of a backward: twice the forward's, once where
+ * no weight wants a gradient. */
+cm_work cm_op_work(const cm_node *n, bool backward);
+
+/* Per-op accounting, filled when tape->prof is set.  A recomputed block counts again in
+ * `pass`, for that is what happens, but not in `flops`. */
+typedef struct cm_prof_pass {
+    double seconds, floor; /* floor: as long as the passes take at the machine's rates */
+    cm_work work;
+} cm_prof_pass;
 typedef struct cm_prof_row {
     const cm_op *op;
-    double fwd_s, bwd_s, flops; /* seconds; forward flops */
+    cm_prof_pass pass[2]; /* forward, backward */
+    double flops;         /* of the forward, recomputation not counted */
     int64_t calls;
 } cm_prof_row;
 typedef struct cm_prof {
     cm_prof_row row[64];
     int n;
+    double flop_rate, byte_rate; /* what the machine reaches, a second; 0: no floors */
 } cm_prof;
+/* One pass over n took so long; replay: a recomputed block. */
+void cm_prof_add(cm_prof *p, const cm_node *n, bool backward, bool replay, double seconds);
+/* Bytes a second that the machine reads from memory, in a short probe: the larger of the
+ * rates of one thread and of all. */
+double cm_read_probe(double seconds);
 
 /* ---- rows of packed documents ------------------------------------------------------ */
 

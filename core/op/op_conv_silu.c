@@ -203,10 +203,14 @@ static bool sample(cm_sample *s, int i) {
     return true;
 }
 
+static int64_t touched(const cm_node *n, int i) {
+    return cm_tensor_count(i ? &n->in[i]->v : &n->out[0]->v);
+}
+
 const cm_op cm_op_conv_silu = {
     .name = "conv_silu", .shapes = "x[R,W] w[C,K] b[C] -> y[R,C]", .n_in = 3, .n_out = 1,
     .attr_bytes = sizeof(conv_attr), .infer = infer, .scratch = scratch_bytes, .fwd = fwd,
-    .bwd = bwd, .sample = sample,
+    .bwd = bwd, .touched = touched, .sample = sample,
 };
 
 cm_var *cm_conv_silu(cm_tape *t, cm_var *x, cm_var *w, cm_var *b, const cm_seq *seq,

@@ -71,10 +71,15 @@ static bool embed_sample(cm_sample *s, int i) {
     return true;
 }
 
+static int64_t embed_touched(const cm_node *n, int i) {
+    (void)i;
+    return cm_tensor_count(&n->out[0]->v);
+}
+
 const cm_op cm_op_embed = {
-    .name = "embed", .shapes = "W[V,D] -> y[R,D]", .n_in = 1, .n_out = 1,
+    .name = "embed", .shapes = "W[V,D] -> y[R,D]", .n_in = 1, .n_out = 1, .unread = 1,
     .attr_bytes = sizeof(embed_attr), .infer = embed_infer, .fwd = embed_fwd,
-    .bwd = embed_bwd, .sample = embed_sample,
+    .bwd = embed_bwd, .touched = embed_touched, .sample = embed_sample,
 };
 
 cm_var *cm_embed(cm_tape *t, cm_var *w, const int32_t *token, int64_t R, cm_real scale) {

@@ -107,10 +107,15 @@ static bool sample(cm_sample *s, int i) {
     return true;
 }
 
+static int64_t touched(const cm_node *n, int i) {
+    return cm_tensor_count(i == 1 ? &n->out[0]->v : &n->in[i]->v);
+}
+
 const cm_op cm_op_gated_norm = {
     .name = "gated_norm", .shapes = "y[R,DI] zx[R,W] w[DI] -> out[R,DI]", .n_in = 3,
     .n_out = 1, .attr_bytes = sizeof(gated_attr), .sets = 1 << 0, .infer = infer,
-    .saved = saved, .scratch = scratch_bytes, .fwd = fwd, .bwd = bwd, .sample = sample,
+    .saved = saved, .scratch = scratch_bytes, .fwd = fwd, .bwd = bwd,
+    .touched = touched, .sample = sample,
 };
 
 cm_var *cm_gated_norm(cm_tape *t, cm_var *y, cm_var *zx, cm_var *w, int64_t zcol, int G,

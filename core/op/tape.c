@@ -68,14 +68,6 @@ CM_NORETURN static void shape_panic(const cm_node *n, const char *why) {
              n->op->shapes, why ? why : "shapes do not fit", text);
 }
 
-static cm_prof_row *prof_row(cm_prof *p, const cm_op *op) {
-    for (int i = 0; i < p->n; i++)
-        if (p->row[i].op == op) return &p->row[i];
-    CM_ASSERT(p->n < (int)(sizeof p->row / sizeof *p->row), "profile table full");
-    p->row[p->n] = (cm_prof_row){ .op = op };
-    return &p->row[p->n++];
-}
-
 /* Run one direction of a node with its scratch, timed when someone profiles. */
 static void run(cm_tape *t, cm_node *n, bool backward) {
     size_t mark = cm_arena_mark(t->arena);
@@ -83,14 +75,7 @@ static void run(cm_tape *t, cm_node *n, bool backward) {
     void *scratch = bytes ? cm_arena_alloc(t->arena, bytes) : NULL;
     double start = t->prof ? cm_now() : 0;
     if (!t->dry) (backward ? n->op->bwd : n->op->fwd)(n, scratch);
-    if (t->prof) {
-        cm_prof_row *row = prof_row(t->prof, n->op);
-        *(backward ? &row->bwd_s : &row->fwd_s) += cm_now() - start;
-        if (!backward) {
-            row->calls++;
-            row->flops += n->op->flops && !t->replay ? n->op->flops(n) : 0;
-        }
-    }
+    if (t->prof) cm_prof_add(t->prof, n, backward, t->replay, cm_now() - start);
     cm_arena_reset(t->arena, mark);
 }
 

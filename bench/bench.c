@@ -1,0 +1,62 @@
+/* bench.c -- what the benchmark programs share. */
+#include "bench/bench.h"
+
+#include <math.h>
+#include <stdarg.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+bench_options bench;
+
+bool bench_option(const char *word) {
+    if (!strcmp(word, "json=1")) return bench.json = true;
+    if (!strcmp(word, "busy=1")) return bench.threads = 1, bench.busy = true;
+    return sscanf(word, "threads=%d", &bench.threads) == 1;
+}
+
+void bench_must(bool ok, const cm_err *err) {
+    if (ok) return;
+    fprintf(stderr, "error: %s\n", err->msg);
+    exit(err->code);
+}
+
+void bench_start(cm_numerics numerics) {
+    cm_err err;
+    bench_must(cm_kern_init(numerics, bench.threads, &err), &err);
+}
+
+double bench_now(void) {
+    if (!bench.busy) return cm_now();
+    struct timespec t;
+    clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &t);
+    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
+}
+
+void bench_put(double value, const char *key, ...) {
+    if (!bench.json || !isfinite(value)) return;
+    va_list ap;
+    va_start(ap, key);
+    printf("{\"");
+    vprintf(key, ap);
+    printf("\": %.9g}\n", value);
+    va_end(ap);
+    fflush(stdout);
+}
+
+void bench_put_text(const char *value, const char *key) {
+    if (!bench.json) return;
+    printf("{\"%s\": \"", key);
+    for (; *value; value++)
+        if (*value != '"' && *value != '\\' && (unsigned char)*value >= ' ') putchar(*value);
+    printf("\"}\n");
+    fflush(stdout);
+}
+
+void bench_say(const char *fmt, ...) {
+    if (bench.json) return;
+    va_list ap;
+    va_start(ap, fmt);
+    vprintf(fmt, ap);
+    va_end(ap);
+}
