@@ -149,13 +149,14 @@ lint: all ## layers, style, generated documents
 bench: deps ## speed, into build/bench.json: products, ops, whole steps (QUICK=1: minutes)
 	@$(MAKE) --no-print-directory -j2 all $(BENCHES)
 	@sh bench/run.sh
-docs: all $(T)/docs ## write config.md, exit-codes.md, ops.md, METRICS.md from the tables
+docs: all $(T)/docs build/bench/tables ## write config.md, exit-codes.md, ops.md, METRICS.md, BENCHMARKS.md from the tables
 	@$(BIN)/eval --help=markdown > docs/config.md
 	@$(BIN)/eval --help=exit-markdown > docs/exit-codes.md
 	@$(T)/docs > docs/ops.md
 	@$(T)/docs metrics > $(T)/metrics.md
 	@sed -i -e '/^<!-- eval.results.metrics.def/,/^<!-- end -->/{/^|/d}' \
 	    -e '/^<!-- eval.results.metrics.def/r $(T)/metrics.md' docs/METRICS.md
+	@build/bench/tables docs/BENCHMARKS.md > $(T)/benchmarks.md && cp $(T)/benchmarks.md docs/BENCHMARKS.md
 ci: deps ## a frozen model to the last bit, a fresh one against five seeds (docs/REGRESSION.md)
 	@$(MAKE) --no-print-directory -j2 all
 	@sh eval/ci.sh frozen

@@ -3,8 +3,9 @@
 #
 #   make bench                 everything: an hour or two
 #   QUICK=1 make bench         the small models at T = 512: three minutes
+#   TINY=1                     every program once on almost nothing: do they run?
 #   ROUNDS=5                   how often all take turns; medians and intervals come from that
-#   ONLY='host gemm'           some of: host gemm ops train long big infer
+#   ONLY='host gemm'           some of: host gemm ops train long big infer attn
 #   TORCH_PYTHON='python3 ...' Pythons with PyTorch, which then train the same models
 #   TORCH_SCRIPT=file.py       a script of one's own, called as `file.py 256 8 [bf16]`, that
 #                              prints lines with moe=BOOL bf16=BOOL tok/s=NUMBER
@@ -16,9 +17,14 @@ for v in $(env | sed -n 's/^\(OPENBLAS_[A-Z_]*\|OMP_[A-Z_]*\|GOMP_[A-Z_]*\)=.*/\
 quick=${QUICK:-} rounds=${ROUNDS:-${QUICK:+3}} rounds=${rounds:-5}
 only=${ONLY:-host gemm ops train ${quick:-long big infer}}
 [ -z "$quick" ] || only=${ONLY:-host gemm ops train}
+small= seconds=0.3 repetitions=3 # small: words for TINY; the last one of a key counts
+if [ -n "${TINY:-}" ]; then
+    small='rows=1 model.n_layers=2 model.d_model=64 model.vocab_size=512' seconds=0 repetitions=1
+fi
 bin=build/bench out=${BENCH_OUT:-build/bench.json}
 lines=$out.lines
-how="json=1${BUSY:+ busy=1}"
+how="json=1${BUSY:+ busy=1}" threads=$(nproc)
+[ -z "${BUSY:-}" ] || threads=1
 : >"$lines"
 
 wants() { case " $only " in *" $1 "*) ;; *) return 1 ;; esac; }
@@ -35,9 +41,9 @@ build/bin/pretrain --help=config | grep -q '^ *compute' && computes='fp32 bf16'
 step() { # CONFIG WORDS...: ours, in each precision
     config=$1; shift
     for compute in $computes; do
-        set -- "$@" steps=2
         [ "$compute" = fp32 ] || set -- "$@" train.compute="$compute"
-        measure $bin/step_bench "configs/$config.yaml" "$@"
+        # shellcheck disable=SC2086
+        measure $bin/step_bench "configs/$config.yaml" "$@" steps=2 $small
     done
 }
 peers() { # CONFIG WORDS...
@@ -71,10 +77,10 @@ while [ $round -lt "$rounds" ]; do
     echo "{\"round\": $round}" >>"$lines"
     if wants host; then measure $bin/host_bench; fi
     if wants gemm; then
-        measure $bin/gemm_bench seconds=0.3
-        peers gemm seconds=1
+        measure $bin/gemm_bench seconds=$seconds
+        peers gemm seconds=$seconds
     fi
-    if wants ops; then measure $bin/op_bench repetitions=3; fi
+    if wants ops; then measure $bin/op_bench repetitions=$repetitions; fi
     if wants train; then
         for c in bench8m bench8m-moe bench30m; do
             step $c
@@ -99,9 +105,18 @@ while [ $round -lt "$rounds" ]; do
     fi
     if wants infer; then
         for c in demo bench8m bench30m; do
-            measure $bin/generate_bench "configs/$c.yaml" steps=64
+            # shellcheck disable=SC2086
+            measure $bin/generate_bench "configs/$c.yaml" steps=64 ${small#* }
         done
-        measure $bin/score configs/demo.yaml rounds=1
+        # shellcheck disable=SC2086
+        measure $bin/score configs/demo.yaml rounds=1 ${small:+pairs=8} $small
+    fi
+    if wants long || wants attn; then
+        $bin/attn_bench 1 ${BUSY:+1} >>"$lines" || echo "bench: failed: attn_bench" >&2
+        for python in ${TORCH_PYTHON:-}; do
+            "$python" bench/torch_attn.py rounds=1 threads="$threads" >>"$lines" ||
+                echo "bench: failed: torch_attn.py" >&2
+        done
     fi
     round=$((round + 1))
 done
