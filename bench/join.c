@@ -221,30 +221,38 @@ static bool read_lines(const char *path) {
     return true;
 }
 
-/* Numbers with enough digits, one a line, in the order of their keys. */
 static int by_key(const void *a, const void *b) {
     return strcmp(((const series *)a)->key, ((const series *)b)->key);
 }
 
+/* Numbers to six digits, one a line, in the order of their keys. */
+static void write_number(const char *key, const char *suffix, double x, bool *first) {
+    printf("%s\n  \"%s%s\": %.6g", *first ? "{" : ",", key, suffix, x);
+    *first = false;
+}
+
+static void write_text(const series *s, bool *first) {
+    cJSON *text = cJSON_CreateString(s->text);
+    char *quoted = cJSON_PrintUnformatted(text);
+    printf("%s\n  \"%s\": %s", *first ? "{" : ",", s->key, quoted);
+    *first = false;
+    free(quoted);
+    cJSON_Delete(text);
+}
+
 static void write_all(void) {
-    qsort(all.s, (size_t)all.n, sizeof *all.s, by_key);
-    printf("{\n");
+    bool first = true;
+    if (all.n) qsort(all.s, (size_t)all.n, sizeof *all.s, by_key);
     for (int i = 0; i < all.n; i++) {
         const series *s = &all.s[i];
         double x[ROUNDS];
         int n = sorted(s, x);
-        const char *end = i + 1 < all.n ? "," : "";
-        if (s->text) {
-            printf("  \"%s\": \"%s\"%s\n", s->key, s->text, end);
-        } else if (n == 1) {
-            printf("  \"%s\": %.6g%s\n", s->key, x[0], end);
-        } else {
-            printf("  \"%s\": %.6g,\n", s->key, median(s));
-            printf("  \"%s_max\": %.6g,\n  \"%s_min\": %.6g%s\n", s->key, x[n - 1], s->key,
-                   x[0], end);
-        }
+        if (s->text) write_text(s, &first);
+        if (n) write_number(s->key, "", median(s), &first);
+        if (n > 1) write_number(s->key, "_max", x[n - 1], &first);
+        if (n > 1) write_number(s->key, "_min", x[0], &first);
     }
-    printf("}\n");
+    printf("%s\n}\n", first ? "{" : "");
 }
 
 int main(int argc, char **argv) {

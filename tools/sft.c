@@ -94,7 +94,7 @@ static bool run(cm_app_ctx *ctx, cm_err *err) {
 }
 
 int main(int argc, char **argv) {
-    static const cm_app_opt options[] = { CM_APP_VERIFY_RESUME, { 0 } };
+    static const cm_app_opt options[] = { CM_APP_TRAIN_OPTIONS, { 0 } };
     return cm_app_main(argc, argv, &(cm_app){
         .name = "sft",
         .summary = "fine-tune a model on conversations",

@@ -111,9 +111,10 @@ typedef struct cm_app_input {
     const char *what, *path, *id; /* "shards", its folder, its SHA-256 */
 } cm_app_input;
 
-/* The option behind --verify-resume, for a tool's table. */
-#define CM_APP_VERIFY_RESUME                                                            \
-    { "verify-resume", "K", "train K steps, save, resume, K more; compare with 2K" }
+/* The options behind --verify-resume and --profile, for a tool's table. */
+#define CM_APP_TRAIN_OPTIONS                                                            \
+    { "verify-resume", "K", "train K steps, save, resume, K more; compare with 2K" },   \
+    { "profile", NULL, "account for the time by op: a table, and the run's profile.json" }
 
 /* Do with the job what the command line asks for: print its plan (--dry-run), prove that
  * it resumes (--verify-resume), or train in a run folder, with its summary on stdout under

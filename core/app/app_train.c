@@ -77,6 +77,8 @@ bool cm_app_train(cm_app_ctx *ctx, cm_job *job, const cm_app_input *in, cm_err *
     job->conf = &ctx->conf;
     job->resume = ctx->resume;
     job->quiet = ctx->quiet;
+    job->profile = !K && cm_app_switch(ctx, "profile");
+    job->profile_to = ctx->json ? NULL : stdout;
     warn_odd(&ctx->conf, job);
     if (ctx->dry_run) return dry_run(ctx, job, err);
     return K ? verify(ctx, job, K, err) : train(ctx, job, in, err);

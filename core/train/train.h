@@ -344,6 +344,8 @@ typedef struct cm_job {
     const char *ckpt_dir;       /* NULL: the run's own */
     cm_resume resume;
     bool quiet;                 /* no progress on stderr */
+    bool profile;               /* account for the time by op: profile.json in the run */
+    FILE *profile_to;           /* and a table here at the end; or NULL */
     int64_t stop_at;            /* stop (saving) after this step; 0: train to the end */
     /* What prepare and watch take, into p's ahead and beside.  m: the model on counting
      * memory, for dry tapes.  NULL: nothing. */

@@ -131,7 +131,9 @@ static bool accumulate(cm__trainer *t, bool *stopped, cm_err *err) {
     if (!t->scored || !t->counted)
         return cm_fail(err, CM_EXIT_DATA, "step %lld: no token of the batch is a target",
                        (long long)t->state.step + 1);
+    double clear = cm__profile_now(t);
     cm_params_zero_grad(cm_model_trained(&t->model));
+    cm__profile_part(t, CM__PART_CLEAR, clear);
     t->loss_sum = t->nll_sum = 0;
     cm_real norm = 1 / (cm_real)t->counted;
     for (int i = 0; i < n / micro; i++) {
@@ -151,7 +153,9 @@ static void update(cm__trainer *t) {
     t->lr = t->c->optim.lr * share;
     t->optim.momentum = cm_optim_momentum(&t->c->optim, middle);
     t->state.updates++;
+    double start = cm__profile_now(t);
     cm_optim_step(&t->optim, t->state.updates, share, gscale, &t->step, false);
+    cm__profile_part(t, CM__PART_UPDATE, start);
 }
 
 /* ---- what to do with a bad or strange step ----------------------------------------- */
@@ -203,7 +207,9 @@ static bool on_spike(cm__trainer *t, cm_err *err) {
 /* The batch is computed: use it, skip it, go back, or give up.  *advance: it counts as a
  * step of the run. */
 static bool settle(cm__trainer *t, bool *advance, cm_err *err) {
+    double start = cm__profile_now(t);
     t->gnorm = cm_optim_grad_norm(&t->optim);
+    cm__profile_part(t, CM__PART_NORM, start);
     cm_step_verdict v = cm_guard_judge(&t->state.guard, cm__loss(t), t->gnorm);
     int policy = t->c->train.spike;
     bool use = v == CM_STEP_GOOD || (v == CM_STEP_SPIKE && policy == CM_SPIKE_LOG);
@@ -242,6 +248,7 @@ static bool train_step(cm__trainer *t, bool *stopped, cm_err *err) {
     int64_t updates = t->state.updates;
     bool advance;
     t->step.peak = 0;
+    cm__profile_begin(t);
     if (!accumulate(t, stopped, err)) return false;
     if (*stopped) return true;
     if (!settle(t, &advance, err)) return false;
@@ -252,7 +259,9 @@ static bool train_step(cm__trainer *t, bool *stopped, cm_err *err) {
     t->state.step++;
     t->state.row += rows;
     t->state.tokens += rows * t->rows.T;
-    t->row_seconds += cm_now() - start;
+    double seconds = cm_now() - start;
+    cm__profile_step(t, seconds, rows * t->rows.T);
+    t->row_seconds += seconds;
     t->cpu_seconds += cpu_now() - cpu;
     t->row_tokens += rows * t->rows.T;
     t->row_steps++;
@@ -403,6 +412,7 @@ static bool first_state(cm__trainer *t, cm_err *err) {
 }
 
 static void close_trainer(cm__trainer *t) {
+    cm__profile_close(t);
     cm__unbuild(t);
     cm_arena_close(&t->perm);
     cm_arena_close(&t->step);
@@ -420,8 +430,10 @@ bool cm_train(const cm_job *job, bool *complete, cm_err *err) {
         (job->prepare && !job->prepare(job->ctx, &t.plan, err)))
         return false;
     name_files(&t);
+    cm__profile_open(&t);
     bool ok = open_arenas(&t, err) && first_state(&t, err) && cm__report_open(&t, err) &&
-              loop(&t, complete, err) && cm__report_end(&t, *complete, NULL, err);
+              loop(&t, complete, err) && cm__report_end(&t, *complete, NULL, err) &&
+              cm__profile_end(&t, err);
     close_trainer(&t);
     return ok;
 }

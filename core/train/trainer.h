@@ -20,7 +20,8 @@ typedef struct cm__trainer {
     cm_buf route_text;
     int64_t route_tokens; /* in it */
     double *windows;     /* the guard's memory */
-    cm_prof *prof;       /* set while the plan rehearses */
+    cm_prof *prof;       /* set while the plan rehearses, and under --profile */
+    struct cm__profile *profile;
     char *ckpt_dir, *stop_file, *save_file;
     /* of the step being computed */
     double loss_sum;     /* objective over the whole batch */
@@ -67,6 +68,18 @@ bool cm__stop_asked(const cm__trainer *t);
 
 /* The loss that is judged and shown. */
 double cm__loss(const cm__trainer *t);
+
+/* profile.c: all silent without job->profile.  begin and step enclose a step; a part is what
+ * it spends outside the tape, from a time that now returned. */
+typedef enum { CM__PART_CLEAR, CM__PART_NORM, CM__PART_UPDATE, CM__PARTS } cm__part;
+void cm__profile_open(cm__trainer *t);
+void cm__profile_close(cm__trainer *t);
+double cm__profile_now(const cm__trainer *t);
+void cm__profile_begin(cm__trainer *t);
+void cm__profile_part(cm__trainer *t, cm__part part, double since);
+void cm__profile_step(cm__trainer *t, double seconds, int64_t tokens);
+/* Write profile.json and print the table. */
+bool cm__profile_end(const cm__trainer *t, cm_err *err);
 
 /* report.c: what the run's files and the terminal get to see; all silent without a run. */
 bool cm__report_open(cm__trainer *t, cm_err *err);

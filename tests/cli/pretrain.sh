@@ -64,6 +64,17 @@ json "--dry-run --json" "$tmp/js.json"
 check "has the plan" grep -q '"params":49670,.*"total_bytes":[0-9]*,.*"steps":10,' "$tmp/js.json"
 $P name=vr --verify-resume=3 --json >"$tmp/js.json" 2>"$tmp/.err"
 json "--verify-resume --json" "$tmp/js.json"
+
+# ---- --profile
+expect_out "--profile prints the account" "profile of 9 steps.*linear .*ssd .*optimizer .*rest" $P name=prof --profile
+check "and changes no bit" cmp "$run_dir/ckpt/latest/optimizer.safetensors" "$tmp/runs/prof/ckpt/latest/optimizer.safetensors"
+json "profile.json" "$tmp/runs/prof/profile.json"
+check "has ops with their share of floor" grep -qE \
+    '"linear":\{"calls":[0-9]+,"forward":\{"seconds":[0-9.e-]+,"flops":[0-9.e+]+,"bytes":[0-9.e+]+,"share_of_floor":[0-9.e-]+\}' \
+    "$tmp/runs/prof/profile.json"
+expect_out "--profile --json: the summary alone on stdout" '^\{"complete":true.*\} $' $P name=profj --profile --json
+check "and the file" test -s "$tmp/runs/profj/profile.json"
+absent "no profile unasked" "$run_dir/profile.json"
 check "really other" sh -c "! cmp -s '$run_dir/ckpt/latest/model.safetensors' '$tmp/runs/seed/ckpt/latest/model.safetensors'"
 
 expect "val.routes" 0 "" $P name=routes val.routes=70 val.tokens=300
