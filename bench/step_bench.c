@@ -77,7 +77,8 @@ static void setup(job *b, int argc, char **argv) {
     b->prof.byte_rate = cm_read_probe(0.2);
     bench_must(cm_model_resolve(&b->conf.model, &err), &err);
     size_t n = (size_t)cm_model_count(&b->conf.model, false), meta = (size_t)256 << 20;
-    bench_must(cm_arena_open(&b->perm, "weights", 2 * sizeof(cm_real) * n + (16 << 20), &err), &err);
+    bench_must(cm_arena_open(&b->perm, "weights", 2 * sizeof(cm_real) * n + (16 << 20), &err),
+               &err);
     bench_must(cm_arena_open(&b->moments, "moments", 2 * sizeof(cm_real) * n + 4096, &err), &err);
     bench_must(cm_arena_open(&b->meta, "meta", meta, &err), &err);
     cm_model_build(&b->m, &b->conf.model, &b->perm, true);

@@ -104,7 +104,8 @@ static void ops(const char *prefix) {
 
 static void train(const char *prefix) {
     (void)prefix;
-    printf("\n| step | tokens/s | MFU, %% | activations, GB | in all, GB |\n|---|---|---|---|---|\n");
+    printf("\n| step | tokens/s | MFU, %% | activations, GB | in all, GB |\n"
+           "|---|---|---|---|---|\n");
     const cJSON *x;
     cJSON_ArrayForEach(x, data) {
         char name[128], key[256];
