@@ -124,12 +124,20 @@ void cm_carry_free(cm_carry *c);
 void cm_model_logits(const cm_model *m, const cm_real *hidden, const int64_t *row,
                      int64_t n, cm_real *out);
 
+/* Tokens that were read on trial (cm_session_try): the state before them stays as it is. */
+typedef struct cm_trial {
+    int most, n;              /* room; tokens on trial */
+    cm_layer_state *layer;    /* [layers] the state after them, in conv and ssm; raw [most] */
+    cm_arena mem;
+} cm_trial;
+
 /* One sequence being read and continued.  cap: most tokens it will hold. */
 typedef struct cm_session {
     const cm_model *m;
     int cap;
     cm_state st;
     cm_arena arena, meta, keep;
+    cm_trial trial; /* most 0: not asked for */
 } cm_session;
 bool cm_session_open(cm_session *s, const cm_model *m, int cap, cm_err *err);
 void cm_session_close(cm_session *s);
@@ -138,6 +146,27 @@ void cm_session_reset(cm_session *s); /* start of a new text */
  * [V], or NULL.  False: no room, or an id outside the vocabulary. */
 bool cm_session_feed(cm_session *s, const int32_t *token, int64_t n, cm_real *all,
                      cm_real *last, cm_err *err);
+/* Make room for trials of up to `most` tokens; takes another conv and SSM state. */
+bool cm_session_allow_trial(cm_session *s, int most, cm_err *err);
+/* Read n tokens on trial, after those already on trial.  State and logits (all[n,V], or
+ * NULL) have the bits of n feeds of one token each (strict numerics), but the weights are
+ * read once.  Before anything else is asked of the session, cm_session_keep. */
+bool cm_session_try(cm_session *s, const int32_t *token, int n, cm_real *all, cm_err *err);
+/* Of the tokens on trial the first n count as read, the others were never there: what the
+ * session holds is bit for bit what it held had only those n been fed, one by one. */
+void cm_session_keep(cm_session *s, int n);
+
+/* What a session needs besides its keys and values to go back to a point of its text. */
+typedef struct cm_snapshot {
+    int held;
+    size_t bytes;
+    void *data; /* conv and SSM states, layer by layer */
+} cm_snapshot;
+size_t cm_snapshot_bytes(const cm_model_conf *c);
+/* data: NULL at first; freed by the caller.  CM_EXIT_RESOURCE: no memory. */
+bool cm_snapshot_take(cm_snapshot *k, const cm_session *s, cm_err *err);
+/* Back to that point.  The session must not have been reset since. */
+void cm_session_restore(cm_session *s, const cm_snapshot *k);
 
 /* How to choose a token; see sample.c for the order of the filters. */
 typedef struct cm_sampling {

@@ -1,7 +1,11 @@
 /* session.c -- one sequence being read and continued: prefill in pieces, decode by steps.
  *
  * Prompts are fed in pieces of a fixed length, so memory does not grow with the prompt
- * and chunk boundaries of the scan sit at multiples of the piece from where it started. */
+ * and chunk boundaries of the scan sit at multiples of the piece from where it started.
+ *
+ * On trial tokens are read like single steps, but together.  The state before them stays;
+ * the one after goes elsewhere, with the rows that made it.  Keeping all of them swaps the
+ * two, keeping some repeats convolution and scan (and nothing else) for these. */
 #include "model/model.h"
 #include "run/run.h"
 
@@ -39,36 +43,38 @@ bool cm_session_open(cm_session *s, const cm_model *m, int cap, cm_err *err) {
 }
 
 void cm_session_close(cm_session *s) {
+    cm_arena_close(&s->trial.mem);
     cm_arena_close(&s->arena);
     cm_arena_close(&s->keep);
     cm_arena_close(&s->meta);
     *s = (cm_session){ 0 };
 }
 
-void cm_session_reset(cm_session *s) { cm_state_clear(&s->st, s->m); }
-
-static void feed_piece(cm_session *s, const int32_t *token, int T, cm_real *all,
-                       cm_real *last) {
-    cm_tape t;
-    cm_arena_reset(&s->arena, 0);
-    cm_arena_reset(&s->meta, 0);
-    cm_tape_begin(&t, &s->arena, &s->meta, false, false);
-    cm_seq seq = { .B = 1, .T = T };
-    cm_var *h = cm_model_hidden(s->m, &t, token, &seq, &s->st);
-    const cm_real *x = cm_rdata(&h->v);
-    int64_t V = s->m->conf.vocab_size;
-    for (int64_t r = 0; all && r < T; r++) {
-        int64_t row[PIECE];
-        int64_t n = 0;
-        while (n < PIECE && r + n < T) row[n] = r + n, n++;
-        cm_model_logits(s->m, x, row, n, all + r * V);
-        r += n - 1;
-    }
-    if (last) cm_model_logits(s->m, x, &(int64_t){ T - 1 }, 1, last);
+void cm_session_reset(cm_session *s) {
+    cm_state_clear(&s->st, s->m);
+    s->trial.n = 0;
 }
 
-bool cm_session_feed(cm_session *s, const int32_t *token, int64_t n, cm_real *all,
-                     cm_real *last, cm_err *err) {
+static void begin_tape(cm_session *s, cm_tape *t) {
+    cm_arena_reset(&s->arena, 0);
+    cm_arena_reset(&s->meta, 0);
+    cm_tape_begin(t, &s->arena, &s->meta, false, false);
+}
+
+static void feed_piece(cm_session *s, cm_state *st, const int32_t *token, int T, bool steps,
+                       cm_real *all, cm_real *last) {
+    cm_tape t;
+    begin_tape(s, &t);
+    cm_seq seq = { .B = 1, .T = T, .steps = steps };
+    cm_var *h = cm_model_hidden(s->m, &t, token, &seq, st);
+    const cm_real *x = cm_rdata(&h->v);
+    int64_t row[PIECE];
+    for (int64_t i = 0; i < T; i++) row[i] = i;
+    if (all) cm_model_logits(s->m, x, row, T, all);
+    if (last) cm_model_logits(s->m, x, &row[T - 1], 1, last);
+}
+
+static bool can_feed(const cm_session *s, const int32_t *token, int64_t n, cm_err *err) {
     if (s->st.held[0] + n > s->cap)
         return cm_fail(err, CM_EXIT_USAGE,
                        "the text needs %lld tokens but the session has room for %d",
@@ -78,13 +84,151 @@ bool cm_session_feed(cm_session *s, const int32_t *token, int64_t n, cm_real *al
         if (token[i] < 0 || token[i] >= V)
             return cm_fail(err, CM_EXIT_USAGE, "token id %d is outside the vocabulary 0..%lld",
                            token[i], (long long)V - 1);
+    return true;
+}
+
+bool cm_session_feed(cm_session *s, const int32_t *token, int64_t n, cm_real *all,
+                     cm_real *last, cm_err *err) {
+    int64_t V = s->m->conf.vocab_size;
+    CM_ASSERT(!s->trial.n, "%d tokens are on trial", s->trial.n);
+    if (!can_feed(s, token, n, err)) return false;
     for (int64_t i = 0; i < n; i += PIECE) {
         int T = n - i < PIECE ? (int)(n - i) : PIECE;
         bool end = i + T == n;
-        feed_piece(s, token + i, T, all ? all + i * V : NULL, end ? last : NULL);
+        feed_piece(s, &s->st, token + i, T, false, all ? all + i * V : NULL,
+                   end ? last : NULL);
     }
     return true;
 }
+
+/* ---- trials ---------------------------------------------------------------------------- */
+
+/* Reals of a Mamba-2 layer: window, state, one row of raw x | B | C | dt; else zeros. */
+typedef struct {
+    size_t conv, ssm, raw;
+} sizes;
+
+static sizes layer_sizes(const cm_model_conf *c, int64_t i) {
+    if (cm_layer_is_attention(c, i)) return (sizes){ 0 };
+    int64_t DI = c->ssm_expand * c->d_model, C = DI + 2 * c->ssm_groups * c->ssm_state;
+    return (sizes){ (size_t)((c->ssm_conv - 1) * C), (size_t)(DI * c->ssm_state),
+                    (size_t)(C + DI / c->ssm_head_dim) };
+}
+
+static size_t real_bytes(size_t n) { return cm_align_up(n * sizeof(cm_real)); }
+
+bool cm_session_allow_trial(cm_session *s, int most, cm_err *err) {
+    const cm_model_conf *c = &s->m->conf;
+    size_t L = (size_t)c->n_layers, bytes = cm_align_up(L * sizeof *s->trial.layer);
+    CM_ASSERT(most >= 1 && most <= PIECE && !s->trial.most, "a trial of %d tokens", most);
+    for (int64_t i = 0; i < c->n_layers; i++) {
+        sizes z = layer_sizes(c, i);
+        bytes += real_bytes(z.conv) + real_bytes(z.ssm) + real_bytes((size_t)most * z.raw);
+    }
+    if (!cm_arena_open(&s->trial.mem, "tokens on trial", bytes, err)) return false;
+    s->trial.most = most;
+    s->trial.layer = cm_arena_zalloc(&s->trial.mem, L * sizeof *s->trial.layer);
+    for (int64_t i = 0; i < c->n_layers; i++) {
+        sizes z = layer_sizes(c, i);
+        cm_layer_state *l = &s->trial.layer[i];
+        if (!z.ssm) continue;
+        l->conv = cm_arena_alloc(&s->trial.mem, z.conv * sizeof(cm_real));
+        l->ssm = cm_arena_alloc(&s->trial.mem, z.ssm * sizeof(cm_real));
+        l->raw = cm_arena_alloc(&s->trial.mem, (size_t)most * z.raw * sizeof(cm_real));
+    }
+    return true;
+}
+
+bool cm_session_try(cm_session *s, const int32_t *token, int n, cm_real *all, cm_err *err) {
+    cm_trial *k = &s->trial;
+    CM_ASSERT(n >= 1 && k->n + n <= k->most, "%d tokens on trial and %d more, room for %d",
+              k->n, n, k->most);
+    if (!can_feed(s, token, n, err)) return false;
+    cm_layer_state *view = malloc((size_t)s->m->conf.n_layers * sizeof *view);
+    CM_ASSERT(view, "out of memory for a table of layers");
+    for (int64_t i = 0; i < s->m->conf.n_layers; i++) {
+        const cm_layer_state *l = &k->layer[i];
+        view[i] = k->n ? *l : s->st.layer[i]; /* the first call reads the state before */
+        view[i].kv = s->st.layer[i].kv;
+        if (!l->ssm) continue;
+        view[i].conv_to = l->conv;
+        view[i].ssm_to = l->ssm;
+        view[i].raw = l->raw + (size_t)k->n * layer_sizes(&s->m->conf, i).raw;
+    }
+    cm_state st = s->st;
+    st.layer = view;
+    feed_piece(s, &st, token, n, true, all, NULL);
+    k->n += n;
+    free(view);
+    return true;
+}
+
+void cm_session_keep(cm_session *s, int n) {
+    cm_trial *k = &s->trial;
+    CM_ASSERT(n >= 0 && n <= k->n, "to keep %d of %d tokens", n, k->n);
+    for (int64_t i = 0; n && i < s->m->conf.n_layers; i++) {
+        cm_layer_state *l = &s->st.layer[i], *after = &k->layer[i];
+        if (!after->ssm) continue;
+        if (n == k->n) {
+            cm_real *conv = l->conv, *ssm = l->ssm;
+            l->conv = after->conv, l->ssm = after->ssm;
+            after->conv = conv, after->ssm = ssm;
+        } else {
+            cm_tape t;
+            begin_tape(s, &t);
+            l->raw = after->raw;
+            cm_mamba2_replay(&s->m->layer[i].mamba, &t, n, l);
+            l->raw = NULL;
+        }
+    }
+    s->st.held[0] -= k->n - n;
+    k->n = 0;
+}
+
+/* ---- snapshots ------------------------------------------------------------------------- */
+
+size_t cm_snapshot_bytes(const cm_model_conf *c) {
+    size_t n = 0;
+    for (int64_t i = 0; i < c->n_layers; i++) {
+        sizes z = layer_sizes(c, i);
+        n += (z.conv + z.ssm) * sizeof(cm_real);
+    }
+    return n;
+}
+
+bool cm_snapshot_take(cm_snapshot *k, const cm_session *s, cm_err *err) {
+    CM_ASSERT(!s->trial.n, "%d tokens are on trial", s->trial.n);
+    k->bytes = cm_snapshot_bytes(&s->m->conf);
+    if (!k->data) k->data = malloc(k->bytes ? k->bytes : 1);
+    if (!k->data)
+        return cm_fail(err, CM_EXIT_RESOURCE, "out of memory: %zu bytes of a snapshot",
+                       k->bytes);
+    cm_real *to = k->data;
+    for (int64_t i = 0; i < s->m->conf.n_layers; i++) {
+        sizes z = layer_sizes(&s->m->conf, i);
+        if (!z.ssm) continue;
+        memcpy(to, s->st.layer[i].conv, z.conv * sizeof *to);
+        memcpy(to + z.conv, s->st.layer[i].ssm, z.ssm * sizeof *to);
+        to += z.conv + z.ssm;
+    }
+    k->held = s->st.held[0];
+    return true;
+}
+
+void cm_session_restore(cm_session *s, const cm_snapshot *k) {
+    const cm_real *from = k->data;
+    for (int64_t i = 0; i < s->m->conf.n_layers; i++) {
+        sizes z = layer_sizes(&s->m->conf, i);
+        if (!z.ssm) continue;
+        memcpy(s->st.layer[i].conv, from, z.conv * sizeof *from);
+        memcpy(s->st.layer[i].ssm, from + z.conv, z.ssm * sizeof *from);
+        from += z.conv + z.ssm;
+    }
+    s->st.held[0] = k->held;
+    s->trial.n = 0;
+}
+
+/* ---- sampling -------------------------------------------------------------------------- */
 
 static bool among(int32_t id, const int32_t *v, int n) {
     for (int i = 0; i < n; i++)

@@ -20,7 +20,9 @@ cm_var *cm_attn_fwd(const cm_attn *a, cm_tape *t, cm_var *x, const cm_seq *seq,
     cm_var *q = cm_project(t, x, a->q, &seq->drop);
     cm_var *k = cm_project(t, x, a->k, &seq->drop);
     cm_var *v = cm_project(t, x, a->v, &seq->drop);
-    cm_var *y = st ? cm_attention_cached(t, q, k, v, &st->kv, seq->B, a->H, a->G, a->scale,
+    cm_kv kv = st ? st->kv : (cm_kv){ 0 };
+    kv.steps = seq->steps;
+    cm_var *y = st ? cm_attention_cached(t, q, k, v, &kv, seq->B, a->H, a->G, a->scale,
                                          a->inv, a->mscale)
                    : cm_attention(t, q, k, v, seq, a->H, a->G, a->scale, a->inv, a->mscale);
     return cm_project(t, y, a->o, &seq->drop);

@@ -31,20 +31,43 @@ void cm_mamba2_build(cm_mamba2 *m, cm_params *ps, const cm_model_conf *c, int la
     m->out_proj = cm__matrix(ps, c, D, DI, true, NAME "out_proj.weight", layer);
 }
 
+/* Keep columns x | B | C | dt of in_proj's rows. */
+static void keep_raw(const cm_mamba2 *m, const cm_tensor *zx, cm_real *to) {
+    int64_t W = m->C + m->ssd.H, ld = zx->dim[1];
+    const cm_real *from = cm_rdata(zx) + m->DI;
+    for (int64_t r = 0; r < zx->dim[0]; r++)
+        memcpy(to + r * W, from + r * ld, (size_t)W * sizeof *to);
+}
+
+/* The scan over convolved xbc, dt in columns dcol.. of dtx; st NULL: from nothing. */
+static cm_var *scan(const cm_mamba2 *m, cm_tape *t, cm_var *xbc, cm_var *dtx, int64_t dcol,
+                    const cm_seq *seq, cm_layer_state *st) {
+    cm_ssd_conf c = m->ssd;
+    cm_var *y;
+    c.dcol = dcol;
+    c.from = st ? st->ssm : NULL;
+    c.to = !st ? NULL : st->ssm_to ? st->ssm_to : st->ssm;
+    cm_ssd(t, xbc, dtx, &m->A_log->var, &m->D->var, &m->dt_bias->var, NULL, seq, &c, &y, NULL);
+    return y;
+}
+
 cm_var *cm_mamba2_fwd(const cm_mamba2 *m, cm_tape *t, cm_var *x, const cm_seq *seq,
                       cm_layer_state *st) {
-    const cm_ssd_conf *s = &m->ssd;
     cm_var *zxbcdt = cm_project(t, x, m->in_proj, &seq->drop);
+    cm_real *window = st ? st->conv : NULL;
     cm_var *xbc = cm_conv_silu(t, zxbcdt, &m->conv_w->var, &m->conv_b->var, seq, m->DI,
-                               st ? st->conv : NULL, st ? st->conv : NULL);
-    cm_var *s0 = NULL, *s1 = NULL, *y;
-    if (st) {
-        int64_t dim[4] = { seq->B, s->H, s->N, s->P };
-        s0 = cm_var_const(t, CM_REAL_DTYPE, dim, 4, st->ssm);
-    }
-    cm_ssd(t, xbc, zxbcdt, &m->A_log->var, &m->D->var, &m->dt_bias->var, s0, seq, s, &y,
-           st ? &s1 : NULL);
-    if (st && !t->dry) memcpy(st->ssm, s1->v.data, cm_tensor_bytes(&s1->v));
-    y = cm_gated_norm(t, y, zxbcdt, &m->norm->var, 0, s->G, m->eps);
+                               window, st && st->conv_to ? st->conv_to : window);
+    if (st && st->raw && !t->dry) keep_raw(m, &zxbcdt->v, st->raw);
+    cm_var *y = scan(m, t, xbc, zxbcdt, m->ssd.dcol, seq, st);
+    y = cm_gated_norm(t, y, zxbcdt, &m->norm->var, 0, m->ssd.G, m->eps);
     return cm_project(t, y, m->out_proj, &seq->drop);
+}
+
+void cm_mamba2_replay(const cm_mamba2 *m, cm_tape *t, int T, cm_layer_state *st) {
+    cm_seq seq = { .B = 1, .T = T, .steps = true };
+    cm_layer_state in_place = { .conv = st->conv, .ssm = st->ssm };
+    cm_var *raw = cm_var_const(t, CM_REAL_DTYPE, (int64_t[]){ T, m->C + m->ssd.H }, 2, st->raw);
+    cm_var *xbc = cm_conv_silu(t, raw, &m->conv_w->var, &m->conv_b->var, &seq, 0, st->conv,
+                               st->conv);
+    scan(m, t, xbc, raw, m->C, &seq, &in_place);
 }

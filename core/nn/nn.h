@@ -84,6 +84,10 @@ typedef struct cm_layer_state {
     cm_kv kv;      /* attention */
     cm_real *conv; /* Mamba-2: [B,K-1,C] last raw conv inputs */
     cm_real *ssm;  /* Mamba-2: [B,H,N,P] */
+    /* Where the state after the call goes (both or neither; NULL: in place of the old one),
+     * and the rows [T,C+H] of raw x | B | C | dt, from which cm_mamba2_replay can make the
+     * state after fewer tokens (NULL: not wanted; else B = 1). */
+    cm_real *conv_to, *ssm_to, *raw;
 } cm_layer_state;
 
 /* ---- blocks: x[R,D] (already normed) -> y[R,D] ---------------------------------------- */
@@ -108,6 +112,10 @@ typedef struct cm_mamba2 {
 void cm_mamba2_build(cm_mamba2 *m, cm_params *ps, const cm_model_conf *c, int layer);
 cm_var *cm_mamba2_fwd(const cm_mamba2 *m, cm_tape *t, cm_var *x, const cm_seq *seq,
                       cm_layer_state *st);
+
+/* The state after the first T of the tokens whose rows are in st->raw, one by one: from
+ * st->conv and st->ssm, in their place. */
+void cm_mamba2_replay(const cm_mamba2 *m, cm_tape *t, int T, cm_layer_state *st);
 
 /* The two mixers along the paths of a prefix tree, x[rows,D]: the bits of the functions
  * above on each text alone.  They read and write the layer's part of pasts and carry. */

@@ -55,11 +55,15 @@ int64_t cm_attn_own(int64_t heads, int64_t P) {
     return 2 * N * P + M * N + heads * M * (P + 2) + 2 * P;
 }
 
+static int64_t seen_by(const cm_strip *w, int64_t keys) {
+    return keys < w->seen ? keys : w->seen;
+}
+
 /* Running maximum and sum of one head's rows over the strip's scores s[n,N]. */
 static void soften(const cm_strip *w, int64_t ahead, int64_t P, cm_real *s, cm_real *m,
                    cm_real *l, cm_real *o) {
     for (int64_t i = w->at; i < w->at + w->n; i++, s += N) {
-        int64_t live = i + ahead + 1 < w->seen ? i + ahead + 1 : w->seen;
+        int64_t live = seen_by(w, i + ahead + 1);
         cm_real fade = 1, sum = cm_k.softmax_part(live, s, &m[i], &fade);
         l[i] = l[i] * fade + sum;
         if (fade != 1) cm_k.scale(P, fade, o + i * P);
@@ -78,15 +82,18 @@ static void strip_by_gemm(const cm_attn_tile *t, const cm_strip *w, int64_t j,
              t->P);
 }
 
+/* Every row on its own: its bits are those of a strip of one. */
 static void strip_by_dots(const cm_attn_tile *t, const cm_strip *w, int64_t j, cm_real *s,
                           cm_real *m, cm_real *o, int64_t h) {
     const cm_real *k = t->k + j * t->k_row, *v = t->v + j * t->v_row;
     const cm_real *q = t->q + h * t->q_head + w->at * t->q_row;
+    int64_t first = w->at + t->q0 - j + 1; /* keys that the strip's first row sees */
     for (int64_t i = 0; i < w->n; i++)
-        cm_k.matvec(w->seen, t->P, k, t->k_row, q + i * t->q_row, s + i * N);
+        cm_k.matvec(seen_by(w, first + i), t->P, k, t->k_row, q + i * t->q_row, s + i * N);
     soften(w, t->q0 - j, t->P, s, m, m + M, o);
     for (int64_t i = 0; i < w->n; i++)
-        cm_k.vecmat_add(w->seen, t->P, s + i * N, v, t->v_row, o + (w->at + i) * t->P);
+        cm_k.vecmat_add(seen_by(w, first + i), t->P, s + i * N, v, t->v_row,
+                        o + (w->at + i) * t->P);
 }
 
 /* y = o / l, lse = m + ln l. */

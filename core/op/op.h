@@ -195,6 +195,8 @@ typedef struct cm_seq {
                            position in the row plus pos0. */
     int pos0;
     cm_drop drop; /* of adapters' inputs; share 0: none */
+    bool steps;   /* with decoding state: T tokens with the bits of T calls of one token (as
+                     far as products keep a row's bits, as strict ones do) */
 } cm_seq;
 
 /* ---- paths of a prefix tree --------------------------------------------------------- */
@@ -320,6 +322,7 @@ typedef struct cm_kv {
     const int32_t *held; /* [B] rows held before the call */
     bool exact;          /* the bits of cm_attention however few rows come at a time;
                             else up to 3 rows take a faster path, equal to ~1e-6 */
+    bool steps;          /* any number of rows has the bits of one at a time */
 } cm_kv;
 
 /* Attention of T new rows in each of B sequences to the cache and themselves; R = B*T.
@@ -357,7 +360,8 @@ cm_var *cm_conv_silu(cm_tape *t, cm_var *x, cm_var *w, cm_var *b, const cm_seq *
  * cut at multiples of Q tokens and continued from s1 gives the same bits as uncut.
  * A = -exp(A_log) is computed in double and rounded once, at every kernel level: a file that
  * holds A gives the same model back, to the last bit.
- * A single token without gradients (decoding) takes the plain recurrence. */
+ * A single token without gradients (decoding) takes the plain recurrence; with seq->steps
+ * and a state before and after, each of T tokens does. */
 typedef struct cm_ssd_conf {
     int H, P, N, G, Q; /* heads, head width, state, groups, chunk */
     int64_t dcol;

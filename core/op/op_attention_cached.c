@@ -3,7 +3,8 @@
  * Appends the new rows (k rotated) to the caches, then attends.  Queries are cut at
  * multiples of CM_ATTN_QUERIES of the absolute position and go through the same tiles as
  * cm_attention, so the numbers do not depend on how a prompt is fed.  With fewer than
- * DECODE rows and no demand for the exact bits, dot products replace the tiles. */
+ * DECODE rows (or kv.steps) and no demand for the exact bits, dot products replace the
+ * tiles. */
 #include "op/attn.h"
 
 #include <omp.h>
@@ -92,7 +93,7 @@ static void attend(const cm_node *n, int64_t b, int64_t i, int64_t g, const cm_r
         .q = q + at, .q_head = P, .q_row = H * P,
         .k = a->kv.k + kv, .v = a->kv.v + kv, .k_row = G * P, .v_row = G * P,
         .y = cm_rdata(&n->out[0]->v) + at, .y_head = P, .y_row = H * P,
-        .decode = T < DECODE && !a->kv.exact,
+        .decode = (T < DECODE || a->kv.steps) && !a->kv.exact,
     };
     cm_attn_forward(&task, own);
 }

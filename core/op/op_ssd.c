@@ -139,10 +139,10 @@ static void rows_out(const cm_ssd_run *r, int b0, int b1, cm_real *y) {
 }
 
 /* One token: the recurrence itself, with the roundings of a chunk of one token. */
-static void step(const cm_ssd_run *r, int b, int h, cm_real *buf, cm_real *next,
-                 cm_real *y) {
-    const cm_ssd_chunk *k = &r->chunk[b];
-    int64_t at = cm_ssd_at(r, b, h, 0), size = (int64_t)r->N * r->P, bh = b * r->H + h;
+static void step(const cm_ssd_run *r, int b, int h, int t, cm_real *buf,
+                 const cm_real *state, cm_real *next, cm_real *y) {
+    const cm_ssd_chunk *k = &r->chunk[r->first[b] + t];
+    int64_t at = cm_ssd_at(r, b, h, t), row = (int64_t)b * r->T + t;
     const cm_real *B = r->xbc + cm_ssd_b(r, k, h / r->HG);
     const cm_real *C = r->xbc + cm_ssd_c(r, k, h / r->HG);
     cm_real cb, m;
@@ -150,7 +150,15 @@ static void step(const cm_ssd_run *r, int b, int h, cm_real *buf, cm_real *next,
     cm_k.ssd_mask(1, r->cs + at, r->dt + at, r->D[h], &cb, &m, 1);
     cm_k.scale_rows(1, r->N, r->ec + at, C, r->N, buf, r->N);
     cm_k.ssd_step(r->N, r->P, r->ec[at], r->rd[at], m, r->xbc + cm_ssd_x(r, k, h), B, buf,
-                  r->s0 + bh * size, next + bh * size, y + bh * r->P);
+                  state, next, y + (row * r->H + h) * r->P);
+}
+
+/* All tokens of a head: its state is read and written once, however many there are. */
+static void step_through(const cm_ssd_run *r, int b, int h, cm_real *buf, cm_real *s1,
+                         cm_real *y) {
+    int64_t at = ((int64_t)b * r->H + h) * r->N * r->P;
+    for (int t = 0; t < r->T; t++)
+        step(r, b, h, t, buf, t ? s1 + at : r->s0 + at, s1 + at, y);
 }
 
 static void fwd(cm_node *n, void *scratch) {
@@ -162,19 +170,18 @@ static void fwd(cm_node *n, void *scratch) {
     cm_real *s1 = a->want_state ? cm_rdata(&n->out[1]->v) : a->c.to;
     int64_t size = (int64_t)r.N * r.P;
     bool many = cm_ssd_many(&r);
-    bool stepwise = r.T == 1 && r.s0 && s1 && !n->grad;
     for (int b0 = 0; b0 < r.B; b0 += r.rows) {
         int b1 = b0 + r.rows < r.B ? b0 + r.rows : r.B, items = (b1 - b0) * r.H;
 #pragma omp parallel for schedule(dynamic) num_threads(cm_kern_threads()) if (many)
         for (int i = 0; i < items; i++) {
             int b = b0 + i / r.H, h = i % r.H;
             cm_ssd_steps(&r, b, h);
-            if (stepwise)
-                step(&r, b, h, my_buffer(&r), s1, y);
+            if (r.steps)
+                step_through(&r, b, h, my_buffer(&r), s1, y);
             else
                 pass_states(&r, b, h, my_buffer(&r));
         }
-        if (stepwise) continue;
+        if (r.steps) continue;
         rows_out(&r, b0, b1, y);
         /* Only now, since the new state may go where the initial one was. */
         for (int b = b0; b < b1 && s1; b++)

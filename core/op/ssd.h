@@ -39,6 +39,7 @@ typedef struct cm_ssd_run {
     cm_real *const *doc_to;
     const int32_t *doc_skip;
     bool want_state;
+    bool steps;             /* token by token, from the state before to the one after */
     int rows;               /* batch rows that hold state slots at a time */
     int slots;              /* of a row; the last is for the state after it, and in the
                                backward the one before for the initial state, if any */

@@ -35,9 +35,10 @@ static void set_shape(cm_ssd_run *r, const cm_node *n, bool backward) {
         .want_state = a->want_state || c->to,
         .doc_from = c->doc_from, .doc_to = c->doc_to, .doc_skip = c->doc_skip,
     };
-    if (r->Q < 1) r->Q = 1;
+    r->steps = (r->T == 1 || a->seq.steps) && r->s0 && r->want_state && !n->grad && !r->doc;
+    if (r->Q < 1 || r->steps) r->Q = 1;
     r->ld = (r->Q + 15) / 16 * 16;
-    r->slots = (r->T > 0 ? (r->T - 1) / r->Q : 0) + 1 + (backward && r->s0);
+    r->slots = (r->T > 0 && !r->steps ? (r->T - 1) / r->Q : 0) + 1 + (backward && r->s0);
     r->rows = (ROW_ITEMS + r->H - 1) / r->H;
     if (r->rows > r->B) r->rows = r->B;
     if (r->rows < 1) r->rows = 1;

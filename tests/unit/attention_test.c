@@ -279,7 +279,7 @@ static double cache_diff(const int *portion, bool exact) {
     int32_t held[B] = { 0, 0 };
     size_t bytes = sizeof(cm_real) * B * CAP * G * P;
     cm_kv kv = { cm_arena_alloc(&f.arena, bytes), cm_arena_alloc(&f.arena, bytes), CAP,
-                 held, exact };
+                 held, exact, false };
     for (int at = 0, i = 0; at < T; i++) {
         int n = portion[i] < T - at ? portion[i] : T - at;
         cm_var *y = cm_attention_cached(&f.t, rows_of(&f, q, B, T, at, n),
