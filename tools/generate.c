@@ -15,11 +15,9 @@ typedef struct {
 
 typedef struct {
     cm_app_ctx *app;
-    cm_loaded l;
-    cm_session s;
+    cm_loaded l, draft;
+    cm_decoder d;
     tokens prompt, text; /* text: prompt and what was added */
-    cm_real *logits;
-    void *work;
     const char *prompt_text;
     int sample;
     double prefill_s, decode_s;
@@ -94,7 +92,7 @@ static bool write_logits(job *j, const char *path, cm_err *err) {
         return cm_fail(err, CM_EXIT_RESOURCE, "out of memory for %lld x %lld logits",
                        (long long)n, (long long)V);
     cm_out out;
-    bool ok = cm_session_feed(&j->s, j->prompt.id, n, all, NULL, err) &&
+    bool ok = cm_session_feed(&j->d.s, j->prompt.id, n, all, NULL, err) &&
               cm_out_open(&out, path, err);
     if (ok) {
         ok = cm_out_write(&out, all, (size_t)(n * V) * sizeof *all, err);
@@ -127,21 +125,26 @@ static cm_sampling sampling(const job *j) {
                           g->repeat_last, seed };
 }
 
+static cm_guessing guessing(const job *j) {
+    const cm_generate_conf *g = &j->app->conf.generate;
+    return (cm_guessing){ *g->draft ? &j->draft.model : NULL, (int)g->ngram,
+                          (int)g->draft_tokens };
+}
+
 /* Decode until the end of text, a stop string or the limit; the reason. */
 static const char *decode(job *j, cm_stream *st, cm_buf *whole, cm_err *err, bool *ok) {
     const cm_generate_conf *g = &j->app->conf.generate;
     cm_sampling how = sampling(j);
-    int V = (int)j->l.model.conf.vocab_size;
     cm_buf bytes = { 0 };
+    cm_err broken;
     const char *why = "length";
-    for (int64_t i = 0; i < g->max_tokens && *ok && !cm_signal_stop(); i++) {
-        if (!cm_logits_finite(j->logits, V)) {
-            *ok = cm_fail(err, CM_EXIT_DATA, "%s: a logit that is no finite number; the model's "
-                          "weights are broken", cm_app_text(j->app, "model"));
+    for (int64_t i = 0; i < g->max_tokens && !cm_signal_stop(); i++) {
+        int32_t id;
+        if (!cm_decoder_next(&j->d, &how, j->text.id, j->text.n, g->max_tokens - i, (uint64_t)i,
+                             &id, &broken)) {
+            *ok = cm_fail(err, broken.code, "%s: %s", cm_app_text(j->app, "model"), broken.msg);
             break;
         }
-        int32_t id = cm_sample_token(&how, j->logits, V, j->text.id, (int)j->text.n,
-                                     (uint64_t)i, j->work);
         if (is_end(j, id)) {
             why = "end";
             break;
@@ -159,14 +162,13 @@ static const char *decode(job *j, cm_stream *st, cm_buf *whole, cm_err *err, boo
             why = "stop";
             break;
         }
-        if (i + 1 < g->max_tokens)
-            *ok = cm_session_feed(&j->s, &id, 1, NULL, j->logits, err);
     }
     cm_buf_free(&bytes);
     return why;
 }
 
-static void print_json(const job *j, const cm_buf *whole, const char *why) {
+static void print_json(const job *j, const cm_buf *whole, const char *why,
+                       const cm_guess_count *c) {
     cm_buf b = { 0 };
     cm_json_open(&b, NULL, '{');
     if (j->prompt_text) cm_json_str(&b, "prompt", j->prompt_text);
@@ -175,18 +177,19 @@ static void print_json(const job *j, const cm_buf *whole, const char *why) {
     cm_json_open(&b, "tokens", '[');
     for (int64_t i = j->prompt.n; i < j->text.n; i++) cm_json_i64(&b, NULL, j->text.id[i]);
     cm_json_close(&b, '[');
+    cm_app_guesses_json(&b, c);
     cm_json_close(&b, '{');
     puts(b.s);
     cm_buf_free(&b);
 }
 
 static bool one_sample(job *j, cm_err *err) {
-    cm_session_reset(&j->s);
+    cm_guess_count before = j->d.count;
+    cm_decoder_reset(&j->d);
     j->text.n = 0;
     for (int64_t i = 0; i < j->prompt.n; i++) push(&j->text, j->prompt.id[i]);
     double t0 = cm_now();
-    if (!cm_session_feed(&j->s, j->prompt.id, j->prompt.n, NULL, j->logits, err))
-        return false;
+    if (!cm_decoder_read(&j->d, j->prompt.id, j->prompt.n, err)) return false;
     double t1 = cm_now();
     cm_stream st;
     cm_buf whole = { 0 };
@@ -196,7 +199,8 @@ static bool one_sample(job *j, cm_err *err) {
     const char *why = decode(j, &st, &whole, err, &ok);
     cm_stream_finish(&st);
     show(j, &st, &whole);
-    if (ok && j->app->json) print_json(j, &whole, why);
+    cm_guess_count mine = cm_guess_since(&j->d.count, &before);
+    if (ok && j->app->json) print_json(j, &whole, why, &mine);
     if (ok && !j->app->json) puts("");
     j->prefill_s += t1 - t0;
     j->decode_s += cm_now() - t1;
@@ -216,6 +220,7 @@ static bool all_samples(job *j, cm_err *err) {
            (long long)(j->prompt.n * j->sample),
            (double)(j->prompt.n * j->sample) / j->prefill_s, (long long)j->decoded,
            (double)j->decoded / j->decode_s);
+    cm_app_log_guesses(&j->d.count);
     return true;
 }
 
@@ -290,7 +295,7 @@ static void put_think(const cm_voice *v, cm_buf *b) {
     free(think);
 }
 
-static void answer_json(const chat *k, int64_t from, const char *why) {
+static void answer_json(const chat *k, int64_t from, const char *why, const cm_guess_count *c) {
     cm_buf b = { 0 };
     char *user = cm_strf("%.*s", (int)k->ask[k->n_ask - 1].n, k->ask[k->n_ask - 1].text);
     cm_json_open(&b, NULL, '{');
@@ -302,6 +307,7 @@ static void answer_json(const chat *k, int64_t from, const char *why) {
     cm_json_open(&b, "tokens", '[');
     for (int64_t i = from; i < k->d.n; i++) cm_json_i64(&b, NULL, k->d.id[i]);
     cm_json_close(&b, '[');
+    cm_app_guesses_json(&b, c);
     cm_json_close(&b, '{');
     puts(b.s);
     fflush(stdout);
@@ -316,6 +322,7 @@ static bool answer(chat *k, cm_err *err) {
     cm_err why = { 0 };
     if (!cm_dialog_say(&k->d, k->ask, k->n_ask, err)) return false;
     int64_t from = k->d.n;
+    cm_guess_count before = k->d.dec.count;
     double t0 = cm_now();
     cm_voice_open(&k->v, k->j->l.spm, &k->d.chat, g->stop.v, g->stop.n);
     k->shown = 0;
@@ -325,11 +332,13 @@ static bool answer(chat *k, cm_err *err) {
     if (ok) show_chat(k, &k->v);
     if (k->dim) fputs("\x1b[0m", stdout);
     k->dim = false;
-    if (ok && k->j->app->json) answer_json(k, from, end);
+    cm_guess_count mine = cm_guess_since(&k->d.dec.count, &before);
+    if (ok && k->j->app->json) answer_json(k, from, end, &mine);
     if (ok && !k->j->app->json) puts("");
     cm_log(CM_LOG_INFO, "%lld tokens at %.1f tokens/s%s", (long long)(k->d.n - from),
            (double)(k->d.n - from) / (cm_now() - t0),
            !strcmp(end, "length") ? "; cut off (generate.max_tokens, or the context is full)" : "");
+    cm_app_log_guesses(&mine);
     cm_voice_close(&k->v);
     return ok || cm_fail(err, why.code, "%s: %s", cm_app_text(k->j->app, "model"), why.msg);
 }
@@ -451,7 +460,8 @@ static bool open_chat(chat *k, bool *talks, cm_err *err) {
     if (bytes + app->conf.generate.max_tokens > cap && !*talks)
         cap = bytes + app->conf.generate.max_tokens; /* a token is a byte at least */
     if (cap > INT32_MAX / 4) cap = INT32_MAX / 4;
-    return cm_dialog_open(&k->d, &k->j->l.model, k->j->l.spm, (int)cap, err);
+    cm_guessing how = guessing(k->j);
+    return cm_dialog_open(&k->d, &k->j->l.model, k->j->l.spm, &how, (int)cap, err);
 }
 
 static bool run_chat(job *j, cm_err *err) {
@@ -496,37 +506,33 @@ static bool run_job(job *j, cm_err *err) {
         if (cm_app_switch(j->app, of_chat[i]))
             return cm_fail(err, CM_EXIT_USAGE, "--%s wants --chat", of_chat[i]);
     if (!check_stops(&j->app->conf.generate, err)) return false;
-    if (!cm_load(&j->l, model, CM_LOAD_UNNAMED, err)) return false;
+    if (!cm_load(&j->l, model, CM_LOAD_UNNAMED, err) ||
+        (*j->app->conf.generate.draft && !cm_app_load_draft(j->app, &j->draft, &j->l, err)))
+        return false;
     if (talk) return run_chat(j, err);
     if (!read_prompt(j, err)) return false;
     int64_t need = j->prompt.n + (logits ? 0 : j->app->conf.generate.max_tokens);
-    int64_t V = j->l.model.conf.vocab_size;
+    cm_guessing how = guessing(j);
     if (need > j->l.model.conf.context)
         cm_log(CM_LOG_WARN, "%lld tokens exceed the context of %lld that the model promises",
                (long long)need, (long long)j->l.model.conf.context);
-    if (!cm_session_open(&j->s, &j->l.model, (int)need, err)) return false;
+    if (!cm_decoder_open(&j->d, &j->l.model, &how, (int)need, err)) return false;
     if (j->app->dry_run) {
         print_plan(j);
         return true;
     }
-    if (logits) return write_logits(j, logits, err);
-    j->logits = malloc((size_t)V * sizeof *j->logits);
-    j->work = malloc(cm_sample_work_bytes((int)V));
-    if (!j->logits || !j->work)
-        return cm_fail(err, CM_EXIT_RESOURCE, "out of memory for %lld logits", (long long)V);
-    return all_samples(j, err);
+    return logits ? write_logits(j, logits, err) : all_samples(j, err);
 }
 
 static bool run(cm_app_ctx *ctx, cm_err *err) {
     job j = { .app = ctx };
     cm_signals_install();
     bool ok = run_job(&j, err);
-    if (j.s.m) cm_session_close(&j.s);
+    cm_decoder_close(&j.d);
+    cm_loaded_close(&j.draft);
     cm_loaded_close(&j.l);
     free(j.prompt.id);
     free(j.text.id);
-    free(j.logits);
-    free(j.work);
     return ok;
 }
 

@@ -146,4 +146,15 @@ bool cm_app_answers(const cm_conf *c, const struct cm_spm *spm, const struct cm_
 bool cm_app_model_files(const cm_model_conf *model, const struct cm_spm *spm,
                         const char *chat, const char *folder, cm_err *err);
 
+/* ---- guesses while decoding (they include model/model.h themselves) ------------------- */
+
+struct cm_loaded;
+struct cm_guess_count;
+/* generate.draft, which is set, as a draft model of another one; warns where it is no smaller. */
+bool cm_app_load_draft(const cm_app_ctx *ctx, struct cm_loaded *draft,
+                       const struct cm_loaded *of, cm_err *err);
+/* Where guesses were checked: what came of it, as a member of a JSON object, and as a log. */
+void cm_app_guesses_json(cm_buf *b, const struct cm_guess_count *c);
+void cm_app_log_guesses(const struct cm_guess_count *c);
+
 #endif

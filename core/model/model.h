@@ -182,6 +182,23 @@ typedef struct cm_sampling {
 int cm_sample_token(const cm_sampling *s, cm_real *logits, int V, const int32_t *recent,
                     int n_recent, uint64_t draw, void *work);
 size_t cm_sample_work_bytes(int V);
+/* The distribution that cm_sample_token draws from, after the filters: c[n] with p > 0 adding
+ * up to 1, in no promised order; returns n <= V.  Changes logits when penalising. */
+typedef struct cm_candidate {
+    double logit, p;
+    int id;
+} cm_candidate;
+int cm_sample_candidates(const cm_sampling *s, cm_real *logits, int V, const int32_t *recent,
+                         int n_recent, cm_candidate *c);
+int cm_candidates_pick(const cm_candidate *c, int n, double u); /* u in [0,1) */
+/* A guess of probability q where the model says p: accepted with probability min(1, p/q). */
+bool cm_guess_accepted(double p, double q, double u);
+/* Turn c[n] into max(0, c - q), normalised, for a rejected guess.  q[V]; NULL: 1 for the
+ * guess.  Returns the new n, at least 1. */
+int cm_candidates_rest(cm_candidate *c, int n, const double *q, int guess);
+/* Uniform in [0,1) for a draw of this seed; what for: streams of their own. */
+typedef enum { CM_DRAW_TOKEN, CM_DRAW_GUESS, CM_DRAW_ACCEPT, CM_DRAW_REST } cm_sample_draw;
+double cm_sample_uniform(const cm_sampling *s, cm_sample_draw what, uint64_t draw);
 int cm_argmax(const cm_real *x, int n); /* lowest index of the largest */
 /* Read a prompt from the start of a text and add up to max tokens, out[max], until one of
  * stop[n_stop] (not kept) or a signal.  Room for n + max tokens is the session's. */
@@ -191,21 +208,72 @@ bool cm_session_continue(cm_session *s, const cm_sampling *how, const int32_t *p
 /* False: NaN or infinite; nothing can be chosen from them, the weights are broken. */
 bool cm_logits_finite(const cm_real *logits, int64_t V);
 
+/* ---- decoding, with guesses (speculative decoding) ------------------------------------- */
+
+/* Who guesses the next tokens, so that the model has only to check them, several at a time.
+ * First n-grams, then the draft model. */
+typedef struct cm_guessing {
+    const cm_model *draft; /* of the same vocabulary; NULL: none */
+    int ngram;             /* guess what followed the last so many tokens before; 0: do not */
+    int most;              /* tokens guessed at a time, at most; 0: no guessing */
+} cm_guessing;
+
+/* What guessing did.  Seconds of reading prompts count nowhere. */
+typedef struct cm_guess_count {
+    int64_t rounds, guessed;   /* checks of several tokens; tokens guessed */
+    int64_t tested, accepted;  /* of these, up to the first rejected one */
+    int64_t written;           /* tokens chosen in the rounds */
+    int64_t steps;             /* single steps (a text's first ones are for timing) */
+    double draft_s, check_s, step_s; /* time for all guesses, checks, single steps */
+} cm_guess_count;
+/* Share of tested guesses that were accepted. */
+double cm_guess_rate(const cm_guess_count *c);
+/* Expected speed-up over single steps: (1 - a^(g+1)) / ((1 - a) (g c + v)) with a the rate,
+ * g guesses a round, c a guess's time and v a check's time in steps; 0: nothing measured. */
+double cm_guess_speedup(const cm_guess_count *c);
+/* What was counted after `then`. */
+cm_guess_count cm_guess_since(const cm_guess_count *now, const cm_guess_count *then);
+
+/* A text being continued, token by token.  The tokens' distribution is that of
+ * cm_sample_token on the model's logits; at temperature 0 the tokens are the same. */
+typedef struct cm_decoder {
+    cm_session s;         /* of the model */
+    cm_guessing how;
+    cm_guess_count count;
+    int64_t fed;          /* tokens of the text in s, those on trial not counted */
+    cm_real *logits;      /* [most+1,V]; row 0 is the end of what was fed, when ready */
+    bool ready;
+    cm_candidate *work;   /* [V] */
+    struct cm_guesser *guess; /* NULL: no guessing */
+} cm_decoder;
+/* cap: most tokens of the text.  how NULL: no guessing. */
+bool cm_decoder_open(cm_decoder *d, const cm_model *m, const cm_guessing *how, int cap,
+                     cm_err *err);
+void cm_decoder_close(cm_decoder *d); /* a zeroed one is fine */
+void cm_decoder_reset(cm_decoder *d); /* a new text; count stays */
+/* Read what is unread of text[n]. */
+bool cm_decoder_read(cm_decoder *d, const int32_t *text, int64_t n, cm_err *err);
+/* Choose the token after text[n], n >= 1, which is the text of the call before with its
+ * token, other tokens in that one's place and after it, or both.  most >= 1: tokens that
+ * may still be wanted; draw counts the tokens drawn with this seed.  CM_EXIT_DATA: logits
+ * that are no numbers. */
+bool cm_decoder_next(cm_decoder *d, const cm_sampling *how, const int32_t *text, int64_t n,
+                     int64_t most, uint64_t draw, int32_t *id, cm_err *err);
+
 /* A conversation with a model in the chat template, read once and kept in one session. */
 typedef struct cm_dialog {
     const cm_spm *spm;
     cm_chat chat;
-    cm_session s;
+    cm_decoder dec;
     int32_t *id;     /* [cap + 1] all that was said, as tokens */
-    int64_t n, fed;  /* of it; how much the session has read */
+    int64_t n;       /* of it */
     int64_t draws;   /* random numbers used */
     bool answered;   /* it ends in an answer as the model left it */
-    cm_real *logits;
-    void *work;
 } cm_dialog;
-/* cap: most tokens of the whole conversation.  CM_EXIT_USAGE: a tokenizer without the
- * template's pieces. */
-bool cm_dialog_open(cm_dialog *d, const cm_model *m, const cm_spm *spm, int cap, cm_err *err);
+/* cap: most tokens of the whole conversation; how NULL: no guessing.  CM_EXIT_USAGE: a
+ * tokenizer without the template's pieces. */
+bool cm_dialog_open(cm_dialog *d, const cm_model *m, const cm_spm *spm,
+                    const cm_guessing *how, int cap, cm_err *err);
 void cm_dialog_close(cm_dialog *d); /* a zeroed one is fine */
 void cm_dialog_reset(cm_dialog *d); /* a new conversation */
 /* Turns that the assistant is to answer.  CM_EXIT_USAGE: no room; nothing is added. */
@@ -261,6 +329,9 @@ void cm_loaded_forget(cm_loaded *l, const cm_param *p);
 /* Read weights into a model that stands already, built for the conf that CM_LOAD_SHAPE gave:
  * no second copy is made.  id: as cm_loaded.id, or NULL.  On failure m may be half read. */
 bool cm_load_into(cm_model *m, const char *path, char id[65], cm_err *err);
+
+/* A draft model for cm_guessing.  Another vocabulary than the model's: CM_EXIT_USAGE. */
+bool cm_draft_load(cm_loaded *draft, const char *path, const cm_loaded *of, cm_err *err);
 
 /* config.json of a model (spm may be NULL: no special tokens), and back; the strings of
  * *c then live on `strings`. */

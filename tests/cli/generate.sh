@@ -38,7 +38,37 @@ check "the same bytes" cmp "$tmp/l.f32" "$tmp/m.f32"
 expect "max_tokens 0" 0 "" $G --model "$M" --prompt "x" generate.max_tokens=0
 expect "beyond the context: a warning" 0 "exceed the context" $BIN/generate --threads 1 --model "$M" --prompt x generate.max_tokens=200
 
+# ---- guesses
+same "guesses of the model itself, temperature 0" "$(text generate.temperature=0 "generate.draft=$M")" "$greedy"
+same "guesses by n-gram, temperature 0" "$(text generate.temperature=0 generate.ngram=1)" "$greedy"
+same "the same seed, the same guesses" "$(text "generate.draft=$M" generate.ngram=2 seed=7)" \
+    "$(text "generate.draft=$M" generate.ngram=2 seed=7)"
+expect "what came of them is logged" 0 "expected speed-up .1 - a.* a check v = [0-9.]+ of" $BIN/generate --threads 1 \
+    --model "$M" --prompt "One day" generate.max_tokens=40 "generate.draft=$M"
+text "generate.draft=$M" --json >"$tmp/j.jsonl"
+json "guesses and --json" "$tmp/j.jsonl"
+check "its own guesses are all accepted" grep -q '"acceptance":1,"accepted_per_round":[1-9]' "$tmp/j.jsonl"
+same "in a conversation" "$($G --model "$M" --chat --prompt Hm generate.temperature=0 generate.max_tokens=30 "generate.draft=$M")" \
+    "$($G --model "$M" --chat --prompt Hm generate.temperature=0 generate.max_tokens=30)"
+expect "a draft as large as the model: a warning" 0 "warning: .*cost more than they save" $BIN/generate --threads 1 \
+    --model "$M" --prompt x "generate.draft=$M" generate.max_tokens=1
+
 # ---- refusals
+other() { # NAME PIECES: a model of another vocabulary, made from the corpus backwards
+    rev "$tmp/words" >"$tmp/$1.txt"
+    "$BIN/tokenize" --quiet tokenize.out="$tmp/$1" "tokenize.inputs=$tmp/$1.txt" "tokenize.vocab_size=$2" \
+        tokenize.split=line tokenize.val_frac=0.1 >/dev/null
+    "$BIN/pretrain" --config "$tmp/tiny.yaml" --runs "$tmp/runs" --quiet "name=$1" "data.shards=$tmp/$1" \
+        sched.tokens=512 val.samples=0
+}
+"$BIN/world" --seed 3 --count 300 --format txt >"$tmp/words"
+other small 380
+other same 400
+expect "a draft model with another number of tokens" 2 "runs/small.* with 380 tokens in its vocabulary, but the model has 400" \
+    $G --model "$M" --prompt x "generate.draft=$tmp/runs/small"
+expect "a draft model of another vocabulary" 2 "runs/same.*another vocabulary: token [0-9]+ is '.*', the model's is '" \
+    $G --model "$M" --prompt x "generate.draft=$tmp/runs/same"
+expect "a draft model that is not there" 2 "none" $G --model "$M" --prompt x "generate.draft=$tmp/none"
 expect "no model" 2 "--model" $G --prompt x
 expect "missing model" 2 "none" $G --model "$tmp/none" --prompt x
 expect "no prompt" 2 "--prompt" $G --model "$M"
