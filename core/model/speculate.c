@@ -16,8 +16,9 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* TIMED: single steps of each text before the first guess.  BEHIND: unread tokens that a draft model reads
- * on trial with its guesses; more are read before. */
+/* TIMED: single steps of each text before the first guess.  BEHIND: unread tokens that a
+ * draft model reads on trial with its guesses; more are read before.  FIRST: guesses of the
+ * first round. */
 enum { TIMED = 2, BEHIND = 4, FIRST = 4 };
 
 typedef struct cm_guesser {
