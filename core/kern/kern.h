@@ -115,4 +115,27 @@ void cm_product(cm_compute how, int64_t M, int64_t N, int64_t K, cm_real alpha, 
 void cm_product1(cm_compute how, int64_t M, int64_t N, int64_t K, cm_real alpha, cm_mat A,
                  cm_mat B, cm_real beta, cm_real *C, int64_t ldc);
 
+/* ---- weights that stay as a file has them -------------------------------------------- */
+
+/* A matrix W[O,K] of a block type, or E of them, is held in panels of 16 rows (the layout:
+ * kern/qmat.h), one of halves row by row.  x[M,K] is rounded to 8 bits, in steps of a/127
+ * where a is the largest magnitude among 32 elements, or 256 where W's blocks are as long;
+ * the products and sums of a block are then exact integers, and blocks are added in one order.
+ * So an element of y depends on its row of x and its row of W alone: the same bits for any M,
+ * number of threads and instruction level.  Halves are widened, and x is not rounded: cm_gemm1's
+ * numbers. */
+bool cm_qmat_holds(cm_dtype t); /* a block type, F16 or BF16 */
+/* Bytes of E matrices: the file's, but for the last panel of each, which is always whole. */
+size_t cm_qmat_bytes(cm_dtype t, int64_t E, int64_t O, int64_t K);
+/* Row r of E*O from the file's bytes, different rows by any threads at a time.  False: a scale
+ * or a half that is no finite number. */
+bool cm_qmat_put(cm_dtype t, int64_t O, int64_t K, void *w, int64_t r, const void *row);
+/* The same row decoded. */
+void cm_qmat_row(cm_dtype t, int64_t O, int64_t K, const void *w, int64_t r, cm_real *x);
+/* y[M,O] = x W^T, scaled.  w: [O,K]; or [E,O,K], then matrix e meets the rows [first[e],
+ * first[e+1]) of x and y, M in all.  scratch: cm_qmat_scratch bytes. */
+void cm_qmat_mul(const cm_tensor *w, const int32_t *first, int64_t M, const cm_real *x,
+                 cm_real scale, cm_real *y, void *scratch);
+size_t cm_qmat_scratch(const cm_tensor *w, int64_t M);
+
 #endif

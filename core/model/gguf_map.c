@@ -7,6 +7,7 @@
  * F32. */
 #include "model/files.h"
 
+#include <stdlib.h>
 #include <string.h>
 
 enum { MAX_LAYERS = 512, MAX_EXPERTS = 1024 };
@@ -149,16 +150,55 @@ void cm_gguf_lora_items(const cm_model *m, cm_items *out) {
 
 /* ---- reading ---------------------------------------------------------------------- */
 
+/* The name of the tensor that has q, k and v, if the item is one of them. */
+static bool fused_name(const cm_attn *a, const cm_item *it, char name[160]) {
+    const char *dot = strstr(it->name, ".attn_");
+    if (!dot || (it->p != a->q && it->p != a->k && it->p != a->v)) return false;
+    snprintf(name, 160, "%.*s.attn_qkv.weight", (int)(dot - it->name), it->name);
+    return true;
+}
+
 /* q, k or v out of blk.N.attn_qkv, whose rows are theirs in that order. */
 static bool read_fused(cm_source *s, const cm_attn *a, const cm_item *it, bool *found,
                        cm_err *err) {
-    const char *dot = strstr(it->name, ".attn_");
     int64_t q = (int64_t)a->H * a->P, kv = (int64_t)a->G * a->P;
-    if (!dot || (it->p != a->q && it->p != a->k && it->p != a->v)) return true;
     char name[160];
-    snprintf(name, sizeof name, "%.*s.attn_qkv.weight", (int)(dot - it->name), it->name);
+    if (!fused_name(a, it, name)) return true;
     int64_t skip = it->p == a->q ? 0 : it->p == a->k ? q : q + kv;
     return cm_source_read(s, it, name, skip, q + 2 * kv, found, err);
+}
+
+/* The type that an item has in the file; cm_real where it may not stay so. */
+static cm_dtype type_of(const cm_gguf *g, const cm_model *m, const cm_item *it) {
+    int layer = -1;
+    char name[160];
+    bool matrix = it->p->group == CM_GROUP_MATRIX || it->p->group == CM_GROUP_EMBED;
+    const cm_tensor *t = cm_gguf_tensor(g, it->name);
+    sscanf(it->name, "blk.%d.", &layer);
+    if (!t && layer >= 0 && m->layer[layer].attention &&
+        fused_name(&m->layer[layer].attn, it, name))
+        t = cm_gguf_tensor(g, name);
+    /* A width that is not whole blocks is an error that reading will name. */
+    bool fits = t && matrix && cm_qmat_holds(t->dtype) &&
+                it->cols % cm_dtypes[t->dtype].block == 0;
+    return fits ? t->dtype : CM_REAL_DTYPE;
+}
+
+void cm_gguf_types(const cm_gguf *g, const cm_model *m, cm_dtype *type) {
+    cm_items items;
+    bool *seen = calloc((size_t)m->params.n, sizeof *seen);
+    CM_ASSERT(seen, "out of memory: %d parameters", m->params.n);
+    cm_gguf_items(m, &items);
+    for (int i = 0; i < m->params.n; i++) type[i] = CM_REAL_DTYPE;
+    for (int i = 0; i < items.n; i++) {
+        int k = 0;
+        while (m->params.p[k] != items.v[i].p) k++;
+        cm_dtype t = type_of(g, m, &items.v[i]);
+        type[k] = seen[k] && type[k] != t ? CM_REAL_DTYPE : t;
+        seen[k] = true;
+    }
+    cm_items_free(&items);
+    free(seen);
 }
 
 bool cm_gguf_read_item(cm_source *s, const cm_model *m, const cm_item *it, cm_err *err) {

@@ -84,6 +84,8 @@ static bool write_row(const cm_item *it, int64_t r, float *row, unsigned char *d
 static bool read_row(const cm_item *it, int64_t r, cm_dtype dt, const unsigned char *src,
                      float *row) {
     const cm_tensor *v = &it->p->var.v;
+    if (v->dtype == dt && cm_qmat_holds(dt))
+        return cm_qmat_put(dt, v->dim[v->nd - 2], it->cols, v->data, param_row(it, r), src);
     cm_real *w = cm_rdata(v);
     uint16_t *h = v->dtype == CM_BF16_T ? v->data : NULL;
     int64_t at = param_row(it, r) * it->cols;

@@ -39,32 +39,40 @@ static const cm_lora_conf *held(unsigned flags) {
     return flags & CM_LOAD_BF16 ? &narrow : NULL;
 }
 
+static void construct(cm_model *m, const cm_model_conf *c, unsigned flags,
+                      const cm_dtype *types, cm_arena *arena) {
+    if (types) cm_model_build_held(m, c, types, arena);
+    else cm_model_build_lora(m, c, held(flags), arena, flags & CM_LOAD_TRAINED);
+}
+
 /* What the parameters take; 0 where nobody wants them here. */
-static bool measure(const cm_loaded *l, const cm_file_conf *f, unsigned flags, size_t *bytes,
-                    cm_err *err) {
+static bool measure(const cm_loaded *l, const cm_file_conf *f, unsigned flags,
+                    const cm_dtype *types, size_t *bytes, cm_err *err) {
     cm_arena count;
     cm_model m;
     *bytes = 0;
     if (l->into || flags & CM_LOAD_SHAPE) return true;
     if (!cm_arena_open_counting(&count, "model size", err)) return false;
-    cm_model_build_lora(&m, &f->c, held(flags), &count, flags & CM_LOAD_TRAINED);
+    construct(&m, &f->c, flags, types, &count);
     *bytes = count.peak;
     cm_model_end(&m);
     cm_arena_close(&count);
     return true;
 }
 
-/* An arena of exactly the right size, with the model built on it. */
-static bool build(cm_loaded *l, const cm_file_conf *f, unsigned flags, cm_err *err) {
+/* An arena of exactly the right size, with the model built on it.  types: how each parameter
+ * is held, or NULL: as flags say. */
+static bool build(cm_loaded *l, const cm_file_conf *f, unsigned flags, const cm_dtype *types,
+                  cm_err *err) {
     size_t bytes;
-    if (!measure(l, f, flags, &bytes, err)) return false;
+    if (!measure(l, f, flags, types, &bytes, err)) return false;
     bytes += cm_align_up(strlen(f->pattern) + 1) + cm_align_up(strlen(f->ffn) + 1);
     if (!cm_arena_open(&l->arena, "model", bytes, err)) return false;
     cm_model_conf c = f->c;
     c.pattern = keep(&l->arena, f->pattern);
     c.ffn = keep(&l->arena, f->ffn);
     if (l->into || flags & CM_LOAD_SHAPE) l->model.conf = c;
-    else cm_model_build_lora(&l->model, &c, held(flags), &l->arena, flags & CM_LOAD_TRAINED);
+    else construct(&l->model, &c, flags, types, &l->arena);
     return true;
 }
 
@@ -188,11 +196,32 @@ static bool read_gguf_tensors(cm_loaded *l, const cm_gguf *g, bool lazy, cm_err 
     return ok;
 }
 
+/* How each parameter of the file's model is to be held (free()); NULL: as cm_real. */
+static bool held_types(const cm_gguf *g, const cm_file_conf *f, unsigned flags,
+                       cm_dtype **types, cm_err *err) {
+    cm_arena count;
+    cm_model m;
+    *types = NULL;
+    if (!(flags & CM_LOAD_BLOCKS)) return true;
+    if (!cm_arena_open_counting(&count, "names of tensors", err)) return false;
+    cm_model_build(&m, &f->c, &count, false);
+    *types = malloc((size_t)m.params.n * sizeof **types);
+    CM_ASSERT(*types, "out of memory: %d types", m.params.n);
+    cm_gguf_types(g, &m, *types);
+    cm_model_end(&m);
+    cm_arena_close(&count);
+    return true;
+}
+
 static bool read_gguf(cm_loaded *l, const cm_gguf *g, unsigned flags, cm_err *err) {
     cm_file_conf f;
+    cm_dtype *types;
     if (!cm_gguf_conf(&f, g, err) || !plausible(&f.c, g->path, g->map.size, err) ||
-        !build(l, &f, flags, err))
+        !held_types(g, &f, flags, &types, err))
         return false;
+    bool built = build(l, &f, flags, types, err);
+    free(types);
+    if (!built) return false;
     bool ok = flags & CM_LOAD_SHAPE || read_gguf_tensors(l, g, flags & CM_LOAD_LAZY, err);
     const cm_gguf_kv *chat = cm_gguf_find(g, "tokenizer.chat_template");
     if (chat && chat->type == CM_GGUF_STR)
@@ -283,7 +312,7 @@ static bool read_shards(cm_loaded *l, const cm_file_conf *f, const shards *sh,
     cm_items items = {0};
     for (int i = 0; i < sh->n; i++) cm_source_add(&s, sh->st[i].entry, sh->st[i].n);
     cm_source_sort(&s);
-    bool ok = plausible(&f->c, dir, s.bytes, err) && build(l, f, flags, err);
+    bool ok = plausible(&f->c, dir, s.bytes, err) && build(l, f, flags, NULL, err);
     bool read = ok && !(flags & CM_LOAD_SHAPE);
     if (read) cm_hf_items(target(l), &items);
     for (int i = 0; ok && i < items.n; i++) ok = cm_hf_read_item(&s, &items.v[i], err);
@@ -457,7 +486,8 @@ static bool attach(cm_loaded *l, cm_adapter *a, cm_err *err) {
 static bool read_adapter(cm_loaded *l, cm_adapter *a, unsigned flags, cm_err *err) {
     char file[65], *base = NULL;
     if (!adapter_sums(a->dir, file, err) || !(base = cm_adapter_base(a, err))) return false;
-    unsigned whole = flags & ~(unsigned)(CM_LOAD_UNNAMED | CM_LOAD_APART | CM_LOAD_LAZY);
+    unsigned whole = flags & ~(unsigned)(CM_LOAD_UNNAMED | CM_LOAD_APART | CM_LOAD_LAZY |
+                               CM_LOAD_BLOCKS);
     bool ok = cm_load_any(l, base, whole, err) &&
               cm_adapter_suits(a, base, l->id, err);
     free(base);

@@ -35,19 +35,18 @@ void cm_model_build(cm_model *m, const cm_model_conf *c, cm_arena *arena, bool t
     cm_model_build_lora(m, c, NULL, arena, trained);
 }
 
-void cm_model_build_lora(cm_model *m, const cm_model_conf *c, const cm_lora_conf *lora,
-                         cm_arena *arena, bool trained) {
-    *m = (cm_model){ .conf = *c, .rope_mscale = 1 };
+/* Everything but adapters; the parameters' registry has begun. */
+static void build_stack(cm_model *m) {
+    const cm_model_conf *c = &m->conf;
+    cm_params *ps = &m->params;
     CM_ASSERT(c->vocab_size > 0, "a model without a vocabulary size");
+    m->rope_mscale = 1;
     if (cm_model_has_attention(c) && c->rope != CM_ROPE_NONE) {
         cm_rope_conf r = { .kind = c->rope, .P = (int)c->head_dim, .base = c->rope_theta,
                            .factor = c->rope_factor, .orig_ctx = (double)c->rope_orig_ctx,
                            .beta_fast = 32, .beta_slow = 1 };
         cm_rope_freqs(&r, m->rope_inv, &m->rope_mscale);
     }
-    cm_params *ps = &m->params;
-    cm_params_begin(ps, arena, trained && !lora);
-    ps->narrow = lora && lora->base == CM_BASE_BF16;
     m->layer = calloc((size_t)c->n_layers, sizeof *m->layer);
     CM_ASSERT(m->layer, "out of memory for the layer table");
     int64_t VD[2] = { c->vocab_size, c->d_model };
@@ -60,11 +59,28 @@ void cm_model_build_lora(cm_model *m, const cm_model_conf *c, const cm_lora_conf
     m->head = c->tied ? m->embed
                       : cm_param_add(ps, CM_GROUP_EMBED, CM_INIT_NORMAL, std, 2, VD,
                                      "lm_head.weight");
+}
+
+void cm_model_build_lora(cm_model *m, const cm_model_conf *c, const cm_lora_conf *lora,
+                         cm_arena *arena, bool trained) {
+    *m = (cm_model){ .conf = *c };
+    cm_params_begin(&m->params, arena, trained && !lora);
+    m->params.narrow = lora && lora->base == CM_BASE_BF16;
+    build_stack(m);
     if (!lora || !lora->rank) return;
     m->lora = *lora;
     cm_params_begin(&m->adapter, arena, trained);
-    m->adapter.first = ps->n;
-    cm_lora_attach(ps, &m->adapter, lora);
+    m->adapter.first = m->params.n;
+    cm_lora_attach(&m->params, &m->adapter, lora);
+}
+
+void cm_model_build_held(cm_model *m, const cm_model_conf *c, const cm_dtype *held,
+                         cm_arena *arena) {
+    *m = (cm_model){ .conf = *c };
+    cm_params_begin(&m->params, arena, false);
+    m->params.held = held;
+    build_stack(m);
+    m->params.held = NULL;
 }
 
 cm_params *cm_model_trained(cm_model *m) { return m->adapter.n ? &m->adapter : &m->params; }
@@ -239,38 +255,32 @@ cm_var *cm_model_paths(const cm_model *m, cm_tape *t, const int32_t *token,
     return cm_rmsnorm(t, x, &m->norm->var, (cm_real)m->conf.norm_eps);
 }
 
-/* Some columns of the logits; w: their rows of the head, [cols,D]. */
-static void logit_columns(const cm_model *m, const cm_real *hidden, const int64_t *row,
-                          int64_t n, const cm_real *w, int64_t cols, cm_real *out) {
+/* Logits of n consecutive rows; room: for a head that is not cm_real. */
+static void logits_of(const cm_model *m, const cm_real *x, int64_t n, cm_real *out, void *room) {
+    const cm_tensor *w = &m->head->var.v;
     int64_t D = m->conf.d_model, V = m->conf.vocab_size;
     cm_real scale = 1 / (cm_real)m->conf.logit_scale;
-    for (int64_t i = 0; i < n;) {
-        /* Runs of consecutive rows are one product. */
-        int64_t k = 1;
-        while (i + k < n && row[i + k] == row[i] + k) k++;
-        cm_gemm(false, true, k, cols, D, scale, hidden + row[i] * D, D, w, D, 0, out + i * V,
-                V);
-        i += k;
-    }
+    if (w->dtype != CM_REAL_DTYPE) cm_qmat_mul(w, NULL, n, x, scale, out, room);
+    else cm_gemm(false, true, n, V, D, scale, x, D, cm_rdata(w), D, 0, out, V);
 }
 
 void cm_model_logits(const cm_model *m, const cm_real *hidden, const int64_t *row, int64_t n,
                      cm_real *out) {
     int64_t D = m->conf.d_model, V = m->conf.vocab_size;
     const cm_tensor *w = &m->head->var.v;
-    if (w->dtype == CM_REAL_DTYPE) {
-        logit_columns(m, hidden, row, n, cm_rdata(w), V, out);
-        return;
+    void *room = NULL;
+    if (w->dtype != CM_REAL_DTYPE) {
+        room = aligned_alloc(CM_ALIGN, cm_align_up(cm_qmat_scratch(w, n)));
+        CM_ASSERT(room, "out of memory: logits of %lld rows", (long long)n);
     }
-    enum { COLS = 512 };
-    cm_real *wide = malloc((size_t)(COLS * D) * sizeof *wide);
-    CM_ASSERT(wide, "out of memory: rows of the head");
-    for (int64_t v = 0; v < V; v += COLS) {
-        int64_t cols = V - v < COLS ? V - v : COLS;
-        cm_wide_part(w, v * D, cols * D, wide);
-        logit_columns(m, hidden, row, n, wide, cols, out + v);
+    for (int64_t i = 0; i < n;) {
+        /* Runs of consecutive rows are one product. */
+        int64_t k = 1;
+        while (i + k < n && row[i + k] == row[i] + k) k++;
+        logits_of(m, hidden + row[i] * D, k, out + i * V, room);
+        i += k;
     }
-    free(wide);
+    free(room);
 }
 
 /* ---- count ---------------------------------------------------------------------------- */

@@ -49,6 +49,10 @@ void cm_model_build(cm_model *m, const cm_model_conf *c, cm_arena *arena, bool t
  * and where lora->rank > 0 there are adapters, with gradients if trained.  Check before. */
 void cm_model_build_lora(cm_model *m, const cm_model_conf *c, const cm_lora_conf *lora,
                          cm_arena *arena, bool trained);
+/* Without LoRA and gradients, parameter i held as held[i] (cm_qmat_holds), in the order in which
+ * they are registered. */
+void cm_model_build_held(cm_model *m, const cm_model_conf *c, const cm_dtype *held,
+                         cm_arena *arena);
 /* cm_lora_check for a model of this shape. */
 bool cm_model_lora_fits(const cm_model_conf *c, const cm_lora_conf *lora, cm_err *err);
 /* What an optimizer steps: the adapters, or without them the parameters. */
@@ -309,6 +313,10 @@ enum {
     CM_LOAD_SHAPE = 4,   /* no weights: of the model only conf; all else as ever */
     CM_LOAD_BF16 = 8,    /* matrices and embeddings are held as BF16, as lora.base has them */
     CM_LOAD_APART = 16,  /* an adapter is not merged: model.adapter has it */
+    CM_LOAD_BLOCKS = 64, /* a GGUF file's matrices stay as it has them: halves, or blocks in
+                            panels (cm_qmat_put).  For inference; not with LAZY or TRAINED.
+                            Parts of one parameter in different types become cm_real, and so
+                            does everything that is not in a GGUF file */
     CM_LOAD_LAZY = 32    /* names, shapes and types are checked, weights not read before
                             cm_loaded_fetch (an adapter's: read at once) */
 };

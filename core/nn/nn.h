@@ -50,6 +50,7 @@ typedef struct cm_params {
     cm_arena *arena; /* values and gradients live here */
     bool trained;    /* allocate gradients */
     bool narrow;     /* matrices and embeddings are stored as BF16 (then not trained) */
+    const cm_dtype *held; /* types of all parameters to come (then not trained), or NULL */
     int first;       /* random stream of the first parameter's start */
 } cm_params;
 

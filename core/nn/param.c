@@ -22,6 +22,12 @@ static void grow(cm_params *ps) {
     ps->cap = cap;
 }
 
+static size_t param_bytes(const cm_tensor *t) {
+    if (!cm_qmat_holds(t->dtype)) return cm_tensor_bytes(t);
+    return cm_qmat_bytes(t->dtype, t->nd == 3 ? t->dim[0] : 1, t->dim[t->nd - 2],
+                         t->dim[t->nd - 1]);
+}
+
 cm_param *cm_param_add(cm_params *ps, cm_group group, cm_init init, double scale, int nd,
                        const int64_t *dim, const char *fmt, ...) {
     grow(ps);
@@ -39,7 +45,8 @@ cm_param *cm_param_add(cm_params *ps, cm_group group, cm_init init, double scale
     memcpy(p->var.v.dim, dim, (size_t)nd * sizeof *dim);
     bool matrix = group == CM_GROUP_MATRIX || group == CM_GROUP_EMBED;
     if (ps->narrow && matrix) p->var.v.dtype = CM_BF16_T;
-    size_t bytes = cm_tensor_bytes(&p->var.v);
+    if (ps->held) p->var.v.dtype = ps->held[ps->n - 1];
+    size_t bytes = param_bytes(&p->var.v);
     p->var.v.data = cm_arena_alloc(ps->arena, bytes);
     p->var.is_param = true;
     if (ps->trained) {

@@ -16,6 +16,7 @@ bool cm_head_fits(const cm_node *n, const char **why) {
 
 size_t cm_head_map(cm_head *h, const cm_node *n, const int32_t *target, void *base) {
     *h = (cm_head){ .x = n->in[0], .w = n->in[1], .target = target };
+    h->held = cm_as_held(n, &h->w->v);
     h->R = h->x->v.dim[0];
     h->V = h->w->v.dim[0];
     h->D = h->w->v.dim[1];
@@ -25,7 +26,7 @@ size_t cm_head_map(cm_head *h, const cm_node *n, const int32_t *target, void *ba
     h->in = cm_cut_reals(&c, rows * h->D);
     h->row = cm_cut_take(&c, sizeof *h->row * (size_t)rows);
     h->value = cm_cut_take(&c, sizeof *h->value * (size_t)rows);
-    h->room = cm_cut_take(&c, cm_wide_bytes(&h->w->v));
+    h->room = cm_cut_take(&c, cm_weight_bytes(n, &h->w->v, rows));
     return c.used;
 }
 
@@ -52,6 +53,10 @@ bool cm_head_next(cm_head *h, cm_real scale, cm_real *zero) {
     }
     h->next = r;
     if (!h->n) return false;
+    if (h->held) {
+        cm_qmat_mul(&h->w->v, NULL, h->n, gathered(h), scale, h->z, h->room);
+        return true;
+    }
     if (!h->wide) h->wide = cm_wide(&h->w->v, h->room);
     cm_gemm(false, true, h->n, h->V, h->D, scale, gathered(h), h->D, h->wide, h->D, 0, h->z,
             h->V);

@@ -16,7 +16,8 @@ typedef struct cm_head {
     cm_real *z;       /* [n,V] logits, then their gradients */
     cm_real *in;      /* [n,D] gathered rows, then their gradients */
     double *value;    /* [n] the user's */
-    const cm_real *wide; /* W's elements once needed; room for them where it is narrow */
+    bool held;           /* W is multiplied by as it is held; there is no backward */
+    const cm_real *wide; /* else its elements once needed; room for them where it is narrow */
     void *room;
 } cm_head;
 

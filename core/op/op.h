@@ -247,10 +247,15 @@ static inline const cm_real *cm_path_row(const cm_real *rows, const cm_real *car
     return i >= 0 ? rows + i * width : carried + (-1 - i) * width;
 }
 
-/* ---- weights in half the memory ------------------------------------------------------ */
+/* ---- weights in less memory ----------------------------------------------------------- */
 
-/* Matrices that are not trained (embedding, linear, experts, head) may be stored as BF16.
- * The elements as cm_real: in place, or widened into `room` of cm_wide_bytes (0: in place). */
+/* Matrices that are not trained (embedding, linear, experts, head) may be held as halves or
+ * blocks (cm_qmat_holds).  Does this forward multiply by w as it is held (cm_qmat_mul)?  Where
+ * the tape records, w is cm_real or BF16, and is widened. */
+bool cm_as_held(const cm_node *n, const cm_tensor *w);
+/* Scratch that the product of M rows with w wants, one way or the other. */
+size_t cm_weight_bytes(const cm_node *n, const cm_tensor *w, int64_t M);
+/* The elements as cm_real: in place, or widened into `room` of cm_wide_bytes (0: in place). */
 size_t cm_wide_bytes(const cm_tensor *w);
 const cm_real *cm_wide(const cm_tensor *w, void *room);
 /* Elements [at, at+n) of a BF16 weight, on the calling thread. */

@@ -30,14 +30,15 @@ static void embed_fwd(cm_node *n, void *scratch) {
     const embed_attr *a = n->attr;
     int64_t V = n->in[0]->v.dim[0], D = n->in[0]->v.dim[1];
     const cm_real *w = cm_rdata(&n->in[0]->v);
-    bool narrow = n->in[0]->v.dtype != CM_REAL_DTYPE;
+    cm_dtype dtype = n->in[0]->v.dtype;
+    bool narrow = dtype != CM_REAL_DTYPE;
     cm_real *y = cm_rdata(&n->out[0]->v);
 #pragma omp parallel for schedule(static) if (a->R * D > 8192)
     for (int64_t r = 0; r < a->R; r++) {
         CM_ASSERT(a->token[r] >= 0 && a->token[r] < V, "embed: token %d of row %lld is "
                   "outside [0,%lld)", a->token[r], (long long)r, (long long)V);
         const cm_real *from = y + r * D;
-        if (narrow) cm_wide_part(&n->in[0]->v, a->token[r] * D, D, y + r * D);
+        if (narrow) cm_qmat_row(dtype, V, D, w, a->token[r], y + r * D);
         else from = w + a->token[r] * D;
         cm_k.set_scaled(D, a->scale, from, y + r * D);
     }

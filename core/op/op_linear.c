@@ -14,15 +14,19 @@ static bool linear_infer(cm_node *n, const char **why) {
 }
 
 static size_t linear_scratch(const cm_node *n, bool backward) {
-    return backward && !n->in[0]->wants_grad ? 0 : cm_wide_bytes(&n->in[1]->v);
+    if (!backward) return cm_weight_bytes(n, &n->in[1]->v, n->in[0]->v.dim[0]);
+    return n->in[0]->wants_grad ? cm_wide_bytes(&n->in[1]->v) : 0;
 }
 
 static void linear_fwd(cm_node *n, void *scratch) {
     const cm_tensor *x = &n->in[0]->v, *w = &n->in[1]->v;
     int64_t R = x->dim[0], I = x->dim[1], O = w->dim[0];
     if (cm_watching) cm_watching->fn(cm_watching->ctx, n->in[1], 0, cm_rdata(x), R, I);
-    cm_gemm(false, true, R, O, I, 1, cm_rdata(x), I, cm_wide(w, scratch), I, 0,
-            cm_rdata(&n->out[0]->v), O);
+    cm_real *y = cm_rdata(&n->out[0]->v);
+    if (cm_as_held(n, w))
+        cm_qmat_mul(w, NULL, R, cm_rdata(x), 1, y, scratch);
+    else
+        cm_gemm(false, true, R, O, I, 1, cm_rdata(x), I, cm_wide(w, scratch), I, 0, y, O);
 }
 
 static void linear_bwd(cm_node *n, void *scratch) {

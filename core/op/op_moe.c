@@ -54,7 +54,7 @@ typedef struct work {
     cm_real *ggate; /* [R,K] backward */
     double *part;  /* [blocks,E+3] sums of p, then of lse^2, entropy, top p */
     cm_real *u, *v; /* [R*K,rank] inside adapters; v in the backward */
-    void *wide[2]; /* room for the experts' matrices in full width */
+    void *wide[2]; /* room for products with the experts' matrices */
 } work;
 
 static dims dims_of(const cm_node *n) {
@@ -95,7 +95,8 @@ static size_t map_work(const cm_node *n, const dims *d, bool backward, void *bas
     w->u = cm_cut_reals(&c, d->RK * rank);
     w->v = backward ? cm_cut_reals(&c, d->RK * rank) : NULL;
     for (int i = 0; i < 2; i++)
-        w->wide[i] = cm_cut_take(&c, cm_wide_bytes(&n->in[W_IN + i]->v));
+        w->wide[i] = cm_cut_take(&c, backward ? cm_wide_bytes(&n->in[W_IN + i]->v)
+                                              : cm_weight_bytes(n, &n->in[W_IN + i]->v, d->RK));
     if (n->grad) map_kept(d, n->saved, s);
     else map_kept(d, cm_cut_take(&c, map_kept(d, NULL, &spare)), s);
     return c.used;
@@ -262,6 +263,14 @@ static void rows_by_expert(const dims *d, const kept *s, bool transposed, int64_
     add_by_expert(d, s, transposed, N, K, 1, a, w, 0, c);
 }
 
+/* c = a W^T with the node's matrices in[which]; room: what it asked for. */
+static void experts_by_rows(const cm_node *n, const dims *d, const kept *s, int which,
+                            const cm_real *a, cm_real *c, void *room) {
+    const cm_tensor *w = &n->in[which]->v;
+    if (cm_as_held(n, w)) cm_qmat_mul(w, s->first, d->RK, a, 1, c, room);
+    else rows_by_expert(d, s, true, w->dim[1], w->dim[2], a, cm_wide(w, room), c);
+}
+
 /* gw_e[M,N] += alpha a[stretch of e]^T b[stretch of e]; nothing where gw is NULL. */
 static void weights_by_expert(const dims *d, const kept *s, int64_t M, int64_t N,
                               cm_real alpha, const cm_real *a, const cm_real *b,
@@ -343,8 +352,6 @@ static void moe_fwd(cm_node *n, void *scratch) {
     kept s;
     map_work(n, &d, false, scratch, &w, &s);
     const cm_real *x = cm_rdata(&n->in[X]->v);
-    const cm_real *wi = cm_wide(&n->in[W_IN]->v, w.wide[0]);
-    const cm_real *wo = cm_wide(&n->in[W_OUT]->v, w.wide[1]);
     pair in = pair_of(n, &d, false), out = pair_of(n, &d, true);
     cm_real *y = cm_rdata(&n->out[0]->v);
     int64_t D = d.D, F = d.F;
@@ -356,13 +363,13 @@ static void moe_fwd(cm_node *n, void *scratch) {
     *cm_rdata(&n->out[1]->v) = router_losses(n, &d, &w, &s);
     gather(&d, &s, x, w.x);
     tell(n, &d, &s, W_IN, w.x, D);
-    rows_by_expert(&d, &s, true, 2 * F, D, w.x, wi, s.h);
+    experts_by_rows(n, &d, &s, W_IN, w.x, s.h, w.wide[0]);
     pair_fwd(&d, &w, &s, &in, w.x, s.h);
 #pragma omp parallel for schedule(static) if (d.RK * F > 4096)
     for (int64_t i = 0; i < d.RK; i++)
         cm_k.swiglu(F, s.h + 2 * i * F, s.h + (2 * i + 1) * F, w.act + i * F);
     tell(n, &d, &s, W_OUT, w.act, F);
-    rows_by_expert(&d, &s, true, D, F, w.act, wo, w.x);
+    experts_by_rows(n, &d, &s, W_OUT, w.act, w.x, w.wide[1]);
     pair_fwd(&d, &w, &s, &out, w.act, w.x);
 #pragma omp parallel for schedule(static) if (d.RK * D > 8192)
     for (int64_t r = 0; r < d.R; r++) {

@@ -1,9 +1,18 @@
-/* wide.c -- weights stored as BF16, widened for one op.
+/* wide.c -- weights held in less than full width.
  *
- * A frozen base keeps its matrices in half the memory; the op that multiplies by one has
- * room for it at full width in its scratch.  Widening is exact, so the results are those of
- * a model whose weights had been rounded to BF16 once. */
+ * An op that multiplies by such a matrix forward, for inference, does so as it is held
+ * (cm_qmat_mul).  On a tape that records, only BF16 is met: a frozen base keeps its matrices
+ * in half the memory, and the op has room for one at full width in its scratch.  Widening is
+ * exact, so the results are those of a model whose weights had been rounded to BF16 once. */
 #include "op/op.h"
+
+bool cm_as_held(const cm_node *n, const cm_tensor *w) {
+    return w->dtype != CM_REAL_DTYPE && !n->tape->recording;
+}
+
+size_t cm_weight_bytes(const cm_node *n, const cm_tensor *w, int64_t M) {
+    return cm_as_held(n, w) ? cm_align_up(cm_qmat_scratch(w, M)) : cm_wide_bytes(w);
+}
 
 size_t cm_wide_bytes(const cm_tensor *w) {
     bool narrow = w->dtype != CM_REAL_DTYPE;

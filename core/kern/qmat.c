@@ -1,0 +1,368 @@
+/* qmat.c -- block-quantized weights in memory: panels of rows, and products cut for threads. */
+#include "kern/qmat.h"
+
+#include <omp.h>
+#include <string.h>
+
+enum { LANES = CM_Q_LANES, TILE = CM_Q_TILE };
+enum {
+    CHUNK = 1 << 16,  /* bytes of W that a thread takes at a time */
+    SERIAL = 1 << 17, /* multiplications that one thread does alone */
+    FEW = 16, MANY = 128 /* rows of halves widened at a time, for few and for many rows of x */
+};
+
+/* ---- forms -------------------------------------------------------------------------- */
+
+#define FULL CM_Q_OFF8
+static const cm_qform forms[CM_N_DTYPES] = {
+    [CM_Q8_0_T] = { { { 2, 32, 4 }, { 0, 2, 2 } }, 2, 32, FULL, false, false },
+    [CM_Q4_0_T] = { { { 2, 16, 4 }, { 0, 2, 2 } }, 2, 32, 8, false, false },
+    [CM_Q4_1_T] = { { { 4, 16, 4 }, { 0, 2, 2 }, { 2, 2, 2 } }, 3, 32, 0, true, false },
+    [CM_Q5_0_T] = { { { 6, 16, 4 }, { 2, 4, 4 }, { 0, 2, 2 } }, 3, 32, 16, false, true },
+    [CM_Q5_1_T] = { { { 8, 16, 4 }, { 4, 4, 4 }, { 0, 2, 2 }, { 2, 2, 2 } }, 4, 32, 0, true,
+                    true },
+    [CM_Q2_K_T] = { { { 16, 64, 4 }, { 0, 16, 4 }, { 80, 2, 2 }, { 82, 2, 2 } }, 4, 16, 0,
+                    true, false },
+    [CM_Q3_K_T] = { { { 32, 64, 4 }, { 0, 32, 4 }, { 96, 12, 4 }, { 108, 2, 2 } }, 4, 16, 4,
+                    false, false },
+    [CM_Q4_K_T] = { { { 16, 128, 4 }, { 4, 12, 4 }, { 0, 2, 2 }, { 2, 2, 2 } }, 4, 32, 0,
+                    true, false },
+    [CM_Q5_K_T] = { { { 48, 128, 4 }, { 16, 32, 4 }, { 4, 12, 4 }, { 0, 2, 2 }, { 2, 2, 2 } },
+                    5, 32, 0, true, false },
+    [CM_Q6_K_T] = { { { 0, 128, 4 }, { 128, 64, 4 }, { 192, 16, 4 }, { 208, 2, 2 } }, 4, 16,
+                    32, false, false },
+    [CM_IQ4_NL_T] = { { { 2, 16, 4 }, { 0, 2, 2 } }, 2, 32, FULL, false, false },
+    [CM_IQ4_XS_T] = { { { 8, 128, 4 }, { 4, 4, 4 }, { 2, 2, 2 }, { 0, 2, 2 } }, 4, 32, FULL,
+                      false, false },
+};
+
+const cm_qform *cm_qform_of(cm_dtype t) { return forms[t].n_field ? &forms[t] : NULL; }
+bool cm_qmat_holds(cm_dtype t) {
+    return t == CM_F16_T || t == CM_BF16_T || forms[t].n_field;
+}
+
+int cm_qsums(const cm_qform *f, int block, int off8) {
+    int runs = block / f->run, off = f->off == CM_Q_OFF8 ? off8 : f->off;
+    if (f->minima) return runs > 1 ? runs / 2 : 1;
+    return off ? runs : 0;
+}
+
+cm_qopen_at cm_qopen_of(const cm_qform *f, int block) {
+    int runs = block / f->run, vec = 4 * LANES;
+    cm_qopen_at o = { .d = 0, .dm = vec, .w = 2 * vec };
+    o.s = o.w + LANES * block;
+    o.m = o.s + (runs > 1 ? vec * runs : 0);
+    o.bytes = o.m + (runs > 1 && f->minima ? vec * runs / 2 : 0);
+    return o;
+}
+
+/* ---- panels ------------------------------------------------------------------------- */
+
+static int64_t panels_of(int64_t O) { return (O + LANES - 1) / LANES; }
+static size_t row_bytes(cm_dtype t, int64_t K) {
+    return (size_t)(K / cm_dtypes[t].block) * (size_t)cm_dtypes[t].bytes;
+}
+static size_t matrix_bytes(cm_dtype t, int64_t O, int64_t K) {
+    return (size_t)(forms[t].n_field ? panels_of(O) * LANES : O) * row_bytes(t, K);
+}
+
+size_t cm_qmat_bytes(cm_dtype t, int64_t E, int64_t O, int64_t K) {
+    return (size_t)E * matrix_bytes(t, O, K);
+}
+
+/* Bit j to bit 8 (j % 4) + j / 4, and back. */
+static uint32_t spread(uint32_t h) {
+    uint32_t out = 0;
+    for (int j = 0; j < 32; j++) out |= (h >> j & 1) << (8 * (j % 4) + j / 4);
+    return out;
+}
+static uint32_t gather(uint32_t h) {
+    uint32_t out = 0;
+    for (int j = 0; j < 32; j++) out |= (h >> (8 * (j % 4) + j / 4) & 1) << j;
+    return out;
+}
+
+static void reorder(const cm_qform *f, uint8_t *h, uint32_t (*how)(uint32_t)) {
+    uint32_t v;
+    if (!f->fifth) return;
+    memcpy(&v, h, 4);
+    v = how(v);
+    memcpy(h, &v, 4);
+}
+
+/* Pieces of a size known to the compiler become single moves. */
+static inline void put_pieces(int n, int piece, const uint8_t *from, uint8_t *to) {
+    for (int i = 0; i < n; i += piece) memcpy(to + i * LANES, from + i, (size_t)piece);
+}
+
+static void put_block(const cm_qform *f, const uint8_t *from, uint8_t *to, int lane) {
+    for (int i = 0; i < f->n_field; i++) {
+        const cm_qfield *d = &f->field[i];
+        uint8_t h[4];
+        const uint8_t *src = from + d->at;
+        if (f->fifth && i == 1) {
+            memcpy(h, src, 4);
+            reorder(f, h, spread);
+            src = h;
+        }
+        if (d->piece == 4) put_pieces(d->bytes, 4, src, to + 4 * lane);
+        else put_pieces(d->bytes, 2, src, to + 2 * lane);
+        to += d->bytes * LANES;
+    }
+}
+
+void cm_qmat_take(cm_dtype t, const uint8_t *block, int lane, void *out) {
+    const cm_qform *f = &forms[t];
+    uint8_t *to = out;
+    for (int i = 0; i < f->n_field; i++) {
+        const cm_qfield *d = &f->field[i];
+        for (int b = 0; b < d->bytes; b++)
+            to[d->at + b] = block[b / d->piece * d->piece * LANES + lane * d->piece +
+                                  b % d->piece];
+        block += d->bytes * LANES;
+    }
+    if (f->fifth) reorder(f, to + f->field[1].at, gather);
+}
+
+/* Block 0 of the panel that holds row r, and its lane. */
+static uint8_t *panel_of(cm_dtype t, int64_t O, int64_t K, const void *w, int64_t r,
+                         int *lane) {
+    *lane = (int)(r % O % LANES);
+    return (uint8_t *)(uintptr_t)w + (size_t)(r / O) * matrix_bytes(t, O, K) +
+           (size_t)(r % O / LANES) * LANES * row_bytes(t, K);
+}
+
+/* Has one of n halves all bits of `top` set, its exponent? */
+static bool any_special(const uint8_t *h, int64_t n, uint16_t top) {
+    bool any = false;
+    for (int64_t i = 0; i < n; i++) {
+        uint16_t v;
+        memcpy(&v, h + 2 * i, 2);
+        any |= (v & top) == top;
+    }
+    return any;
+}
+
+/* The floats of a block are its last fields. */
+static bool block_finite(const cm_qform *f, const uint8_t *block) {
+    bool bad = false;
+    for (int i = f->n_field - (f->minima ? 2 : 1); i < f->n_field; i++)
+        bad |= any_special(block + f->field[i].at, 1, 0x7c00);
+    return !bad;
+}
+
+static bool put_halves(cm_dtype t, int64_t K, void *w, int64_t r, const void *row) {
+    memcpy((uint8_t *)w + (size_t)r * row_bytes(t, K), row, row_bytes(t, K));
+    return !any_special(row, K, t == CM_F16_T ? 0x7c00 : 0x7f80);
+}
+
+bool cm_qmat_put(cm_dtype t, int64_t O, int64_t K, void *w, int64_t r, const void *row) {
+    const cm_qform *f = &forms[t];
+    size_t step = (size_t)cm_dtypes[t].bytes;
+    int lane;
+    if (!f->n_field) return put_halves(t, K, w, r, row);
+    uint8_t *to = panel_of(t, O, K, w, r, &lane);
+    const uint8_t *from = row;
+    bool ok = true;
+    for (int64_t i = 0; i < K / cm_dtypes[t].block; i++, from += step, to += LANES * step) {
+        put_block(f, from, to, lane);
+        ok &= block_finite(f, from);
+    }
+    return ok;
+}
+
+static void widen(cm_dtype t, const uint8_t *from, int64_t n, cm_real *to) {
+    float part[256];
+    for (int64_t i = 0; i < n; i += 256) {
+        int64_t m = n - i < 256 ? n - i : 256;
+        cm_to_f32(t, from + row_bytes(t, i), part, m);
+        for (int64_t k = 0; k < m; k++) to[i + k] = (cm_real)part[k];
+    }
+}
+
+void cm_qmat_row(cm_dtype t, int64_t O, int64_t K, const void *w, int64_t r, cm_real *x) {
+    int block = cm_dtypes[t].block, lane;
+    size_t step = LANES * (size_t)cm_dtypes[t].bytes;
+    if (!forms[t].n_field) {
+        widen(t, (const uint8_t *)w + (size_t)r * row_bytes(t, K), K, x);
+        return;
+    }
+    const uint8_t *from = panel_of(t, O, K, w, r, &lane);
+    for (int64_t i = 0; i < K; i += block, from += step) {
+        uint8_t one[256];
+        cm_qmat_take(t, from, lane, one);
+        widen(t, one, block, x + i);
+    }
+}
+
+/* ---- products ----------------------------------------------------------------------- */
+
+static const cm_qkern *kern = &cm_qkern_ref;
+
+void cm_qmat_use(const cm_qkern *k) { kern = k; }
+
+bool cm_qmat_vnni(void) {
+#if defined(__x86_64__) && !defined(CM_F64)
+    __builtin_cpu_init();
+    return cm_kern_best_level() >= CM_LEVEL_AVX512 && __builtin_cpu_supports("avx512vnni");
+#else
+    return false;
+#endif
+}
+
+void cm_qmat_setup(cm_level_id level) {
+    kern = &cm_qkern_ref;
+    if (level >= CM_LEVEL_AVX2 && cm_qkern_avx2.round) kern = &cm_qkern_avx2;
+    if (level >= CM_LEVEL_AVX512 && cm_qkern_vnni.round && cm_qmat_vnni())
+        kern = &cm_qkern_vnni;
+}
+
+/* One call. */
+typedef struct product {
+    cm_dtype t;
+    const cm_qform *f;  /* NULL: halves */
+    const uint8_t *w;
+    int64_t E, O, K, M;
+    int block, sums;
+    int64_t n;          /* blocks of a row */
+    const int32_t *first;
+    const cm_real *x;
+    cm_real scale, *y;
+    cm_qtile all;       /* of M rows: tiles one behind the other */
+    uint8_t *own;       /* per thread: a decoded panel, or widened halves */
+    size_t own_bytes;
+    int64_t rows;       /* of halves at a time */
+} product;
+
+/* The next bytes of a scratch, or only their count where there is none yet. */
+typedef struct room {
+    uint8_t *base;
+    size_t used;
+} room;
+
+static void *cut(room *r, size_t bytes) {
+    void *at = r->base ? r->base + r->used : NULL;
+    r->used += cm_align_up(bytes);
+    return at;
+}
+
+/* Fills p; with scratch NULL only to measure.  Returns the bytes. */
+static size_t lay(product *p, const cm_tensor *w, int64_t M, void *scratch) {
+    bool many = w->nd == 3;
+    const cm_dtype_info *info = &cm_dtypes[w->dtype];
+    room at = { scratch, 0 };
+    *p = (product){ .t = w->dtype, .f = cm_qform_of(w->dtype), .w = w->data, .M = M };
+    p->E = many ? w->dim[0] : 1;
+    p->O = w->dim[w->nd - 2], p->K = w->dim[w->nd - 1];
+    p->block = info->block;
+    p->n = p->K / p->block;
+    p->rows = M < FEW ? FEW : MANY;
+    if (p->f) {
+        p->sums = cm_qsums(p->f, p->block, kern->off8);
+        p->all.a = cut(&at, (size_t)(M * p->K));
+        p->all.d = cut(&at, (size_t)(M * p->n) * sizeof(float));
+        p->all.sum = cut(&at, (size_t)(M * p->n * p->sums) * sizeof(int32_t));
+        p->own_bytes = (size_t)(p->n * cm_qopen_of(p->f, p->block).bytes);
+    } else {
+        p->own_bytes = (size_t)(p->rows * p->K) * sizeof(cm_real);
+    }
+    p->own_bytes = cm_align_up(p->own_bytes);
+    p->own = cut(&at, p->own_bytes * (size_t)cm_kern_threads());
+    return at.used;
+}
+
+size_t cm_qmat_scratch(const cm_tensor *w, int64_t M) {
+    product p;
+    return lay(&p, w, M, NULL);
+}
+
+static cm_qtile tile_at(const product *p, int64_t row, int64_t end) {
+    cm_qtile t = { .rows = end - row < TILE ? (int)(end - row) : TILE };
+    t.a = p->all.a + row * p->K;
+    t.d = p->all.d + row * p->n;
+    t.sum = p->all.sum + row * p->n * p->sums;
+    return t;
+}
+
+/* Tiles are whole from the beginning of each matrix's rows. */
+static void round_all(const product *p, bool serial) {
+#pragma omp parallel num_threads(cm_kern_threads()) if (!serial)
+    for (int64_t e = 0; e < p->E; e++) {
+        int64_t end = p->first[e + 1];
+#pragma omp for schedule(static) nowait
+        for (int64_t r = p->first[e]; r < end; r += TILE) {
+            cm_qtile t = tile_at(p, r, end);
+            kern->round(p->f, p->block, p->K, p->x + r * p->K, p->K, &t);
+        }
+    }
+}
+
+static void store(const product *p, int64_t row, int rows, int64_t o, const float *y) {
+    int lanes = p->O - o < LANES ? (int)(p->O - o) : LANES;
+    for (int i = 0; i < rows; i++)
+        for (int l = 0; l < lanes; l++)
+            p->y[(row + i) * p->O + o + l] = p->scale * (cm_real)y[i * LANES + l];
+}
+
+/* Panel i of matrix e and all the rows it meets. */
+static void panel(const product *p, int64_t e, int64_t i) {
+    int64_t begin = p->first[e], end = p->first[e + 1];
+    const uint8_t *w = p->w + (size_t)e * matrix_bytes(p->t, p->O, p->K) +
+                       (size_t)i * LANES * row_bytes(p->t, p->K);
+    uint8_t *open = p->own + p->own_bytes * (size_t)omp_get_thread_num();
+    float y[TILE * LANES];
+    cm_qtile t = tile_at(p, begin, end);
+    if (t.rows == 1 && kern->row && kern->row(p->t, p->n, w, &t, y)) {
+        store(p, begin, 1, i * LANES, y);
+        return;
+    }
+    kern->open(p->t, p->n, w, open);
+    for (int64_t r = begin; r < end; r += TILE) {
+        t = tile_at(p, r, end);
+        kern->tile(p->t, p->n, open, &t, y);
+        store(p, r, t.rows, i * LANES, y);
+    }
+}
+
+static void blocks_mul(const product *p, bool serial) {
+    int64_t n = panels_of(p->O);
+    int64_t chunk = CHUNK / (int64_t)(LANES * row_bytes(p->t, p->K)) + 1;
+    round_all(p, p->M * p->K < SERIAL);
+#pragma omp parallel num_threads(cm_kern_threads()) if (!serial)
+    for (int64_t e = 0; e < p->E; e++) {
+        if (p->first[e] == p->first[e + 1]) continue;
+#pragma omp for schedule(dynamic, chunk) nowait
+        for (int64_t i = 0; i < n; i++) panel(p, e, i);
+    }
+}
+
+static void halves_mul(const product *p, bool serial) {
+#pragma omp parallel num_threads(cm_kern_threads()) if (!serial)
+    for (int64_t e = 0; e < p->E; e++) {
+        int64_t r = p->first[e], m = p->first[e + 1] - r;
+        if (!m) continue;
+#pragma omp for schedule(dynamic) nowait
+        for (int64_t o = 0; o < p->O; o += p->rows) {
+            int64_t n = p->O - o < p->rows ? p->O - o : p->rows;
+            cm_real *own = (cm_real *)(p->own + p->own_bytes * (size_t)omp_get_thread_num());
+            widen(p->t, p->w + row_bytes(p->t, (e * p->O + o) * p->K), n * p->K, own);
+            cm_gemm1(false, true, m, n, p->K, p->scale, p->x + r * p->K, p->K, own, p->K, 0,
+                     p->y + r * p->O + o, p->O);
+        }
+    }
+}
+
+void cm_qmat_mul(const cm_tensor *w, const int32_t *first, int64_t M, const cm_real *x,
+                 cm_real scale, cm_real *y, void *scratch) {
+    product p;
+    int32_t whole[2] = { 0, (int32_t)M };
+    lay(&p, w, M, scratch);
+    CM_ASSERT(first || p.E == 1, "%lld matrices without rows of their own", (long long)p.E);
+    CM_ASSERT(cm_qmat_holds(p.t) && p.K % p.block == 0, "a product with rows of %lld %s",
+              (long long)p.K, cm_dtypes[p.t].name);
+    p.first = first ? first : whole;
+    p.x = x, p.scale = scale, p.y = y;
+    bool serial = M * p.O * p.K < SERIAL || omp_in_parallel();
+    if (p.f) blocks_mul(&p, serial);
+    else halves_mul(&p, serial);
+}

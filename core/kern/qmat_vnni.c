@@ -1,0 +1,4 @@
+/* qmat_vnni.c -- block-quantized products of that level. */
+#include "kern/qmat.h"
+
+const cm_qkern cm_qkern_vnni;
