@@ -356,7 +356,8 @@ static void check_file(const char *path, double bound, const char *what) {
     for (int i = 0; i < blocks.model.params.n; i++)
         held += cm_qmat_holds(blocks.model.params.p[i]->var.v.dtype);
     CHECKF(held >= 4 * blocks.model.conf.n_layers, "%s: %d held", what, held);
-    CHECKF(blocks.arena.used == blocks.arena.cap && blocks.arena.used < whole.arena.used / 2 + 65536,
+    CHECKF(blocks.arena.used == blocks.arena.cap &&
+               blocks.arena.used < whole.arena.used / 2 + 65536,
            "%s: %zu of %zu bytes, expanded %zu", what, blocks.arena.used, blocks.arena.cap,
            whole.arena.used);
     cm_real *want = logits(&whole.model, TEXT), *a = logits(&blocks.model, TEXT);
