@@ -38,8 +38,9 @@ LDFLAGS := $(filter -fopenmp,$(OMP)) $(filter -fsanitize%,$(OPT.$(MODE)))
 ISA.avx2   := -mavx2 -mfma -mf16c
 ISA.avx512 := -mavx512f -mavx512bw -mavx512vl -mavx512dq -mavx2 -mfma -mf16c
 ISA.avx512bf16 := $(ISA.avx512) -mavx512vnni -mavx512bf16
+ISA.vnni   := $(ISA.avx512) -mavx512vnni
 # Only files whose name ends in an instruction level get its flags.
-isa      = $(foreach l,avx2 avx512 avx512bf16,$(if $(filter %_$(l).c,$(1)),$(ISA.$(l))))
+isa      = $(foreach l,avx2 avx512 avx512bf16 vnni,$(if $(filter %_$(l).c,$(1)),$(ISA.$(l))))
 
 CORE    := $(wildcard core/*/*.c) $(wildcard eval/*/*.c) $(wildcard data/*/*.c)
 LIBO    := $(CORE:%.c=$(O)/%.o) $(patsubst %.cc,$(O)/%.o,$(wildcard core/*/*.cc))

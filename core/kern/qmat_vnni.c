@@ -1,4 +1,51 @@
-/* qmat_vnni.c -- block-quantized products of that level. */
+/* qmat_vnni.c -- block-quantized products in AVX-512 with VNNI. */
 #include "kern/qmat.h"
 
+#if defined(__x86_64__) && !defined(CM_F64)
+#include "kern/simd_avx512.h"
+
+#include <math.h>
+#include <string.h>
+
+typedef __m512i vi;
+typedef uint32_t vu __attribute__((vector_size(64)));
+typedef int32_t vs __attribute__((vector_size(64)));
+enum { OFF8 = 128 };
+
+static inline vi vi_load(const void *p) { return _mm512_loadu_si512(p); }
+static inline void vi_store(void *p, vi a) { _mm512_storeu_si512(p, a); }
+static inline vi vi_set1(int32_t a) { return _mm512_set1_epi32(a); }
+static inline vi vi_mul(vi a, vi b) { return _mm512_mullo_epi32(a, b); }
+static inline vi vi_words(const void *p) {
+    return _mm512_cvtepu16_epi32(_mm256_loadu_si256((const __m256i *)p));
+}
+static inline vf vi_halves(const void *p) {
+    return _mm512_cvtph_ps(_mm256_loadu_si256((const __m256i *)p));
+}
+static inline vf vi_float(vi a) { return _mm512_cvtepi32_ps(a); }
+static inline vi vi_round(vf a) { return _mm512_cvtps_epi32(a); }
+static inline vi vi_maxu(vi a, vi b) { return _mm512_max_epu32(a, b); }
+static inline int vi_hsum(vi a) { return _mm512_reduce_add_epi32(a); }
+static inline void vi_bytes(int8_t *p, vi a) {
+    _mm_storeu_si128((__m128i *)p, _mm512_cvtepi32_epi8(a));
+}
+static inline vi vi_dp8(bool full, vi acc, vi w, vi a) {
+    (void)full;
+    return _mm512_dpbusd_epi32(acc, w, a);
+}
+static inline vi vi_dp16(vi acc, vi a, vi b) { return _mm512_dpwssd_epi32(acc, a, b); }
+static inline vi vi_full(vi w) { return _mm512_xor_si512(w, _mm512_set1_epi8(-128)); }
+static inline vi vi_level(vi q) {
+    __m128i t = _mm_xor_si128(_mm_loadu_si128((const __m128i *)cm_iq4_levels),
+                              _mm_set1_epi8(-128));
+    return _mm512_shuffle_epi8(_mm512_broadcast_i32x4(t), q);
+}
+
+/* 12 rows: as many sums of a run and of a block, a piece and a scale: 26 of 32 registers. */
+#define TILE_ROWS(id) ROWS_OF(id, 12) ROWS_OF(id, 8) ROWS_OF(id, 4) ROWS_OF(id, 2) ROWS_OF(id, 1)
+#define QKERN cm_qkern_vnni
+#include "kern/vec_qmat.inc"
+
+#else
 const cm_qkern cm_qkern_vnni;
+#endif

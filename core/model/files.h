@@ -93,8 +93,8 @@ bool cm_load_any(cm_loaded *l, const char *path, unsigned flags, cm_err *err);
 bool cm_hf_read_item(cm_source *s, const cm_item *it, cm_err *err);
 
 bool cm_hf_conf(cm_file_conf *f, const char *path, cm_err *err);
-/* How the parameters of m (registered, not filled) are held under CM_LOAD_BLOCKS. */
-void cm_gguf_types(const cm_gguf *g, const cm_model *m, cm_dtype *type);
+/* How the parameters of such a model, in their order, are held under CM_LOAD_BLOCKS; free(). */
+bool cm_gguf_types(const cm_gguf *g, const cm_model_conf *c, cm_dtype **types, cm_err *err);
 /* One item; q, k and v also out of a fused tensor. */
 bool cm_gguf_read_item(cm_source *s, const cm_model *m, const cm_item *it, cm_err *err);
 bool cm_gguf_conf(cm_file_conf *f, const cm_gguf *g, cm_err *err);

@@ -184,10 +184,8 @@ static cm_dtype type_of(const cm_gguf *g, const cm_model *m, const cm_item *it) 
     return fits ? t->dtype : CM_REAL_DTYPE;
 }
 
-void cm_gguf_types(const cm_gguf *g, const cm_model *m, cm_dtype *type) {
+static void types_of(const cm_gguf *g, const cm_model *m, cm_dtype *type, bool *seen) {
     cm_items items;
-    bool *seen = calloc((size_t)m->params.n, sizeof *seen);
-    CM_ASSERT(seen, "out of memory: %d parameters", m->params.n);
     cm_gguf_items(m, &items);
     for (int i = 0; i < m->params.n; i++) type[i] = CM_REAL_DTYPE;
     for (int i = 0; i < items.n; i++) {
@@ -198,7 +196,21 @@ void cm_gguf_types(const cm_gguf *g, const cm_model *m, cm_dtype *type) {
         seen[k] = true;
     }
     cm_items_free(&items);
+}
+
+bool cm_gguf_types(const cm_gguf *g, const cm_model_conf *c, cm_dtype **types, cm_err *err) {
+    cm_arena count;
+    cm_model m;
+    if (!cm_arena_open_counting(&count, "names of tensors", err)) return false;
+    cm_model_build(&m, c, &count, false);
+    bool *seen = calloc((size_t)m.params.n, sizeof *seen);
+    *types = malloc((size_t)m.params.n * sizeof **types);
+    CM_ASSERT(*types && seen, "out of memory: %d types", m.params.n);
+    types_of(g, &m, *types, seen);
     free(seen);
+    cm_model_end(&m);
+    cm_arena_close(&count);
+    return true;
 }
 
 bool cm_gguf_read_item(cm_source *s, const cm_model *m, const cm_item *it, cm_err *err) {

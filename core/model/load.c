@@ -196,28 +196,11 @@ static bool read_gguf_tensors(cm_loaded *l, const cm_gguf *g, bool lazy, cm_err 
     return ok;
 }
 
-/* How each parameter of the file's model is to be held (free()); NULL: as cm_real. */
-static bool held_types(const cm_gguf *g, const cm_file_conf *f, unsigned flags,
-                       cm_dtype **types, cm_err *err) {
-    cm_arena count;
-    cm_model m;
-    *types = NULL;
-    if (!(flags & CM_LOAD_BLOCKS)) return true;
-    if (!cm_arena_open_counting(&count, "names of tensors", err)) return false;
-    cm_model_build(&m, &f->c, &count, false);
-    *types = malloc((size_t)m.params.n * sizeof **types);
-    CM_ASSERT(*types, "out of memory: %d types", m.params.n);
-    cm_gguf_types(g, &m, *types);
-    cm_model_end(&m);
-    cm_arena_close(&count);
-    return true;
-}
-
 static bool read_gguf(cm_loaded *l, const cm_gguf *g, unsigned flags, cm_err *err) {
     cm_file_conf f;
-    cm_dtype *types;
+    cm_dtype *types = NULL;
     if (!cm_gguf_conf(&f, g, err) || !plausible(&f.c, g->path, g->map.size, err) ||
-        !held_types(g, &f, flags, &types, err))
+        (flags & CM_LOAD_BLOCKS && !cm_gguf_types(g, &f.c, &types, err)))
         return false;
     bool built = build(l, &f, flags, types, err);
     free(types);
