@@ -20,7 +20,7 @@ same "$metrics" build/release/test/docs metrics
 rm -f "$metrics"
 make -s build/bench/tables >/dev/null
 same docs/BENCHMARKS.md build/bench/tables docs/BENCHMARKS.md
-for doc in README.md CONTRIBUTING.md docs/*.md; do
+for doc in README.md CONTRIBUTING.md docs/*.md docs/studies/*.md; do
     [ -f "$doc" ] || continue
     miss=$(grep -oE '\b(core|tools|eval|tests|docs|configs|data|bench)/[A-Za-z0-9_./-]*[A-Za-z0-9_]\.(c|h|md|sh|def|yaml|py|inc|mjs)\b' "$doc" |
         sort -u | while read -r path; do [ -e "$path" ] || echo "$path"; done |
