@@ -25,7 +25,7 @@
     X(CM_SCHED_WSD, wsd) X(CM_SCHED_COSINE, cosine) X(CM_SCHED_LINEAR, linear)          \
     X(CM_SCHED_CONSTANT, constant)
 #define CM_RECOMPUTE_CHOICES(X)                                                         \
-    X(CM_RECOMPUTE_NONE, none) X(CM_RECOMPUTE_BLOCK, block)
+    X(CM_RECOMPUTE_NONE, none) X(CM_RECOMPUTE_BLOCK, block) X(CM_RECOMPUTE_AUTO, auto)
 #define CM_SPIKE_CHOICES(X)                                                             \
     X(CM_SPIKE_LOG, log) X(CM_SPIKE_SKIP, skip) X(CM_SPIKE_REWIND, rewind)              \
     X(CM_SPIKE_STOP, stop)

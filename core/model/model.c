@@ -201,7 +201,7 @@ static cm_var *run_stack(const cm_model *m, cm_tape *t, const cm_batch *b, cm_re
         k->aux_scale = aux_scale;
         k->stats = st;
         cm_var *aux;
-        x = run_layer(t, k, x, recompute, &aux);
+        x = run_layer(t, k, x, recompute || (m->again && m->again[i]), &aux);
         if (aux) part[(*n_part)++] = aux;
     }
     return cm_rmsnorm(t, x, &m->norm->var, (cm_real)m->conf.norm_eps);

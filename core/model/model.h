@@ -25,6 +25,8 @@ typedef struct cm_model {
     cm_lora_conf lora;  /* how they were made; rank 0: none */
     cm_param *embed, *norm, *head; /* head == embed when tied */
     cm_layer *layer;
+    const uint8_t *again; /* [n_layers] blocks that the backward computes again, whoever asks;
+                             NULL: none.  The caller's, set after building. */
     double rope_inv[256], rope_mscale;
 } cm_model;
 

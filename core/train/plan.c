@@ -6,6 +6,7 @@
 #include "train/trainer.h"
 
 #include <stdlib.h>
+#include <string.h>
 #include <sys/statvfs.h>
 
 /* Rows computed at once when nobody chose: about this many tokens keep the matrix
@@ -58,6 +59,9 @@ static bool cut_batch(const cm_conf *c, cm_plan *p, cm_err *err) {
                            "%lld rows do not divide the batch of %lld rows",
                            (long long)p->micro_rows, (long long)p->batch_rows);
     if (!check_ramp(c, err)) return false;
+    if (c->train.recompute == CM_RECOMPUTE_AUTO && c->train.max_gb <= 0)
+        return cm_conf_bad(c, err, "train.recompute",
+                           "auto chooses within train.max_gb, which is not set");
     count_steps(c, p);
     return true;
 }
@@ -93,9 +97,9 @@ static double op_flops(const cm_prof *prof) {
     return 3 * f;
 }
 
-/* The step, counted. */
-static void rehearse(cm__trainer *t, cm_plan *p) {
+void cm__rehearse(cm__trainer *t, cm_plan *p) {
     cm_prof prof = { 0 };
+    t->step.peak = t->meta.peak = 0;
     t->prof = &prof;
     cm__micro_step(t, 0, (int)p->micro_rows, 0, 1, true);
     t->prof = NULL;
@@ -130,7 +134,7 @@ static bool fits(const cm_job *job, const cm_plan *p, cm_err *err) {
                    cm_human_bytes((double)p->step, s, sizeof s), (long long)p->micro_rows,
                    cm_human_bytes(max, b, sizeof b),
                    job->conf->train.recompute == CM_RECOMPUTE_NONE
-                       ? ", set train.recompute = block" : "");
+                       ? ", set train.recompute = auto" : "");
 }
 
 bool cm_plan_make(const cm_job *job, cm_plan *p, cm_err *err) {
@@ -144,9 +148,11 @@ bool cm_plan_make(const cm_job *job, cm_plan *p, cm_err *err) {
               cm_arena_open(&t.meta, "plan's tape", (size_t)1 << 30, err);
     if (ok) {
         cm__build(&t, &t.perm);
-        rehearse(&t, p);
+        cm__rehearse(&t, p);
         count_parts(&t, p);
         ok = !job->account || job->account(job->ctx, &t.model, p, err);
+        if (ok && job->conf->train.recompute == CM_RECOMPUTE_AUTO) cm__choose_blocks(&t, p);
+        memcpy(p->again, t.plan.again, sizeof p->again);
         cm__unbuild(&t);
     }
     cm_arena_close(&t.perm);
@@ -226,6 +232,12 @@ static double epochs(const cm_job *job, const cm_plan *p) {
     return job->train->rows ? rows / (double)job->train->rows : 0;
 }
 
+static int again(const cm_plan *p) {
+    int n = 0;
+    for (size_t i = 0; i < sizeof p->again; i++) n += p->again[i];
+    return n;
+}
+
 void cm_plan_print(const cm_job *job, const cm_plan *p, const char *ckpt_dir, FILE *out) {
     char a[32], b[32];
     fprintf(out, "model\n  %-18s %15lld  %s\n", "parameters", (long long)p->params,
@@ -242,6 +254,9 @@ void cm_plan_print(const cm_job *job, const cm_plan *p, const char *ckpt_dir, FI
     line_bytes(out, "batches", p->batches, "rows, statistics");
     line_bytes(out, "step", p->step, "activations, gradients, scratch of a micro-batch");
     line_bytes(out, "tape", p->meta, "");
+    if (job->conf->train.recompute == CM_RECOMPUTE_AUTO)
+        fprintf(out, "  %-18s %15d  of %lld blocks\n", "recomputed", again(p),
+                (long long)job->model->n_layers);
     if (p->beside) line_bytes(out, "panel", p->beside, "at validations");
     if (p->ahead) line_bytes(out, "reference", p->ahead, "before all that, and gone by then");
     line_bytes(out, "total", cm_plan_bytes(p), "");
@@ -281,6 +296,9 @@ void cm_plan_json(const cm_job *job, const cm_plan *p, const char *ckpt_dir, cm_
     cm_json_u64(out, "total_bytes", cm_plan_bytes(p));
     cm_json_i64(out, "batch_rows", p->batch_rows);
     cm_json_i64(out, "micro_rows", p->micro_rows);
+    cm_json_i64(out, "recomputed_blocks",
+                job->conf->train.recompute == CM_RECOMPUTE_BLOCK ? job->model->n_layers
+                                                                 : again(p));
     cm_json_i64(out, "steps", p->steps);
     cm_json_i64(out, "tokens", p->tokens);
     cm_json_f64(out, "epochs", epochs(job, p));

@@ -380,6 +380,7 @@ typedef struct cm_plan {
     double flops;                      /* of the whole run, by cm_model_flops */
     double step_flops;                 /* of one batch, forward x 3, summed over the ops */
     uint64_t ckpt;                     /* bytes of one checkpoint */
+    uint8_t again[1024];               /* blocks that train.recompute = auto gave up */
 } cm_plan;
 /* The most it holds at once: the arenas and what comes beside them, or what went ahead. */
 size_t cm_plan_bytes(const cm_plan *p);

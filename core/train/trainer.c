@@ -28,6 +28,7 @@ static void build_stats(cm__trainer *t, cm_arena *perm) {
 
 void cm__build(cm__trainer *t, cm_arena *perm) {
     cm_model_build_lora(&t->model, t->job->model, t->job->lora, perm, true);
+    t->model.again = t->plan.again;
     cm_optim_open(&t->optim, &t->c->optim, cm_model_trained(&t->model), perm);
     t->rows.T = (int)t->c->data.seq_len;
     size_t n = (size_t)t->plan.batch_rows * (size_t)t->rows.T * sizeof(int32_t);
@@ -82,6 +83,7 @@ void cm__micro_step(cm__trainer *t, int i, int micro, int64_t row, cm_real norm,
             t->nll_sum += (double)t->stats.nll[r];
             t->hits += t->stats.hit[r];
         }
+    if (dry) t->stored = cm_arena_mark(&t->step);
     cm_tape_backward(&tape, loss, 1);
     cm_arena_reset(&t->step, step);
     cm_arena_reset(&t->meta, meta);

@@ -20,6 +20,7 @@ typedef struct cm__trainer {
     cm_buf route_text;
     int64_t route_tokens; /* in it */
     double *windows;     /* the guard's memory */
+    size_t stored;       /* dry: bytes of the step arena in use when backward begins */
     cm_prof *prof;       /* set while the plan rehearses, and under --profile */
     struct cm__profile *profile;
     char *ckpt_dir, *stop_file, *save_file;
@@ -53,6 +54,11 @@ void cm__unbuild(cm__trainer *t);
 /* Forward and backward of micro-batch i, `micro` rows of the loaded rows (rows row.. of the
  * source). */
 void cm__micro_step(cm__trainer *t, int i, int micro, int64_t row, cm_real norm, bool dry);
+/* The plan's step, counted: arenas' bytes and flops of p. */
+void cm__rehearse(cm__trainer *t, cm_plan *p);
+/* train.recompute = auto: fill t->plan.again so that p, rehearsed without it, fits into
+ * train.max_gb if it can, and rehearse p with it. */
+void cm__choose_blocks(cm__trainer *t, cm_plan *p);
 /* Losses of the first n loaded rows (rows row.. of the validation source), without
  * gradients: their sum. */
 double cm__val_rows(cm__trainer *t, int n, int64_t row, bool dry);
