@@ -125,13 +125,16 @@ demo: deps ## text to a GGUF file: generate a corpus, train, sample, export (TEX
 demo-chat: deps ## the demo, then conversations: SFT and DPO, judged on held-out questions
 	@$(MAKE) --no-print-directory -j2 all
 	@sh data/demo-chat.sh
-STUDIES := noise win stability reasoning hacking
+STUDIES := noise win stability reasoning hacking collapse moe hybrid
 studies: deps ## the studies of docs/studies, numbers and pictures (hours; study-noise ... one each)
 	@$(MAKE) --no-print-directory -j2 all
 	@for s in $(STUDIES); do sh configs/studies/$$s.sh || exit 1; done
 $(STUDIES:%=study-%): study-%: deps
 	@$(MAKE) --no-print-directory -j2 all
 	@sh configs/studies/$*.sh
+speedrun: deps ## time to a fixed loss: the recipe of configs/speedrun.yaml against tuned AdamW
+	@$(MAKE) --no-print-directory -j2 all
+	@sh configs/studies/speedrun.sh
 
 # The double build runs what compares numbers; release runs everything else.
 F64.tests := $(patsubst tests/%.c,build/f64/test/%,$(wildcard tests/grad/*_test.c) \
@@ -186,7 +189,7 @@ help: ## list the targets
 	@grep -hE '^[a-z0-9-]+:.*##' Makefile | sed -E 's/:.*## /\t/' | \
 	    awk -F '\t' '{ printf "  %-10s %s\n", $$1, $$2 }'
 
-.PHONY: all tests-build fuzz-build deps demo demo-chat studies $(STUDIES:%=study-%) test-deps test test-full interop lint bench docs ci \
+.PHONY: all tests-build fuzz-build deps demo demo-chat speedrun studies $(STUDIES:%=study-%) test-deps test test-full interop lint bench docs ci \
         install clean help
 .PRECIOUS: $(O)/%.o
 .DELETE_ON_ERROR:
