@@ -86,7 +86,7 @@ $(T)/unit/kern_test: $(O)/tests/unit/kern_sweep64.o
 $(O)/tests/unit/emu512_avx2.o: CFLAGS += -O1 -Wno-psabi -fno-sanitize=undefined
 # Tests of the training loop share a tiny corpus and model.
 $(T)/unit/trainer_test $(T)/unit/alloc_test $(T)/unit/ckpt_test $(T)/unit/lora_test $(T)/unit/data_test \
-    $(T)/unit/plan_test $(T)/fault/train_test: \
+    $(T)/unit/plan_test $(T)/unit/moment_test $(T)/fault/train_test: \
     $(O)/tests/train_fixture.o
 # The card's test rounds the inputs of products as llama.cpp does.
 $(T)/golden/kl_test: LDFLAGS += -Wl,--wrap=cm_gemm,--wrap=cm_gemm1

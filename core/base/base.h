@@ -100,7 +100,7 @@ static inline size_t cm_align_up(size_t n) {
 #define CM_PURPOSES(X)                                                                  \
     X(INIT, 1) X(SHUFFLE, 2) X(SAMPLE, 3) X(VOCAB, 4) X(CORPUS, 5) X(TEST, 6)            \
     X(BOOTSTRAP, 7) X(FEWSHOT, 8) X(NOISE, 9) X(PROBE, 10) X(NEFTUNE, 11)        \
-    X(DROPOUT, 12)
+    X(DROPOUT, 12) X(ROUND, 13)
 enum {
 #define X(name, n) CM_RNG_##name = n,
     CM_PURPOSES(X)

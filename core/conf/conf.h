@@ -21,6 +21,8 @@
     X(CM_ROPE_YARN, yarn)
 #define CM_EXPORT_CHOICES(X) X(CM_EXPORT_GGUF, gguf) X(CM_EXPORT_ANY, any)
 #define CM_OPTIM_CHOICES(X) X(CM_OPTIM_ADAMW, adamw) X(CM_OPTIM_MUON, muon)
+#define CM_STATE_CHOICES(X)                                                             \
+    X(CM_STATE_FP32, fp32) X(CM_STATE_BF16, bf16) X(CM_STATE_INT8, int8)
 #define CM_SCHED_CHOICES(X)                                                             \
     X(CM_SCHED_WSD, wsd) X(CM_SCHED_COSINE, cosine) X(CM_SCHED_LINEAR, linear)          \
     X(CM_SCHED_CONSTANT, constant)
@@ -86,6 +88,7 @@ enum { CM_NUMERICS_CHOICES(X) };
 enum { CM_ROPE_CHOICES(X) };
 enum { CM_EXPORT_CHOICES(X) };
 enum { CM_OPTIM_CHOICES(X) };
+enum { CM_STATE_CHOICES(X) };
 enum { CM_SCHED_CHOICES(X) };
 enum { CM_RECOMPUTE_CHOICES(X) };
 enum { CM_SPIKE_CHOICES(X) };

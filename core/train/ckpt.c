@@ -53,7 +53,7 @@ static bool save_weights(const cm_ckpt *c, const char *folder, cm_err *err) {
     return ok;
 }
 
-/* Moments of parameter NAME are NAME.m and, under AdamW, NAME.v. */
+/* Moments of parameter NAME are NAME.m and, under AdamW, NAME.v, as optim.state has them. */
 static bool save_moments(const cm_ckpt *c, const char *path, cm_err *err) {
     const cm_params *ps = c->optim->ps;
     cm_st_entry *e = calloc((size_t)ps->n * 2, sizeof *e);
@@ -61,11 +61,9 @@ static bool save_moments(const cm_ckpt *c, const char *path, cm_err *err) {
     int n = 0;
     for (int i = 0; i < ps->n; i++)
         for (int k = 0; k < 2; k++) {
-            cm_real *data = k ? c->optim->v[i] : c->optim->m[i];
-            if (!data) continue;
-            e[n] = (cm_st_entry){ cm_strf("%s.%c", ps->p[i]->name, "mv"[k]),
-                                  ps->p[i]->var.v };
-            e[n++].t.data = data;
+            const cm_tensor *t = k ? &c->optim->v[i] : &c->optim->m[i];
+            if (!t->data) continue;
+            e[n++] = (cm_st_entry){ cm_strf("%s.%c", ps->p[i]->name, "mv"[k]), *t };
         }
     bool ok = cm_st_write(path, e, n, NULL, 0, NULL, NULL, err);
     for (int i = 0; i < n; i++) free((void *)(uintptr_t)e[i].name);
@@ -99,12 +97,12 @@ static bool load_into(const cm_ckpt *c, const cm_st *w, const cm_st *o, bool cop
         if (w && !(t = expect(w, ps->p[i]->name, like, err))) return false;
         if (w && copy) memcpy(like->data, t->data, cm_tensor_bytes(like));
         for (int k = 0; k < 2; k++) {
-            cm_real *data = k ? c->optim->v[i] : c->optim->m[i];
-            if (!data) continue;
+            const cm_tensor *mine = k ? &c->optim->v[i] : &c->optim->m[i];
+            if (!mine->data) continue;
             char name[128];
             snprintf(name, sizeof name, "%s.%c", ps->p[i]->name, "mv"[k]);
-            if (!(t = expect(o, name, like, err))) return false;
-            if (copy) memcpy(data, t->data, cm_tensor_bytes(like));
+            if (!(t = expect(o, name, mine, err))) return false;
+            if (copy) memcpy(mine->data, t->data, cm_tensor_bytes(mine));
         }
     }
     return true;
@@ -141,7 +139,8 @@ static bool load_tensors(const cm_ckpt *c, const char *folder, cm_err *err) {
 uint64_t cm_ckpt_bytes(const cm_optim *o) {
     uint64_t n = 0;
     for (int i = 0; i < o->ps->n; i++)
-        n += cm_tensor_bytes(&o->ps->p[i]->var.v) * (o->v[i] ? 3 : 2);
+        n += cm_tensor_bytes(&o->ps->p[i]->var.v) + cm_tensor_bytes(&o->m[i]) +
+             (o->v[i].data ? cm_tensor_bytes(&o->v[i]) : 0);
     return n;
 }
 

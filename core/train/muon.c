@@ -82,7 +82,7 @@ static void step_block(const cm_optim *o, const block *k, const work *s, double 
 static int list_blocks(const cm_optim *o, block *list, size_t *n_max, size_t *k_max) {
     int count = 0;
     for (int i = 0; i < o->ps->n; i++) {
-        if (o->v[i]) continue;
+        if (o->v[i].data) continue;
         const cm_param *p = o->ps->p[i];
         const cm_tensor *v = &p->var.v;
         int64_t cols = v->dim[v->nd - 1], rows = v->dim[v->nd - 2], all = cm_tensor_count(v);
@@ -90,7 +90,7 @@ static int list_blocks(const cm_optim *o, block *list, size_t *n_max, size_t *k_
         for (int64_t at = 0, b = 0; at < all; b = (b + 1) % n_split) {
             int64_t r = p->n_split ? p->split[b] : rows;
             if (list)
-                list[count] = (block){ r, cols, cm_rdata(v) + at, o->m[i] + at,
+                list[count] = (block){ r, cols, cm_rdata(v) + at, cm_rdata(&o->m[i]) + at,
                                        p->var.g + at };
             size_t n = (size_t)(r * cols), k = (size_t)least(r, cols);
             *n_max = n > *n_max ? n : *n_max;

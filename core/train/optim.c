@@ -3,9 +3,10 @@
  * Parameters are cut into chunks of fixed size; threads take chunks, partial sums are
  * added in chunk order, so no result depends on the number of threads.  Decay is
  * decoupled and leaves vectors (norms, biases, conv, A_log, D, dt_bias) alone. */
-#include "train/train.h"
+#include "train/trainer.h"
 
 #include <math.h>
+#include <omp.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -44,9 +45,12 @@ void cm_optim_open(cm_optim *o, const cm_optim_conf *c, cm_params *ps, cm_arena 
     o->m = table((size_t)ps->n, sizeof *o->m);
     o->v = table((size_t)ps->n, sizeof *o->v);
     for (int i = 0; i < ps->n; i++) {
-        size_t bytes = cm_tensor_bytes(&ps->p[i]->var.v);
-        o->m[i] = cm_arena_zalloc(arena, bytes);
-        if (!cm_optim_uses_muon(c, ps->p[i])) o->v[i] = cm_arena_zalloc(arena, bytes);
+        const cm_tensor *w = &ps->p[i]->var.v;
+        bool muon = cm_optim_uses_muon(c, ps->p[i]);
+        o->m[i] = o->v[i] = muon ? *w : cm__moment_like(c, w);
+        o->v[i].data = NULL;
+        o->m[i].data = cm_arena_zalloc(arena, cm_tensor_bytes(&o->m[i]));
+        if (!muon) o->v[i].data = cm_arena_zalloc(arena, cm_tensor_bytes(&o->v[i]));
     }
     cut_into_chunks(o);
 }
@@ -90,7 +94,24 @@ static double peak_of(const cm_optim_conf *c, cm_group g) {
     return own > 0 ? own : c->lr;
 }
 
-static void adamw_all(cm_optim *o, int64_t step, double share, double gscale) {
+/* A chunk's moments widened into two buffers, stepped, and narrowed again. */
+static void adamw_narrow(cm_optim *o, int64_t step, int k, const cm_adamw *h, cm_real *room) {
+    const struct cm_chunk *ch = &o->chunk[k];
+    const cm_param *p = o->ps->p[ch->param];
+    const cm_tensor *m = &o->m[ch->param], *v = &o->v[ch->param];
+    int64_t all = cm_tensor_count(&p->var.v);
+    cm_real *wide[2] = { room, room + CHUNK };
+    cm__moment_read(m, all, false, ch->at, ch->n, wide[0]);
+    cm__moment_read(v, all, true, ch->at, ch->n, wide[1]);
+    cm_k.adamw(ch->n, cm_rdata(&p->var.v) + ch->at, p->var.g + ch->at, wide[0], wide[1], h);
+    cm_rng r = cm_rng_make(o->seed, CM_RNG_ROUND, (uint64_t)step);
+    uint64_t place = 2 * (uint64_t)k;
+    cm__moment_write(m, all, false, ch->at, ch->n, wide[0], cm_rng_u64(r, place));
+    cm__moment_write(v, all, true, ch->at, ch->n, wide[1], cm_rng_u64(r, place + 1));
+}
+
+/* room: 2 CHUNK numbers a thread, or NULL where all moments are cm_real. */
+static void adamw_all(cm_optim *o, int64_t step, double share, double gscale, cm_real *room) {
     const cm_optim_conf *c = &o->conf;
     cm_adamw h = { .b1 = (cm_real)c->beta1, .b2 = (cm_real)c->beta2,
                    .eps = (cm_real)c->eps,
@@ -102,17 +123,25 @@ static void adamw_all(cm_optim *o, int64_t step, double share, double gscale) {
     for (int k = 0; k < o->n_chunk; k++) {
         const struct cm_chunk *ch = &o->chunk[k];
         const cm_param *p = o->ps->p[ch->param];
-        if (!o->v[ch->param]) continue;
+        if (!o->v[ch->param].data) continue;
         cm_adamw mine = h;
         mine.lr = (cm_real)(peak_of(c, p->group) * share);
         if (p->group == CM_GROUP_VECTOR) mine.wd = 0;
-        cm_k.adamw(ch->n, cm_rdata(&p->var.v) + ch->at, p->var.g + ch->at,
-                   o->m[ch->param] + ch->at, o->v[ch->param] + ch->at, &mine);
+        if (o->m[ch->param].dtype != CM_REAL_DTYPE)
+            adamw_narrow(o, step, k, &mine, room + (size_t)omp_get_thread_num() * 2 * CHUNK);
+        else
+            cm_k.adamw(ch->n, cm_rdata(&p->var.v) + ch->at, p->var.g + ch->at,
+                       cm_rdata(&o->m[ch->param]) + ch->at,
+                       cm_rdata(&o->v[ch->param]) + ch->at, &mine);
     }
 }
 
 void cm_optim_step(cm_optim *o, int64_t step, double share, double gscale,
                    cm_arena *arena, bool dry) {
-    if (!dry) adamw_all(o, step, share, gscale);
+    size_t mark = cm_arena_mark(arena), each = 2 * CHUNK * sizeof(cm_real);
+    bool narrow = o->conf.state != CM_STATE_FP32;
+    cm_real *room = narrow ? cm_arena_alloc(arena, (size_t)cm_kern_threads() * each) : NULL;
+    if (!dry) adamw_all(o, step, share, gscale, room);
+    cm_arena_reset(arena, mark);
     if (o->conf.kind == CM_OPTIM_MUON) cm_muon_all(o, share, gscale, arena, dry);
 }

@@ -76,7 +76,8 @@ static void count_parts(cm__trainer *t, cm_plan *p) {
     for (int i = 0; i < trained->n; i++) {
         size_t b = bytes_of(trained->p[i]);
         p->grads += b;
-        p->moments += t->optim.v[i] ? 2 * b : b;
+        p->moments += cm_align_up(cm_tensor_bytes(&t->optim.m[i]));
+        if (t->optim.v[i].data) p->moments += cm_align_up(cm_tensor_bytes(&t->optim.v[i]));
     }
     for (int i = 0; i < m->params.n; i++) p->weights += bytes_of(m->params.p[i]);
     for (int i = 0; i < m->adapter.n; i++) p->weights += bytes_of(m->adapter.p[i]);

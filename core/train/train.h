@@ -49,7 +49,9 @@ cm_step_verdict cm_guard_judge(cm_guard *g, double loss, double gnorm);
 typedef struct cm_optim {
     cm_optim_conf conf;
     cm_params *ps;
-    cm_real **m, **v; /* moments of parameter i; v[i] NULL where Muon steps it */
+    cm_tensor *m, *v; /* moments of parameter i, see optim.state; no data in v[i] where Muon
+                         steps it */
+    uint64_t seed;    /* of what is rounded at random */
     struct cm_chunk *chunk;
     double *part; /* [n_chunk] partial sums */
     int n_chunk;

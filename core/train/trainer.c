@@ -30,6 +30,7 @@ void cm__build(cm__trainer *t, cm_arena *perm) {
     cm_model_build_lora(&t->model, t->job->model, t->job->lora, perm, true);
     t->model.again = t->plan.again;
     cm_optim_open(&t->optim, &t->c->optim, cm_model_trained(&t->model), perm);
+    t->optim.seed = (uint64_t)t->c->top.seed;
     t->rows.T = (int)t->c->data.seq_len;
     size_t n = (size_t)t->plan.batch_rows * (size_t)t->rows.T * sizeof(int32_t);
     t->rows.token = cm_arena_alloc(perm, n);

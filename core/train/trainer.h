@@ -75,6 +75,16 @@ bool cm__stop_asked(const cm__trainer *t);
 /* The loss that is judged and shown. */
 double cm__loss(const cm__trainer *t);
 
+/* moment.c: AdamW's moments as optim.state wants them, of a parameter like w: shape and dtype,
+ * no data.  `all`: elements of w; read and write take elements [at, at+n), at a multiple of the
+ * block; random: bits of the stream that rounds. */
+enum { CM_MOMENT_BLOCK = 256 };
+cm_tensor cm__moment_like(const cm_optim_conf *c, const cm_tensor *w);
+void cm__moment_read(const cm_tensor *t, int64_t all, bool second, int64_t at, int64_t n,
+                     cm_real *to);
+void cm__moment_write(const cm_tensor *t, int64_t all, bool second, int64_t at, int64_t n,
+                      const cm_real *from, uint64_t random);
+
 /* profile.c: all silent without job->profile.  begin and step enclose a step; a part is what
  * it spends outside the tape, from a time that now returned. */
 typedef enum { CM__PART_CLEAR, CM__PART_NORM, CM__PART_UPDATE, CM__PARTS } cm__part;

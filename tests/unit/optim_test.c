@@ -275,7 +275,7 @@ TEST(muon_steps_each_block_and_each_expert_alone) {
     memcpy(wm, embed->var.v.data, sizeof wm);
     cm_optim_conf c = conf_of(CM_OPTIM_MUON);
     cm_optim_open(&b.opt, &c, &b.ps, &b.arena);
-    CHECK(!b.opt.v[0] && !b.opt.v[1] && b.opt.v[2]);
+    CHECK(!b.opt.v[0].data && !b.opt.v[1].data && b.opt.v[2].data);
     cm_optim_step(&b.opt, 1, 1, 1, &b.scratch, false);
     check_muon(split, ws, 0, 20, 12);
     check_muon(split, ws, 20 * 12, 10, 12);
