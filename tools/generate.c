@@ -183,13 +183,26 @@ static void print_json(const job *j, const cm_buf *whole, const char *why,
     cm_buf_free(&b);
 }
 
+/* Read a prompt with --prompt-cache. */
+static bool read_cached(const job *j, cm_decoder *d, const int32_t *id, int64_t n, cm_err *err) {
+    const char *cache = cm_app_text(j->app, "prompt-cache");
+    int64_t reused;
+    if (!cm_decoder_read_cached(d, id, n, cache, j->l.id, &reused, err)) return false;
+    cm_log(CM_LOG_INFO, "%s: %lld of the prompt's %lld tokens were read before", cache,
+           (long long)reused, (long long)n);
+    return true;
+}
+
 static bool one_sample(job *j, cm_err *err) {
     cm_guess_count before = j->d.count;
+    const char *cache = cm_app_text(j->app, "prompt-cache");
     cm_decoder_reset(&j->d);
     j->text.n = 0;
     for (int64_t i = 0; i < j->prompt.n; i++) push(&j->text, j->prompt.id[i]);
     double t0 = cm_now();
-    if (!cm_decoder_read(&j->d, j->prompt.id, j->prompt.n, err)) return false;
+    if (cache ? !read_cached(j, &j->d, j->prompt.id, j->prompt.n, err)
+              : !cm_decoder_read(&j->d, j->prompt.id, j->prompt.n, err))
+        return false;
     double t1 = cm_now();
     cm_stream st;
     cm_buf whole = { 0 };
@@ -321,6 +334,9 @@ static bool answer(chat *k, cm_err *err) {
     cm_sampling how = sampling(k->j);
     cm_err why = { 0 };
     if (!cm_dialog_say(&k->d, k->ask, k->n_ask, err)) return false;
+    if (cm_app_text(k->j->app, "prompt-cache") && !k->d.dec.fed &&
+        !read_cached(k->j, &k->d.dec, k->d.id, k->d.n, err))
+        return false;
     int64_t from = k->d.n;
     cm_guess_count before = k->d.dec.count;
     double t0 = cm_now();
@@ -506,7 +522,10 @@ static bool run_job(job *j, cm_err *err) {
         if (cm_app_switch(j->app, of_chat[i]))
             return cm_fail(err, CM_EXIT_USAGE, "--%s wants --chat", of_chat[i]);
     if (!check_stops(&j->app->conf.generate, err)) return false;
-    if (!cm_load(&j->l, model, CM_LOAD_UNNAMED, err) ||
+    bool named = cm_app_text(j->app, "prompt-cache");
+    if (named && logits)
+        return cm_fail(err, CM_EXIT_USAGE, "--prompt-cache means nothing with --logits");
+    if (!cm_load(&j->l, model, named ? 0 : CM_LOAD_UNNAMED, err) ||
         (*j->app->conf.generate.draft && !cm_app_load_draft(j->app, &j->draft, &j->l, err)))
         return false;
     if (talk) return run_chat(j, err);
@@ -542,6 +561,8 @@ int main(int argc, char **argv) {
         { "prompt", "TEXT", "text to continue" },
         { "prompt-file", "FILE", "the same, from a file" },
         { "tokens", "IDS", "token ids to continue, separated by commas, taken as they are" },
+        { "prompt-cache", "PATH", "file, or folder of files, of prompts that were read before: "
+          "the same text, sooner" },
         { "logits", "FILE", "write raw float32 logits [tokens][vocabulary] and stop" },
         { "echo", NULL, "print the prompt before its continuation" },
         { "chat", NULL, "talk: --prompt is the user's turn; without it lines of stdin are" },

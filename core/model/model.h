@@ -104,6 +104,8 @@ typedef struct cm_state {
     cm_layer_state *layer;
 } cm_state;
 size_t cm_state_bytes(const cm_model_conf *c, int B, int cap);
+/* Bytes of one token's keys in an attention layer, and of its values. */
+size_t cm_state_row_bytes(const cm_state *s, const cm_model_conf *c);
 void cm_state_init(cm_state *s, const cm_model *m, int B, int cap, cm_arena *arena);
 void cm_state_clear(cm_state *s, const cm_model *m);
 
@@ -137,6 +139,8 @@ typedef struct cm_trial {
     cm_arena mem;
 } cm_trial;
 
+/* Sessions read in pieces of this many tokens, counted from where each feed begins. */
+enum { CM_PIECE = 256 };
 /* One sequence being read and continued.  cap: most tokens it will hold. */
 typedef struct cm_session {
     const cm_model *m;
@@ -224,7 +228,8 @@ typedef struct cm_guessing {
     int most;              /* tokens guessed at a time, at most; 0: no guessing */
 } cm_guessing;
 
-/* What guessing did.  Seconds of reading prompts count nowhere. */
+/* What guessing did.  Seconds are the calling thread's processor time; reading prompts counts
+ * nowhere. */
 typedef struct cm_guess_count {
     int64_t rounds, guessed;   /* checks of several tokens; tokens guessed */
     int64_t tested, accepted;  /* of these, up to the first rejected one */
@@ -259,6 +264,13 @@ void cm_decoder_close(cm_decoder *d); /* a zeroed one is fine */
 void cm_decoder_reset(cm_decoder *d); /* a new text; count stays */
 /* Read what is unread of text[n]. */
 bool cm_decoder_read(cm_decoder *d, const int32_t *text, int64_t n, cm_err *err);
+/* The same for a new text, with a file of texts read before (or a folder of such files): what
+ * this text and the one in the file begin with alike is not read again, and where more was
+ * read, the file becomes this text's.  The numbers are those without the file.  model_id:
+ * SHA-256 of the weights; *reused: tokens that were not read.  CM_EXIT_DATA: a file that is
+ * damaged, or of another model or other kernels. */
+bool cm_decoder_read_cached(cm_decoder *d, const int32_t *text, int64_t n, const char *path,
+                            const char *model_id, int64_t *reused, cm_err *err);
 /* Choose the token after text[n], n >= 1, which is the text of the call before with its
  * token, other tokens in that one's place and after it, or both.  most >= 1: tokens that
  * may still be wanted; draw counts the tokens drawn with this seed.  CM_EXIT_DATA: logits

@@ -12,7 +12,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { PIECE = 256 };
+enum { PIECE = CM_PIECE };
 
 /* The forward pass of T tokens on counting memory: what the session's arena must hold. */
 static bool measure(cm_session *s, int T, size_t *bytes, cm_err *err) {

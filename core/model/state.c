@@ -26,6 +26,11 @@ size_t cm_state_bytes(const cm_model_conf *c, int B, int cap) {
     return n;
 }
 
+size_t cm_state_row_bytes(const cm_state *s, const cm_model_conf *c) {
+    (void)s;
+    return (size_t)(c->n_kv_heads * c->head_dim) * sizeof(cm_real);
+}
+
 void cm_state_init(cm_state *s, const cm_model *m, int B, int cap, cm_arena *arena) {
     int64_t L = m->conf.n_layers;
     *s = (cm_state){ .B = B, .cap = cap };

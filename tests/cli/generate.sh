@@ -53,6 +53,36 @@ same "in a conversation" "$($G --model "$M" --chat --prompt Hm generate.temperat
 expect "a draft as large as the model: a warning" 0 "warning: .*cost more than they save" $BIN/generate --threads 1 \
     --model "$M" --prompt x "generate.draft=$M" generate.max_tokens=1
 
+# ---- prompts read before
+long=$("$BIN/world" --seed 3 --count 20 --format txt | tr '\n' ' ' | head -c 3000)
+cached() { $BIN/generate --threads 1 --model "$M" --prompt "$1" --prompt-cache "$tmp/p.prompt" generate.max_tokens=20 seed=5 2>"$tmp/.e"; }
+plain() { $G --model "$M" --prompt "$1" generate.max_tokens=20 seed=5 2>"$tmp/.err"; }
+same "a prompt that nobody read" "$(cached "$long")" "$(plain "$long")"
+check "nothing was reused" grep -q ": 0 of the prompt's" "$tmp/.e"
+same "the same again" "$(cached "$long")" "$(plain "$long")"
+check "all was reused" grep -qE ": ([0-9]+) of the prompt's \\1 tokens were read before" "$tmp/.e"
+same "another end" "$(cached "$long Then")" "$(plain "$long Then")"
+check "from a point within it on" grep -qE ": [1-9][0-9][0-9]+ of the prompt's" "$tmp/.e"
+same "with guesses" "$($G --model "$M" --prompt "$long" --prompt-cache "$tmp/p.prompt" generate.temperature=0 \
+    "generate.draft=$M" generate.max_tokens=20 2>"$tmp/.err")" \
+    "$($G --model "$M" --prompt "$long" generate.temperature=0 generate.max_tokens=20 2>"$tmp/.err")"
+mkdir "$tmp/prompts"
+same "a conversation, a folder" "$($G --model "$M" --chat --prompt Hm seed=2 --prompt-cache "$tmp/prompts" generate.max_tokens=9)" \
+    "$($G --model "$M" --chat --prompt Hm seed=2 generate.max_tokens=9)"
+same "the folder has it" "$(find "$tmp/prompts" -name '*.prompt' | wc -l | tr -d ' ')" 1
+same "and gives it back" "$($G --model "$M" --chat --prompt Hm seed=2 --prompt-cache "$tmp/prompts" generate.max_tokens=9)" \
+    "$($G --model "$M" --chat --prompt Hm seed=2 generate.max_tokens=9)"
+"$BIN/quantize" --quiet --model "$M" --out "$tmp/other.gguf" >/dev/null 2>&1
+expect "the prompt cache of another model" 4 "p.prompt: the prompt cache of another model" $G --model "$tmp/other.gguf" \
+    --prompt x --prompt-cache "$tmp/p.prompt"
+flip "$tmp/p.prompt" 5000
+expect "a flipped bit in it" 4 "p.prompt: a damaged prompt cache" $G --model "$M" --prompt x --prompt-cache "$tmp/p.prompt"
+head -c 3000 "$tmp/p.prompt" >"$tmp/q.prompt"
+expect "cut short" 4 "q.prompt: a prompt cache of 3000 bytes, wanted" $G --model "$M" --prompt x --prompt-cache "$tmp/q.prompt"
+expect "with --logits" 2 "prompt-cache means nothing" $G --model "$M" --tokens 1 --logits "$tmp/l.f32" --prompt-cache "$tmp/r"
+DISK_FULL_BYTES=100 disk_full "prompt cache" "$tmp" $G --model "$M" --prompt x --prompt-cache "$tmp/full.prompt"
+denied "a prompt cache where we may not write" 1 "$tmp/ro/p" generate --model "$M" --prompt x --prompt-cache "$tmp/ro/p"
+
 # ---- refusals
 other() { # NAME PIECES: a model of another vocabulary, made from the corpus backwards
     rev "$tmp/words" >"$tmp/$1.txt"

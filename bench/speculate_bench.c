@@ -1,0 +1,124 @@
+/* speculate_bench.c -- decoding with and without guesses: tokens/s and their ratio.
+ *
+ *   build/bench/speculate_bench MODEL [draft=MODEL] [ngram=N] [guesses=8] [temperature=0.8]
+ *                               [tokens=300] [rounds=5] [json=1] [busy=1] [threads=N]
+ * A round writes texts from the beginning-of-text token on, to their ends, until there are
+ * `tokens` of them: once plainly, once with guesses, in turns.  The median ratio and the best
+ * speeds count.  bench/speculate.sh trains two models for it. */
+#include "bench/bench.h"
+#include "model/model.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+enum { CAP = 400, ROUNDS = 99 };
+
+typedef struct {
+    const char *model, *draft;
+    int tokens, rounds;
+    cm_guessing how;
+    cm_sampling s;
+    int32_t bos, eos;
+} job;
+
+static bool number(job *j, const char *w) {
+    return sscanf(w, "ngram=%d", &j->how.ngram) == 1 ||
+           sscanf(w, "guesses=%d", &j->how.most) == 1 ||
+           sscanf(w, "temperature=%lf", &j->s.temperature) == 1 ||
+           sscanf(w, "tokens=%d", &j->tokens) == 1 || sscanf(w, "rounds=%d", &j->rounds) == 1;
+}
+
+static void options(job *j, int argc, char **argv) {
+    cm_err err;
+    bool ok = true;
+    *j = (job){ .tokens = 300, .rounds = 5, .how = { .most = 8 },
+                .s = { .temperature = 0.8, .top_p = 1, .repeat_penalty = 1 } };
+    for (int i = 1; i < argc && ok; i++) {
+        const char *w = argv[i];
+        if (bench_option(w) || number(j, w)) continue;
+        if (!strncmp(w, "draft=", 6)) j->draft = w + 6;
+        else if (!strchr(w, '=')) j->model = w;
+        else ok = cm_fail(&err, CM_EXIT_USAGE, "what is %s?", w);
+    }
+    ok = ok && (j->model || cm_fail(&err, CM_EXIT_USAGE, "which model?"));
+    ok = ok && ((j->rounds >= 1 && j->rounds <= ROUNDS) ||
+                cm_fail(&err, CM_EXIT_USAGE, "rounds: 1 to %d", ROUNDS));
+    bench_must(ok, &err);
+}
+
+/* Texts of `tokens` tokens in all; seconds without those for beginnings. */
+static double write_texts(const job *j, cm_decoder *d, int *written) {
+    cm_err err;
+    double seconds = 0;
+    *written = 0;
+    for (uint64_t text = 0; *written < j->tokens; text++) {
+        int32_t id[CAP] = { j->bos };
+        int n = 1;
+        cm_sampling how = j->s;
+        how.seed = 1 + text;
+        cm_decoder_reset(d);
+        bench_must(cm_decoder_read(d, id, n, &err), &err);
+        double t0 = bench_now();
+        for (; n < CAP && (n == 1 || id[n - 1] != j->eos); n++)
+            bench_must(cm_decoder_next(d, &how, id, n, CAP - n, (uint64_t)n, &id[n], &err), &err);
+        seconds += bench_now() - t0;
+        *written += n - 1;
+    }
+    return seconds;
+}
+
+static int ascending(const void *a, const void *b) {
+    double x = *(const double *)a, y = *(const double *)b;
+    return x < y ? -1 : x > y;
+}
+
+static void report(const job *j, const cm_guess_count *c, const double best[2], double *ratio) {
+    qsort(ratio, (size_t)j->rounds, sizeof *ratio, ascending);
+    double r = (double)(c->rounds ? c->rounds : 1), median = ratio[j->rounds / 2];
+    char key[64];
+    snprintf(key, sizeof key, "speculate/%s/t%g", j->draft ? "draft" : "ngram",
+             j->s.temperature);
+    bench_say("%s: plain %.1f tokens/s, with guesses %.1f, median ratio %.2f (%.2f to %.2f)\n"
+              "%.1f %% of guesses accepted, %.2f of %.2f in a round, expected ratio %.2f\n",
+              key, best[0], best[1], median, ratio[0], ratio[j->rounds - 1],
+              100 * cm_guess_rate(c), (double)c->accepted / r, (double)c->guessed / r,
+              cm_guess_speedup(c));
+    bench_put(best[0], "%s/plain_tok_per_s", key);
+    bench_put(best[1], "%s/guessed_tok_per_s", key);
+    bench_put(median, "%s/ratio", key);
+    bench_put(cm_guess_speedup(c), "%s/expected_ratio", key);
+    bench_put(cm_guess_rate(c), "%s/acceptance_share", key);
+    bench_put((double)c->accepted / r, "%s/accepted_per_round", key);
+}
+
+int main(int argc, char **argv) {
+    cm_err err;
+    job j;
+    cm_loaded model, draft;
+    cm_decoder d[2];
+    double best[2] = { 0 }, ratio[ROUNDS];
+    options(&j, argc, argv);
+    bench_start(CM_NUMERICS_STRICT);
+    bench_must(cm_load(&model, j.model, CM_LOAD_UNNAMED, &err), &err);
+    if (j.draft) bench_must(cm_draft_load(&draft, j.draft, &model, &err), &err);
+    j.how.draft = j.draft ? &draft.model : NULL;
+    j.bos = model.spm && cm_spm_bos(model.spm) >= 0 ? cm_spm_bos(model.spm) : 0;
+    j.eos = model.spm ? cm_spm_eos(model.spm) : -1;
+    for (int k = 0; k < 2; k++)
+        bench_must(cm_decoder_open(&d[k], &model.model, k ? &j.how : NULL, CAP, &err), &err);
+    for (int i = -1; i < j.rounds; i++) { /* the first warms up */
+        double speed[2];
+        for (int k = 0; k < 2; k++) {
+            int n;
+            double s = write_texts(&j, &d[k], &n);
+            speed[k] = n / s;
+            if (i >= 0 && speed[k] > best[k]) best[k] = speed[k];
+        }
+        if (i >= 0) ratio[i] = speed[1] / speed[0];
+    }
+    report(&j, &d[1].count, best, ratio);
+    for (int k = 0; k < 2; k++) cm_decoder_close(&d[k]);
+    if (j.draft) cm_loaded_close(&draft);
+    cm_loaded_close(&model);
+    return 0;
+}
