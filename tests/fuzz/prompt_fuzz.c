@@ -1,5 +1,5 @@
-/* prompt_fuzz.c -- any bytes as a prompt cache, with a hash that fits: a sentence, or a text
- * that is read to its end. */
+/* prompt_fuzz.c -- any bytes, and changes to a good file, as a prompt cache whose hash fits: a
+ * sentence, or a text that is read to its end. */
 #include "model/model.h"
 
 #include <stdlib.h>
@@ -10,8 +10,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
 enum { V = 29, N = 300, HEX = 64 };
 static const char ID[] = "00112233445566778899aabbccddeeff00112233445566778899aabbccddeeff";
-static const char MODEL[] = "model: {d_model: 8, n_layers: 2, pattern: MA, n_heads: 1, n_kv_heads: 1, "
-                            "d_ff: 8, ssm_state: 4, ssm_head_dim: 8, ssm_chunk: 16, context: 512}";
+static const char MODEL[] = "model: {d_model: 8, n_layers: 2, pattern: MA, n_heads: 1, "
+                            "n_kv_heads: 1, d_ff: 8, ssm_state: 4, ssm_head_dim: 8, ssm_chunk: 16, context: 512}";
 
 static cm_model *small_model(void) {
     static cm_model m;
@@ -32,32 +32,59 @@ static cm_model *small_model(void) {
     return &m;
 }
 
-int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
-    char path[64], hex[HEX + 1];
+/* Read the text with the file at path; what it says is checked. */
+static void read_text(const char *path) {
     cm_err err = { 0 };
     cm_decoder d;
     int32_t text[N];
     int64_t reused;
-    cm_model *m = small_model();
     for (int i = 0; i < N; i++) text[i] = (i * i + 3) % V;
-    snprintf(path, sizeof path, "/dev/shm/chimera-fuzz-%d.prompt", (int)getpid());
-    uint8_t *copy = malloc(size + 1);
-    CM_ASSERT(copy, "out of memory");
-    memcpy(copy, data, size);
-    if (size >= HEX) {
-        cm_sha_bytes(copy, size - HEX, hex);
-        memcpy(copy + size - HEX, hex, HEX);
-    }
-    if (size == 0) unlink(path); /* writes the one valid file */
-    else CM_ASSERT(cm_write_file(path, copy, size, &err), "%s", err.msg);
-    free(copy);
-    CM_ASSERT(cm_decoder_open(&d, m, NULL, N, &err), "%s", err.msg);
+    CM_ASSERT(cm_decoder_open(&d, small_model(), NULL, N, &err), "%s", err.msg);
     if (cm_decoder_read_cached(&d, text, N, path, ID, &reused, &err))
         CM_ASSERT(d.ready && d.fed == N && d.s.st.held[0] == N, "%lld of %d tokens were read",
                   (long long)d.fed, N);
     else
         CM_ASSERT(err.code == CM_EXIT_DATA && *err.msg, "no sentence: %s", err.msg);
     cm_decoder_close(&d);
+}
+
+/* The bytes themselves, or (odd beginnings) changes to a good file: two bytes where, one what;
+ * 255 cuts it there. */
+static uint8_t *file_of(const char *path, const uint8_t *data, size_t size, size_t *n) {
+    static char *good;
+    static size_t n_good;
+    cm_err err;
+    if (!good) {
+        unlink(path);
+        read_text(path);
+        CM_ASSERT(cm_read_file(path, 1 << 20, &good, &n_good, &err), "%s", err.msg);
+    }
+    bool changes = size && data[0] % 2;
+    *n = changes ? n_good : size;
+    uint8_t *copy = malloc(*n + 1);
+    CM_ASSERT(copy, "out of memory");
+    memcpy(copy, changes ? (const void *)good : data, *n);
+    for (size_t i = 1; changes && i + 3 <= size; i += 3) {
+        size_t at = data[i] | (size_t)data[i + 1] << 8;
+        if (data[i + 2] == 255 && at < *n) *n = at;
+        else if (at < *n) copy[at] ^= data[i + 2];
+    }
+    return copy;
+}
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
+    char path[64], hex[HEX + 1];
+    cm_err err;
+    size_t n;
+    snprintf(path, sizeof path, "/dev/shm/chimera-fuzz-%d.prompt", (int)getpid());
+    uint8_t *file = file_of(path, data, size, &n);
+    if (n >= HEX) {
+        cm_sha_bytes(file, n - HEX, hex);
+        memcpy(file + n - HEX, hex, HEX);
+    }
+    CM_ASSERT(cm_write_file(path, file, n, &err), "%s", err.msg);
+    free(file);
+    read_text(path);
     unlink(path);
     return 0;
 }

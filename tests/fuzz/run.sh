@@ -26,7 +26,7 @@ make_seeds() {
     . tests/cli/lib.sh
     corpus "$tmp/corpus.jsonl" 60
     rm -rf "$seeds"
-    for t in yaml shard jsonl talk safetensors gguf spm results imatrix prompt; do mkdir -p "$seeds/$t"; done
+    for t in yaml shard jsonl talk safetensors gguf spm results imatrix; do mkdir -p "$seeds/$t"; done
     cp configs/*.yaml "$seeds/yaml/"
     "$BIN/pretrain" --print-config >"$seeds/yaml/all"
     printf 'optim.lr=3e-4' >"$seeds/yaml/word"

@@ -116,7 +116,8 @@ TEST(accepted_guesses_and_the_rest_make_p) {
         int sure = round % 3 == 0 ? round % N : -1; /* an n-gram's guess */
         for (int i = 0; i < N; i++) {
             p[i] = cm_rng_below(r, (uint64_t)i, 3) ? cm_rng_uniform(r, (uint64_t)(i + 9)) : 0;
-            q[i] = cm_rng_below(r, (uint64_t)(i + 20), 3) ? cm_rng_uniform(r, (uint64_t)(i + 30)) : 0;
+            q[i] = cm_rng_below(r, (uint64_t)(i + 20), 3) ? cm_rng_uniform(r, (uint64_t)(i + 30))
+                                                          : 0;
             if (i == round % N) p[i] += 0.1;
             if (sure >= 0) q[i] = i == sure;
             sp += p[i], sq += q[i];
@@ -141,6 +142,7 @@ TEST(accepted_guesses_and_the_rest_make_p) {
             for (int i = 0; i < n; i++) out[c[i].id] += q[y] * (1 - hi) * c[i].p;
         }
         for (int i = 0; i < N; i++)
-            CHECKF(fabs(out[i] - p[i]) < 1e-9, "round %d: %.12g, wanted %.12g", round, out[i], p[i]);
+            CHECKF(fabs(out[i] - p[i]) < 1e-9, "round %d: %.12g, wanted %.12g", round, out[i],
+                   p[i]);
     }
 }
