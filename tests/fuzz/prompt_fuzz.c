@@ -10,8 +10,9 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
 enum { V = 29, N = 300, HEX = 64 };
 static const char ID[] = "00112233445566778899aabbccddeeff00112233445566778899aabbccddeeff";
-static const char MODEL[] = "model: {d_model: 8, n_layers: 2, pattern: MA, n_heads: 1, "
-                            "n_kv_heads: 1, d_ff: 8, ssm_state: 4, ssm_head_dim: 8, ssm_chunk: 16, context: 512}";
+static const char MODEL[] =
+    "model: {d_model: 8, n_layers: 2, pattern: MA, n_heads: 1, n_kv_heads: 1, d_ff: 8, "
+    "ssm_state: 4, ssm_head_dim: 8, ssm_chunk: 16, context: 512}";
 
 static cm_model *small_model(void) {
     static cm_model m;
