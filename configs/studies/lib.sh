@@ -130,7 +130,6 @@ function get(g, s, m, out,   i) {
     return n[g, s, m] + 0
 }
 function avg(g, s, m,   k, x) { k = get(g, s, m, x); return mean(x, k) }
-function sum(g, s, m,   k, x) { k = get(g, s, m, x); return mean(x, k) * k }
 function pm(x, k, scale, digits) {
     if (!k) return "-"
     return sprintf("%.*f ± %.*f", digits, mean(x, k) * scale, digits, half(x, k) * scale)

@@ -5,7 +5,9 @@
 # A model for each share and seed, in runs/study-sft-noise-*; the panel asks it at every validation,
 # and the test questions are put to it in the end, at temperatures 0 and 1.
 . configs/studies/lib.sh
-: "${NOISE:=00 20 50 80}"
+shares="00 20 50 80"
+[ -z "$SMALL" ] || shares="00 50"
+: "${NOISE:=$shares}"
 prepare
 for noise in $NOISE; do
     for seed in $SEEDS; do

@@ -2,10 +2,10 @@
 # stability.sh -- study (c): which norms, multipliers and positions bear a higher learning rate?
 #
 # usage: configs/studies/stability.sh     (`make study-stability`; SEEDS, SMALL: lib.sh beside it)
-# Nine variants of configs/studies/stability.yaml x three rates x the seeds, in
+# Nine variants of configs/studies/stability.yaml x five rates x the seeds, in
 # runs/study-stability-*.
 . configs/studies/lib.sh
-bytes=4M tokens=120k rates="1e-2 3e-2 1e-1"
+bytes=4M tokens=120k rates="3e-3 1e-2 3e-2 1e-1 3e-1"
 variants="base eps embed residual zloss nope linear yarn theta"
 [ -z "$SMALL" ] || { bytes=400k tokens=8k rates="1e-2 3e-2" variants="base yarn"; }
 mkdir -p "$out"
@@ -41,9 +41,9 @@ for v in $variants; do
     say "stability: $v"
 done
 
-# All numbers, a line each: VARIANT SEED end bpb@RATE VALUE, and the same of spikes and norm, the
-# largest gradient norm before clipping.  A run that diverged counts as 9 bits a byte: knowing
-# nothing is 8.
+# All numbers, a line each: VARIANT SEED end bpb@RATE VALUE, and the same of rise, the largest from
+# one step to the next of the loss, and norm, the largest of the gradient before clipping.  A run
+# that diverged counts as 9 bits a byte: knowing nothing is 8.
 numbers=runs/$pre-stability.txt
 for v in $variants; do
     for lr in $rates; do
@@ -52,9 +52,11 @@ for v in $variants; do
             number() { sed -n "s|.*\"$1\":\([0-9.e+-]*\).*|\1|p" "$run/summary.json" 2>/dev/null; }
             norm=$(sed -n 's|.*"train/grad_norm":\([0-9.e+-]*\).*|\1|p' "$run/metrics.jsonl" |
                 awk '$1 > m { m = $1 } END { print m }')
-            bpb=$(number val/bpb) spikes=$(number train/spikes)
+            rise=$(sed -n 's|.*"train/loss":\([0-9.e+-]*\).*|\1|p' "$run/metrics.jsonl" |
+                awk 'NR > 1 && $1 - last > m { m = $1 - last } { last = $1 } END { print m + 0 }')
+            bpb=$(number val/bpb)
             echo "$v $seed end bpb@$lr ${bpb:-9}"
-            echo "$v $seed end spikes@$lr ${spikes:-0}"
+            echo "$v $seed end rise@$lr $rise"
             echo "$v $seed end norm@$lr $norm"
         done
     done
@@ -73,7 +75,7 @@ for v in $variants; do
         }' g="$v" rates="$rates" "$numbers" >"runs/$pre-mean/$v/metrics.jsonl"
 done
 plot stability val/bpb "$@" --x sweep/log10_lr
-middle=${rates#* } middle=${middle%% *}
+middle=${rates#* } middle=${middle#* } middle=${middle%% *}
 plot stability-curves "train/loss train/grad_norm" "runs/$pre-stability-*-lr$middle-s${SEEDS%% *}"
 # Sensitivity to the rate (Wortsman et al. 2023, arXiv:2309.14322): how much is lost, on average
 # over the rates, against the variant's own best rate; here seed by seed, in bits a byte.
@@ -94,22 +96,29 @@ awk "$stats"'
         }
         print "Validation bits per byte:\n"
         for (r = 1; r <= n_rates; r++) h[r] = "rate " rate[r]
-        h[r] = "best rate, less base"; h[r + 1] = "sensitivity"; h[r + 2] = "less base"
-        head("variant", h, n_rates + 3)
+        h[r] = "best rate"; h[r + 1] = "sensitivity"
+        head("variant", h, n_rates + 2)
         for (i = 1; i <= n_groups; i++) { g = groups[i]
             printf "| %s |", g
             for (r = 1; r <= n_rates; r++) printf " %s |", show(g, "end", "bpb@" rate[r], 1, 3)
-            printf " %s | %s | %s |\n", i == 1 ? "" : against("base", g, "end", "best", 1, 3),
-                show(g, "end", "sensitivity", 1, 3),
-                i == 1 ? "" : against("base", g, "end", "sensitivity", 1, 3) }
-        print "\nLargest gradient norm before clipping, and spikes of the loss in all seeds:\n"
+            printf " %s | %s |\n", show(g, "end", "best", 1, 3),
+                show(g, "end", "sensitivity", 1, 3) }
+        print "\nThe same, less base:\n"
+        head("variant", h, n_rates + 2)
+        for (i = 2; i <= n_groups; i++) { g = groups[i]
+            printf "| %s |", g
+            for (r = 1; r <= n_rates; r++)
+                printf " %s |", against("base", g, "end", "bpb@" rate[r], 1, 3)
+            printf " %s | %s |\n", against("base", g, "end", "best", 1, 3),
+                against("base", g, "end", "sensitivity", 1, 3) }
+        print "\nLargest gradient norm before clipping, and largest rise of the loss in a step:\n"
         for (r = 1; r <= n_rates; r++) h[r] = "norm, " rate[r]
-        for (r = 1; r <= n_rates; r++) h[n_rates + r] = "spikes, " rate[r]
+        for (r = 1; r <= n_rates; r++) h[n_rates + r] = "rise, " rate[r]
         head("variant", h, 2 * n_rates)
         for (i = 1; i <= n_groups; i++) { g = groups[i]
             printf "| %s |", g
             for (r = 1; r <= n_rates; r++) printf " %s |", show(g, "end", "norm@" rate[r], 1, 2)
-            for (r = 1; r <= n_rates; r++) printf " %d |", sum(g, "end", "spikes@" rate[r])
+            for (r = 1; r <= n_rates; r++) printf " %s |", show(g, "end", "rise@" rate[r], 1, 2)
             print ""
         }
     }' rates="$rates" "$numbers" | block stability
