@@ -199,6 +199,9 @@ bool cm_remove_tree(const char *path, cm_err *err);
 bool cm_exists(const char *path);
 /* printf into a fresh string (free()). */
 char *cm_strf(const char *fmt, ...) CM_PRINTF(1, 2);
+/* Zeroed memory for n things of `size` bytes, one at least (free()).  There is none: a bug,
+ * since what depends on a file's word is checked before. */
+void *cm_room(int64_t n, size_t size);
 
 /* ---- hashing ---------------------------------------------------------------------- */
 

@@ -55,6 +55,13 @@ char *cm_strf(const char *fmt, ...) {
     return s;
 }
 
+void *cm_room(int64_t n, size_t size) {
+    CM_ASSERT(n >= 0, "room for %lld things", (long long)n);
+    void *p = calloc(n ? (size_t)n : 1, size);
+    CM_ASSERT(p, "out of memory: %lld times %zu bytes", (long long)n, size);
+    return p;
+}
+
 /* ---- spelling -------------------------------------------------------------------- */
 
 enum { WORD_MAX = 96 }; /* longer words are compared by their first 96 bytes */

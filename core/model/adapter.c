@@ -313,6 +313,11 @@ static const char *module_name(const cm_param *p, cm_arena *arena) {
     return memcpy(s, p->name, n);
 }
 
+/* At most as many numbers as the file has bytes, and a name a parameter. */
+size_t cm_adapter_bytes(const cm_adapter *a, const cm_model *m) {
+    return 8 * a->st.map.size + (size_t)m->params.n * 256 + ((size_t)1 << 16);
+}
+
 bool cm_adapter_attach(cm_adapter *a, cm_model *m, cm_arena *arena, cm_err *err) {
     m->lora = a->conf;
     m->lora.targets.v = cm_arena_zalloc(arena, (size_t)m->params.n * sizeof(char *));

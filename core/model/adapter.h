@@ -36,7 +36,9 @@ bool cm_adapter_pair(cm_adapter *a, const cm_param *p, cm_real *A, cm_real *B);
 /* Into the adapters that m has, all of them; or added to m's weights. */
 bool cm_adapter_fill(cm_adapter *a, cm_model *m, cm_err *err);
 bool cm_adapter_merge(cm_adapter *a, cm_model *m, cm_err *err);
-/* Adapters for just the parameters that the file knows, filled; strings on `arena`. */
+/* Adapters for just the parameters that the file knows, filled; strings on `arena`, which has
+ * at least cm_adapter_bytes. */
+size_t cm_adapter_bytes(const cm_adapter *a, const cm_model *m);
 bool cm_adapter_attach(cm_adapter *a, cm_model *m, cm_arena *arena, cm_err *err);
 
 #endif

@@ -460,9 +460,7 @@ static bool adapter_tokenizer(cm_loaded *l, const char *dir, cm_err *err) {
 }
 
 static bool attach(cm_loaded *l, cm_adapter *a, cm_err *err) {
-    /* At most as many numbers as the file has bytes, and a name a parameter. */
-    size_t bytes = 8 * a->st.map.size + (size_t)l->model.params.n * 256 + ((size_t)1 << 16);
-    return cm_arena_open(&l->extra, "adapter", bytes, err) &&
+    return cm_arena_open(&l->extra, "adapter", cm_adapter_bytes(a, &l->model), err) &&
            cm_adapter_attach(a, &l->model, &l->extra, err);
 }
 

@@ -10,12 +10,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-static void *room(int64_t n, size_t size) {
-    void *p = calloc(n > 0 ? (size_t)n : 1, size);
-    CM_ASSERT(p, "out of memory for a table of %lld conversations", (long long)n);
-    return p;
-}
-
 /* ---- checks ------------------------------------------------------------------------ */
 
 /* What is wrong with the documents, and where first. */
@@ -194,8 +188,8 @@ static int64_t take(shelf *s, int n, int *left) {
 
 /* Place the sorted pieces; row[i] is the row of v[i]. */
 static void place_all(cm_pack *p, const piece *v, int64_t *row) {
-    shelf s = { room(p->T + 1, sizeof *s.top), room(p->units, sizeof *s.below),
-                room(p->T / 64 + 1, sizeof *s.used), p->T };
+    shelf s = { cm_room(p->T + 1, sizeof *s.top), cm_room(p->units, sizeof *s.below),
+                cm_room(p->T / 64 + 1, sizeof *s.used), p->T };
     for (int i = 0; i <= p->T; i++) s.top[i] = -1;
     for (int64_t i = 0; i < p->units; i++) {
         int left = p->T;
@@ -210,11 +204,11 @@ static void place_all(cm_pack *p, const piece *v, int64_t *row) {
 
 /* first[] and order[] from each piece's row: a counting sort. */
 static void list_rows(cm_pack *p, const piece *v, const int64_t *row) {
-    p->first = room(p->rows + 1, sizeof *p->first);
-    p->order = room(p->units, sizeof *p->order);
+    p->first = cm_room(p->rows + 1, sizeof *p->first);
+    p->order = cm_room(p->units, sizeof *p->order);
     for (int64_t i = 0; i < p->units; i++) p->first[row[i] + 1]++;
     for (int64_t r = 0; r < p->rows; r++) p->first[r + 1] += p->first[r];
-    int64_t *at = room(p->rows, sizeof *at);
+    int64_t *at = cm_room(p->rows, sizeof *at);
     for (int64_t i = 0; i < p->units; i++)
         p->order[p->first[row[i]] + at[row[i]]++] = v[i].unit;
     free(at);
@@ -222,10 +216,10 @@ static void list_rows(cm_pack *p, const piece *v, const int64_t *row) {
 
 static bool pack(cm_pack *p, int64_t limit, cm_err *err) {
     int64_t all = p->data->n_docs[p->split] / p->docs;
-    piece *v = room(all, sizeof *v);
+    piece *v = cm_room(all, sizeof *v);
     bool ok = collect(p, limit, v, err);
     if (ok) {
-        int64_t *row = room(p->units, sizeof *row);
+        int64_t *row = cm_room(p->units, sizeof *row);
         qsort(v, (size_t)p->units, sizeof *v, longer_first);
         place_all(p, v, row);
         list_rows(p, v, row);
@@ -330,8 +324,8 @@ bool cm_pack_open(cm_pack *p, const cm_dataset *d, cm_split split, cm_shard_kind
                     .train_on = kind == CM_SHARD_SFT ? c->sft.train_on : CM_TRAIN_ALL };
     if (!right_kind(d, kind, err) || !cm_chat_open(&chat, spm, err)) return false;
     p->end = chat.end;
-    p->token = room(p->T + 1, sizeof *p->token);
-    p->mask = room(p->T + 1, sizeof *p->mask);
+    p->token = cm_room(p->T + 1, sizeof *p->token);
+    p->mask = cm_room(p->T + 1, sizeof *p->mask);
     if (!pack(p, train ? 0 : c->val.tokens, err) || !any_rows(p, err)) {
         cm_pack_close(p);
         return false;
@@ -347,8 +341,8 @@ int32_t *cm_pack_prompt(const cm_pack *p, int64_t doc, int64_t more, int64_t *n,
                         cm_err *err) {
     int64_t start, bytes;
     if (!cm_dataset_doc(p->data, p->split, doc, &start, n, &bytes, err)) return NULL;
-    int32_t *id = room(*n + more, sizeof *id);
-    uint8_t *mask = room(*n, sizeof *mask);
+    int32_t *id = cm_room(*n + more, sizeof *id);
+    uint8_t *mask = cm_room(*n, sizeof *mask);
     bool ok = cm_dataset_read(p->data, p->split, start, *n, id, NULL, err) &&
               cm_dataset_masks(p->data, p->split, start, *n, mask, err);
     while (ok && *n > 0 && mask[*n - 1] == CM_MASK_NONE) --*n;

@@ -9,12 +9,6 @@
 #include "harness/harness.h"
 #include "stats/stats.h"
 
-static void *room(int64_t n, size_t size) {
-    void *p = calloc((size_t)(n ? n : 1), size);
-    CM_ASSERT(p, "out of memory: %lld items", (long long)n);
-    return p;
-}
-
 /* ---- tables of sums by name ------------------------------------------------------ */
 
 typedef struct {
@@ -143,7 +137,7 @@ static void bins_json(cm_buf *b, const double *conf, const double *acc, int64_t 
 static void calibration_json(cm_buf *b, const cm_task_result *t) {
     const cm_column *conf = cm_task_column(t, "conf"), *acc = cm_task_column(t, "acc");
     if (!conf || !acc || !cm_task_column(t, "ece")) return;
-    double *c = room(t->n, sizeof *c), *a = room(t->n, sizeof *a);
+    double *c = cm_room(t->n, sizeof *c), *a = cm_room(t->n, sizeof *a);
     int64_t n = 0;
     for (int64_t i = 0; i < t->n; i++)
         if (conf->v[i].den > 0 && acc->v[i].den > 0) {
@@ -262,7 +256,7 @@ static void card_json(cm_buf *b, const positions *p) {
 static void side_json(cm_buf *b, const char *key, const cm_task_result *t,
                       const cm_column *col, const int *dirty, int want, double *value,
                       double *se) {
-    cm_score_val *v = room(t->n, sizeof *v);
+    cm_score_val *v = cm_room(t->n, sizeof *v);
     int64_t n = 0;
     for (int64_t i = 0; i < t->n; i++)
         if (dirty[i] == want) {
@@ -341,7 +335,7 @@ static void gather(gathered *g, const cm_task_result *t, int64_t i, const cJSON 
 
 void cm_results_derived(void *ctx, const cm_task_result *t, cm_buf *members) {
     (void)ctx;
-    gathered g = { .dirty = room(t->n, sizeof *g.dirty) };
+    gathered g = { .dirty = cm_room(t->n, sizeof *g.dirty) };
     for (int64_t i = 0; i < t->n; i++) {
         cJSON *d = t->detail && t->detail[i] ? cJSON_Parse(t->detail[i]) : NULL;
         gather(&g, t, i, d);

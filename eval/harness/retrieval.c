@@ -24,12 +24,6 @@ typedef struct {
     int64_t n, cap;
 } run;
 
-static void *room(int64_t n, size_t size) {
-    void *p = calloc((size_t)(n ? n : 1), size);
-    CM_ASSERT(p, "out of memory: %lld questions", (long long)n);
-    return p;
-}
-
 static void question_free(question *q) {
     for (int i = 0; i < q->n; i++) free(q->passage[i]);
     free(q->passage);
@@ -117,8 +111,8 @@ static bool read_question(question *q, const cJSON *o, cm_err *err) {
     if (!cJSON_IsArray(list))
         return cm_fail(err, CM_EXIT_DATA, "no list 'retrieved' of passages");
     int n = cJSON_GetArraySize(list);
-    q->grade = room(n, sizeof *q->grade);
-    q->passage = room(n, sizeof *q->passage);
+    q->grade = cm_room(n, sizeof *q->grade);
+    q->passage = cm_room(n, sizeof *q->passage);
     bool ok = true;
     cJSON_ArrayForEach(p, list) {
         if (ok) ok = read_passage(q, p, q->n, err);
@@ -219,7 +213,7 @@ static double ndcg(const question *q, int64_t k) {
     int found = 0, all = q->n;
     for (int i = 0; i < q->n; i++) found += q->grade[i] > 0;
     all += q->n_relevant - found;
-    double *best = room(all, sizeof *best); /* those that were missed count as grade 1 */
+    double *best = cm_room(all, sizeof *best); /* those that were missed count as grade 1 */
     for (int i = 0; i < all; i++) best[i] = i < q->n ? -q->grade[i] : -1;
     cm_sort(best, all);
     for (int i = 0; i < all; i++) best[i] = -best[i];
@@ -299,9 +293,9 @@ static double mean_of(const int32_t *w, int64_t n, void *ctx) {
 
 static cm_interval interval(const cm_task_result *t, const cm_column *c) {
     int64_t G = 0;
-    sums s = { room(t->n_clusters, sizeof(double)), room(t->n_clusters, sizeof(double)) };
-    double *pull = room(t->n_clusters, sizeof *pull);
-    int64_t *at = room(t->n_clusters, sizeof *at);
+    sums s = { cm_room(t->n_clusters, sizeof(double)), cm_room(t->n_clusters, sizeof(double)) };
+    double *pull = cm_room(t->n_clusters, sizeof *pull);
+    int64_t *at = cm_room(t->n_clusters, sizeof *at);
     for (int64_t i = 0; i < t->n; i++) {
         if (c->v[i].den == 0) continue;
         int32_t g = t->cluster[i];
@@ -372,7 +366,7 @@ static void more(void *ctx, const cm_task_result *t, cm_buf *members) {
 /* ---- the result ------------------------------------------------------------------ */
 
 static bool declare(const run *r, cm_results_out *o, cm_err *err) {
-    cm_item_key *key = room(r->n, sizeof *key);
+    cm_item_key *key = cm_room(r->n, sizeof *key);
     for (int64_t i = 0; i < r->n; i++) {
         key[i].id = r->q[i].id;
         hash(&r->q[i], key[i].hash);

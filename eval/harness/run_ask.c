@@ -163,17 +163,11 @@ static bool generate_all(asker *a, int64_t n, cm_engine_count *count) {
 
 /* ---- a task -------------------------------------------------------------------------- */
 
-static void *room(int64_t n, size_t size) {
-    void *p = calloc((size_t)(n ? n : 1), size);
-    CM_ASSERT(p, "out of memory: %lld requests", (long long)n);
-    return p;
-}
-
 /* The order in which questions are asked (eval.order_seed). */
 static int64_t *make_order(const asker *a) {
     uint64_t seed = (uint64_t)a->run->app->conf.eval.order_seed;
     cm_rng r = cm_rng_make(seed, CM_RNG_SHUFFLE, (uint64_t)a->task);
-    int64_t n = a->t->n, *order = room(n, sizeof *order);
+    int64_t n = a->t->n, *order = cm_room(n, sizeof *order);
     for (int64_t k = 0; k < n; k++) {
         int64_t at = seed ? (int64_t)cm_rng_below(r, (uint64_t)k, (uint64_t)k + 1) : k;
         order[k] = order[at];
@@ -199,7 +193,7 @@ static int64_t collect(asker *a, bool generations) {
 static bool ask_task(asker *a, cm_engine_count *count) {
     int64_t asks = 0;
     bool ok = true;
-    a->left = room(a->t->n, sizeof *a->left);
+    a->left = cm_room(a->t->n, sizeof *a->left);
     a->order = make_order(a);
     for (int64_t j = 0; ok && j < a->t->n && !cm_signal_stop(); j++) {
         int64_t k = a->order[j];
@@ -208,11 +202,11 @@ static bool ask_task(asker *a, cm_engine_count *count) {
         if (a->left[k] > 0) asks += q->n_asks;
         if (a->left[k] == 0) ok = settle(a, k); /* nothing to ask: scored from what it is */
     }
-    a->ask = room(asks, sizeof(cm_ask *));
-    a->of = room(asks, sizeof *a->of);
-    a->request = room(asks, sizeof *a->request);
-    a->prompt = room(asks, sizeof *a->prompt);
-    a->voice = room(asks, sizeof *a->voice);
+    a->ask = cm_room(asks, sizeof(cm_ask *));
+    a->of = cm_room(asks, sizeof *a->of);
+    a->request = cm_room(asks, sizeof *a->request);
+    a->prompt = cm_room(asks, sizeof *a->prompt);
+    a->voice = cm_room(asks, sizeof *a->voice);
     int64_t n = ok ? collect(a, false) : 0;
     ok = ok && (!n || score_all(a, n, count)) && !a->failed;
     n = ok && !cm_signal_stop() ? collect(a, true) : 0;

@@ -7,12 +7,6 @@
 
 static const uint64_t STREAM = (uint64_t)1 << 62; /* of draws: no step has this number */
 
-static void *room(int64_t n, size_t size) {
-    void *p = calloc((size_t)(n ? n : 1), size);
-    CM_ASSERT(p, "out of memory: a panel of %lld", (long long)n);
-    return p;
-}
-
 /* ---- answers ------------------------------------------------------------------------- */
 
 static bool go_on(void *ctx, int64_t i) {
@@ -35,7 +29,7 @@ static bool answer_prompts(cm_panel *p, const cm_model *m, cm_panel_look *l, cm_
     cm_sampling how = { .temperature = p->c->panel.temperature, .top_p = 1, .repeat_penalty = 1 };
     for (int i = 0; i < p->n; i++) {
         l->prompt[i] = prompt_of(p, &p->item[i]);
-        l->prompt[i].out = room(p->max_new, sizeof(int32_t));
+        l->prompt[i].out = cm_room(p->max_new, sizeof(int32_t));
         cm_voice_open(&l->voice[i], p->spm, &p->chat, NULL, 0);
     }
     if (!cm_generate_voices(m, &how, 0, l->prompt, p->n, l->voice, go_on, NULL, NULL, err))
@@ -93,8 +87,8 @@ static bool distributions(cm_panel *p, const cm_model *m, float *keep, cm_panel_
     cm_scorer s;
     if (!p->positions) return true;
     if (!cm_scorer_open(&s, m, longest_of(p), err)) return false;
-    float *scratch = room(keep ? 1 : CM_LOGIT_ROWS * V, sizeof *scratch);
-    position *x = room(p->positions, sizeof *x), sum = { 0 };
+    float *scratch = cm_room(keep ? 1 : CM_LOGIT_ROWS * V, sizeof *scratch);
+    position *x = cm_room(p->positions, sizeof *x), sum = { 0 };
     for (int i = 0; i < p->n && at < p->positions && !cm_signal_stop(); i++) {
         int64_t n;
         read_reference(p, &s, &p->item[i], at, keep, scratch, x, &n);
@@ -160,12 +154,12 @@ static void compare(const cm_panel *p, cm_panel_look *l) {
 bool cm_panel_look_at(cm_panel *p, const cm_model *m, float *keep, cm_panel_look *l,
                       cm_err *err) {
     int64_t items = p->has_task ? p->task.n : 0;
-    *l = (cm_panel_look){ .prompt = room(p->n, sizeof *l->prompt),
-                          .voice = room(p->n, sizeof *l->voice),
-                          .text = room(p->n, sizeof *l->text),
-                          .task_voice = room(items, sizeof *l->task_voice),
-                          .length = room(p->n, sizeof *l->length),
-                          .score = room(items, sizeof *l->score) };
+    *l = (cm_panel_look){ .prompt = cm_room(p->n, sizeof *l->prompt),
+                          .voice = cm_room(p->n, sizeof *l->voice),
+                          .text = cm_room(p->n, sizeof *l->text),
+                          .task_voice = cm_room(items, sizeof *l->task_voice),
+                          .length = cm_room(p->n, sizeof *l->length),
+                          .score = cm_room(items, sizeof *l->score) };
     if (!answer_prompts(p, m, l, err)) return false;
     if (cm_signal_stop()) return true;
     l->row = cm_panel_measure(l->text, p->n);
@@ -178,7 +172,7 @@ bool cm_panel_look_at(cm_panel *p, const cm_model *m, float *keep, cm_panel_look
 
 /* The dearest of the three: each gives its memory back before the next. */
 bool cm_panel_look_bytes(const cm_panel *p, const cm_model *m, size_t *bytes, cm_err *err) {
-    cm_prompt *ask = room(p->n, sizeof *ask);
+    cm_prompt *ask = cm_room(p->n, sizeof *ask);
     size_t task = 0, read = 0;
     for (int i = 0; i < p->n; i++) ask[i] = prompt_of(p, &p->item[i]);
     bool ok = cm_generate_bytes(m, 0, ask, p->n, bytes, err) &&

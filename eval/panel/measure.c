@@ -34,15 +34,9 @@ bool cm_panel_formed(const cm_chat *c, const cm_spm *spm, const int32_t *id, int
     return said;
 }
 
-static void *room(int64_t n, size_t size) {
-    void *p = calloc((size_t)(n ? n : 1), size);
-    CM_ASSERT(p, "out of memory: %lld answers", (long long)n);
-    return p;
-}
-
 static void distinct(const cm_panel_text *t, int n, cm_panel_row *r) {
-    const int32_t **id = room(n, sizeof *id);
-    int64_t *len = room(n, sizeof *len);
+    const int32_t **id = cm_room(n, sizeof *id);
+    int64_t *len = cm_room(n, sizeof *len);
     for (int i = 0; i < n; i++) id[i] = t[i].id, len[i] = t[i].n;
     for (int k = 1; k <= 3; k++)
         r->v[CM_PANEL_DISTINCT_1 + k - 1] = cm_distinct_of(id, len, n, k);
@@ -51,8 +45,8 @@ static void distinct(const cm_panel_text *t, int n, cm_panel_row *r) {
 }
 
 double cm_panel_distinct_of(const cm_panel_text *t, const cm_panel_text *other, int n, int k) {
-    const int32_t **id = room(2 * n, sizeof *id);
-    int64_t *len = room(n, sizeof *len);
+    const int32_t **id = cm_room(2 * n, sizeof *id);
+    int64_t *len = cm_room(n, sizeof *len);
     for (int i = 0; i < n; i++) {
         id[i] = t[i].id, id[n + i] = other[i].id;
         len[i] = t[i].n < other[i].n ? t[i].n : other[i].n;
@@ -71,7 +65,7 @@ static int by_answer(const void *a, const void *b) {
 
 /* Share of answers that are the same as another one. */
 static double duplicates(const cm_panel_text *t, int n) {
-    cm_panel_text *s = room(n, sizeof *s);
+    cm_panel_text *s = cm_room(n, sizeof *s);
     memcpy(s, t, (size_t)n * sizeof *s);
     qsort(s, (size_t)n, sizeof *s, by_answer);
     int same = 0;

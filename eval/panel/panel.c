@@ -9,12 +9,6 @@
 
 enum { MORE = 16 };
 
-static void *room(int64_t n, size_t size) {
-    void *p = calloc((size_t)(n ? n : 1), size);
-    CM_ASSERT(p, "out of memory: a panel of %lld", (long long)n);
-    return p;
-}
-
 /* ---- opening ------------------------------------------------------------------------- */
 
 static bool read_item(cm_panel *p, int64_t doc, cm_panel_item *it, cm_err *err) {
@@ -25,7 +19,7 @@ static bool read_item(cm_panel *p, int64_t doc, cm_panel_item *it, cm_err *err) 
     if (!prompt || !cm_dataset_doc(d, CM_SPLIT_VAL, doc, &start, &it->n, &bytes, err))
         return false;
     it->doc = doc;
-    it->id = room(it->n, sizeof *it->id);
+    it->id = cm_room(it->n, sizeof *it->id);
     if (!cm_dataset_read(d, CM_SPLIT_VAL, start, it->n, it->id, NULL, err)) return false;
     while (it->n > it->n_prompt && it->id[it->n - 1] != p->chat.end) it->n--;
     if (it->n_prompt < 1 || it->n <= it->n_prompt)
@@ -37,7 +31,7 @@ static bool read_item(cm_panel *p, int64_t doc, cm_panel_item *it, cm_err *err) 
 
 static bool read_items(cm_panel *p, int64_t units, cm_err *err) {
     int64_t longest = 0, total = 0;
-    p->item = room(p->n, sizeof *p->item);
+    p->item = cm_room(p->n, sizeof *p->item);
     for (int i = 0; i < p->n; i++) {
         cm_panel_item *it = &p->item[i];
         if (!read_item(p, i * units / p->n * p->val->docs, it, err)) return false;
@@ -53,8 +47,8 @@ static bool read_items(cm_panel *p, int64_t units, cm_err *err) {
 
 /* The references as if they had been said. */
 static void measure_references(cm_panel *p) {
-    cm_panel_text *t = p->said = room(p->n, sizeof *t);
-    cm_voice *v = room(p->n, sizeof *v);
+    cm_panel_text *t = p->said = cm_room(p->n, sizeof *t);
+    cm_voice *v = cm_room(p->n, sizeof *v);
     for (int i = 0; i < p->n; i++) {
         const cm_panel_item *it = &p->item[i];
         cm_voice_open(&v[i], p->spm, &p->chat, NULL, 0);
@@ -83,7 +77,7 @@ static bool open_task(cm_panel *p, cm_err *err) {
         return cm_conf_bad(p->c, err, "panel.task", "%s is of kind %s, wanted generate: only "
                            "there a model says something", c->task, p->task.kind->name);
     if (!cm_task_build(&p->task, p->start, err)) return false;
-    p->ask = room(p->task.n, sizeof *p->ask);
+    p->ask = cm_room(p->task.n, sizeof *p->ask);
     for (int64_t i = 0; i < p->task.n; i++)
         p->ask[i] = cm_ask_prompt(&p->task, &p->task.q[i], p->task.q[i].ask);
     return true;
@@ -159,7 +153,7 @@ bool cm_panel_open(cm_panel **out, const cm_conf *c, const cm_pack *val,
     if (!check_keys(c, err)) return false;
     if (c->panel.prompts && !units) tell_no_panel(&c->panel);
     if (!c->panel.prompts || !units) return true;
-    cm_panel *p = *out = room(1, sizeof *p);
+    cm_panel *p = *out = cm_room(1, sizeof *p);
     *p = (cm_panel){ .c = c, .val = val, .start = start, .spm = start->spm,
                      .dpo = val->docs == 2 };
     p->n = (int)(c->panel.prompts < units ? c->panel.prompts : units);
@@ -211,7 +205,7 @@ static bool measure_start(cm_panel *p, const cm_model *m, cm_err *err) {
     char *path = cm_run_path(p->run, "panel/start.safetensors");
     cm_panel_look look;
     cm_buf why = { 0 };
-    float *logp = room(p->positions * m->conf.vocab_size, sizeof *logp);
+    float *logp = cm_room(p->positions * m->conf.vocab_size, sizeof *logp);
     bool ok = cm_panel_look_at(p, m, logp, &look, err);
     if (ok && look.whole) {
         ok = cm_panel_keep(p, &look, logp, path, err);

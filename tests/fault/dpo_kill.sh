@@ -24,29 +24,55 @@ panel: {prompts: 0}
 YAML
 cache=$tmp/runs/.ref-cache
 dpo() { "$BIN/dpo" --config "$tmp/dpo.yaml" --runs "$tmp/runs" "$@"; }
-killed() { # N UNDER: at the n-th file call below UNDER; $code
-    LD_PRELOAD=$shim CM_SHIM_UNDER=$2 CM_SHIM_KILL=$1 "$BIN/dpo" --config "$tmp/dpo.yaml" --runs "$tmp/runs" \
-        --quiet name=victim >"$tmp/.out" 2>"$tmp/.err"
+killed() { # N UNDER WORDS...: at the n-th file call below UNDER; $code
+    at=$1 under=$2; shift 2
+    LD_PRELOAD=$shim CM_SHIM_UNDER=$under CM_SHIM_KILL=$at "$BIN/dpo" --config "$tmp/dpo.yaml" --runs "$tmp/runs" \
+        --quiet name=victim "$@" >"$tmp/.out" 2>"$tmp/.err"
     code=$?
 }
-check "a run without interruption" dpo name=ref --quiet
-ref=$(final ref)
-kept=$(cat "$cache"/* | sha256sum)
+numbers() { cat "$cache"/* | sha256sum; }
 
-bad= inside=0 n=1
-while [ $n -le 40 ] && [ -z "$bad" ]; do
+# every_call NAME WORDS...: killed at each file call of the reference's cache, and run again.
+every_call() {
+    what=$1; shift
+    rm -rf "$cache" "$tmp/runs/ref"
+    check "$what: a run without interruption" dpo name=ref --quiet "$@"
+    ref=$(final ref) kept=$(numbers)
+    bad= inside=0 n=1
+    while [ $n -le 40 ] && [ -z "$bad" ]; do
+        rm -rf "$cache" "$tmp/runs/victim"
+        killed $n /.ref-cache "$@"
+        [ $code = 0 ] && break
+        [ $code = 137 ] || bad="exit code $code at call $n"
+        inside=$((inside + 1))
+        dpo name=victim "$@" >"$tmp/.out" 2>"$tmp/.err" || bad="no resume after call $n"
+        grep -q "anew" "$tmp/.err" && bad="half a file after call $n"
+        [ "$(final victim)" = "$ref" ] || bad="other weights after call $n"
+        [ "$(numbers)" = "$kept" ] || bad="other numbers, or something left over, after call $n"
+        n=$((n + 1))
+    done
+    report "$what: killed at each of $inside file calls of the cache" "$([ -z "$bad" ] && [ $inside -ge 4 ] && echo 1 || echo 0)" "$bad"
+}
+lora="lora.rank=4 lora.base=bf16"
+every_call "LoRA on a bf16 base" $lora
+check "whose reference is held in bf16" grep -qa "held bf16" "$cache"/*
+# In the middle of the pass, wherever that is: nothing is kept of it, or a part that is right.
+bad= inside=0
+for ms in 5 10 20 40 80; do
     rm -rf "$cache" "$tmp/runs/victim"
-    killed $n /.ref-cache
-    [ $code = 0 ] && break
-    [ $code = 137 ] || bad="exit code $code at call $n"
-    inside=$((inside + 1))
-    dpo name=victim >"$tmp/.out" 2>"$tmp/.err" || bad="no resume after call $n"
-    grep -q "anew" "$tmp/.err" && bad="half a file after call $n"
-    [ "$(final victim)" = "$ref" ] || bad="other weights after call $n"
-    [ "$(cat "$cache"/* | sha256sum)" = "$kept" ] || bad="other numbers, or something left over, after call $n"
-    n=$((n + 1))
+    "$BIN/dpo" --config "$tmp/dpo.yaml" --runs "$tmp/runs" --quiet name=victim $lora >"$tmp/.out" 2>"$tmp/.err" &
+    pid=$!
+    sleep "$(awk "BEGIN { print $ms / 1000 }")"
+    kill -9 $pid 2>/dev/null
+    wait $pid 2>/dev/null
+    [ -e "$tmp/runs/victim/ckpt/latest" ] || inside=$((inside + 1))
+    dpo name=victim $lora >"$tmp/.out" 2>"$tmp/.err" || bad="no rerun after $ms ms"
+    grep -q "anew" "$tmp/.err" && bad="half a file after $ms ms"
+    [ "$(final victim)" = "$ref" ] || bad="other weights after $ms ms"
+    [ "$(numbers)" = "$kept" ] || bad="other numbers after $ms ms"
 done
-report "killed at each of $inside file calls of the cache" "$([ -z "$bad" ] && [ $inside -ge 4 ] && echo 1 || echo 0)" "$bad"
+report "LoRA on a bf16 base: killed $inside times before the first checkpoint" "$([ -z "$bad" ] && [ $inside -ge 1 ] && echo 1 || echo 0)" "$bad"
+every_call "all weights"
 
 rm -rf "$tmp/runs/victim"
 bad= inside=0 n=3

@@ -26,7 +26,7 @@ make_seeds() {
     . tests/cli/lib.sh
     corpus "$tmp/corpus.jsonl" 60
     rm -rf "$seeds"
-    for t in yaml shard jsonl talk safetensors gguf spm results imatrix; do mkdir -p "$seeds/$t"; done
+    for t in yaml shard jsonl talk safetensors gguf spm results imatrix adapter; do mkdir -p "$seeds/$t"; done
     cp configs/*.yaml "$seeds/yaml/"
     "$BIN/pretrain" --print-config >"$seeds/yaml/all"
     printf 'optim.lr=3e-4' >"$seeds/yaml/word"
@@ -52,6 +52,14 @@ make_seeds() {
     build/release/test/cli/mkresult "$tmp/result" n=8 groups=2
     { cat "$tmp/result/results.json"; printf '\000'; zstd -qdc "$tmp/result/items.jsonl.zst"; } >"$seeds/results/small"
     cp "$tmp/runs/tiny/ckpt/latest/model.safetensors" "$seeds/safetensors/"
+    "$BIN/tokenize" --quiet tokenize.out="$tmp/talk" tokenize.inputs=tests/cli/chat/chat.jsonl \
+        tokenize.tokenizer="$tmp/runs/tiny" tokenize.val_frac=0 >/dev/null
+    for t in attention mamba experts; do
+        "$BIN/sft" --quiet --threads 1 --runs "$tmp/runs" post.model="$tmp/runs/tiny" data.shards="$tmp/talk" name="$t" \
+            data.seq_len=512 data.batch_tokens=512 sched.tokens=512 lora.rank=2 lora.targets="[$t]" panel.prompts=0
+        a=$tmp/runs/$t/ckpt/latest
+        { cat "$a/adapter_config.json"; printf '\000'; cat "$a/adapter_model.safetensors"; } >"$seeds/adapter/$t"
+    done
     "$BIN/quantize" --quiet --model "$tmp/runs/tiny/ckpt/latest" --out "$seeds/gguf/tiny" --format gguf >/dev/null
     for t in q4_0 iq4_nl; do
         "$BIN/quantize" --quiet --model "$tmp/runs/tiny/ckpt/latest" --out "$seeds/gguf/$t" --format gguf --type $t \
@@ -70,7 +78,7 @@ fuzz() {
     mkdir -p "$out/corpus/$1" "$out/found"
     extra=
     [ -d "$seeds/$1" ] && extra=$seeds/$1
-    case $1 in gguf | imatrix | safetensors) len=65536 ;; yaml) len=4096 ;; *) len=16384 ;; esac
+    case $1 in gguf | imatrix | safetensors | adapter) len=65536 ;; yaml) len=4096 ;; *) len=16384 ;; esac
     # shellcheck disable=SC2086
     ASAN_OPTIONS=detect_leaks=1:allocator_may_return_null=1 nice "$out/fuzz/${1}_fuzz" \
         -max_total_time="$seconds" -max_len=$len -rss_limit_mb=3000 -timeout=25 -print_final_stats=1 \
