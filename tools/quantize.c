@@ -21,6 +21,7 @@ typedef struct job {
     cm_export x;
     cm_loaded source, back;
     cm_imatrix *imatrix; /* NULL: none */
+    cm_sums sums;        /* of what was written */
     uint64_t bytes;      /* of tensors written */
     double diff, rms;    /* probe: largest |difference| of a logit; RMS of the source's */
     double kl, kl_most;  /* mean and largest over positions, nats */
@@ -110,7 +111,7 @@ static bool load_source(job *j, cm_err *err) {
                        .chat_template = l->chat_template, .mix = j->c->type,
                        .tensors = &j->c->tensors,
                        .name = *j->c->name ? j->c->name : base_name(j->c->out),
-                       .source = l, .back = &j->back, .adapter = j->x.adapter};
+                       .source = l, .back = &j->back, .sums = &j->sums, .adapter = j->x.adapter};
     if (apart && !l->model.adapter.n)
         return cm_fail(err, CM_EXIT_USAGE, "%s: no adapter there; --adapter wants a run trained "
                        "with lora.rank, or a folder that PEFT wrote", j->c->model);
@@ -421,6 +422,7 @@ static bool run(cm_app_ctx *ctx, cm_err *err) {
     cm_loaded_close(&j.source);
     cm_loaded_close(&j.back);
     cm_imatrix_close(j.imatrix);
+    cm_sums_free(&j.sums);
     return ok;
 }
 

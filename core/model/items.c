@@ -124,6 +124,35 @@ static int64_t all_rows(const cm_item *it, cm_dtype dt, const unsigned char *src
     return bad;
 }
 
+/* Eight chains, so that the multiplications need not wait for each other. */
+uint64_t cm_row_sum(const float *row, int64_t n) {
+    uint64_t h[8], sum = (uint64_t)n;
+    for (int j = 0; j < 8; j++) h[j] = 0xcbf29ce484222325u + (uint64_t)j;
+    for (int64_t i = 0; i < n; i++) {
+        uint32_t bits;
+        memcpy(&bits, row + i, sizeof bits);
+        h[i % 8] = (h[i % 8] ^ bits) * 0x9e3779b97f4a7c15u;
+    }
+    for (int j = 0; j < 8; j++) sum = (sum ^ (h[j] ^ h[j] >> 32)) * 0x9e3779b97f4a7c15u;
+    return sum;
+}
+
+void cm_item_sums(const cm_item *it, const void *raw, uint64_t *sum) {
+    size_t step = row_bytes(it->t.dtype, it->cols);
+#pragma omp parallel
+    {
+        float *row = malloc((size_t)it->cols * sizeof *row + 1);
+        CM_ASSERT(row, "out of memory: a row of %lld", (long long)it->cols);
+#pragma omp for schedule(static)
+        for (int64_t r = 0; r < it->outer * it->rows; r++) {
+            int64_t o = r / it->rows, in = param_row(it, r) - o * it->pitch - it->row0;
+            cm_to_f32(it->t.dtype, (const unsigned char *)raw + (size_t)r * step, row, it->cols);
+            sum[o * it->rows + in] = cm_row_sum(row, it->cols);
+        }
+        free(row);
+    }
+}
+
 bool cm_item_write(const cm_item *it, void *dst, cm_err *err) {
     if (!all_rows(it, it->t.dtype, NULL, dst)) return true;
     return cm_fail(err, CM_EXIT_DATA, "tensor %s holds a value that %s cannot (NaN, "

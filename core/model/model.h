@@ -393,6 +393,13 @@ const char *cm_imatrix_dataset(const cm_imatrix *m);
 int cm_imatrix_entries(const cm_imatrix *m);
 int64_t cm_imatrix_chunks(const cm_imatrix *m);
 
+/* A hash of each row of what was written, as it decodes; of types whose encoder searches. */
+typedef struct cm_sums {
+    uint64_t **row; /* [n] tensors: [outer*rows] each, or NULL */
+    int n;
+} cm_sums;
+void cm_sums_free(cm_sums *s);
+
 /* What an export needs; spm may be NULL.  chat_template NULL: ours (cm_chat_jinja), if the
  * tokenizer has its control pieces. */
 typedef struct cm_export {
@@ -406,6 +413,8 @@ typedef struct cm_export {
     cm_loaded *source; /* where model's weights are fetched from one at a time; NULL: they
                           are there */
     cm_loaded *back;   /* the same for cm_export_compare's */
+    cm_sums *sums;     /* cm_export_gguf fills it; cm_export_compare then need not encode again.
+                          NULL: it does */
     bool adapter;     /* of a model loaded with CM_LOAD_APART: its adapters alone */
 } cm_export;
 /* Its name as users write it ("Q4_K_M"), the type of most matrices. */
@@ -424,7 +433,8 @@ bool cm_export_hf(const cm_export *x, const char *dir, cm_err *err);
 bool cm_export_table(const cm_export *x, bool gguf, cm_buf *out, uint64_t *bytes, cm_err *err);
 /* Compare a model with what an export of it reads back as: every tensor within the error
  * that its storage type allows; of types with a search, whose errors have no simple bound,
- * exactly what the encoder makes of the model's.  False: CM_EXIT_CHECK, naming the tensor. */
+ * exactly what the encoder made (x->sums) or makes of the model's.  False: CM_EXIT_CHECK,
+ * naming the tensor. */
 bool cm_export_compare(const cm_export *x, const cm_model *back, bool gguf, cm_err *err);
 
 #endif
