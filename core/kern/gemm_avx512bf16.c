@@ -25,12 +25,20 @@ INLINE __mmask32 first32(int64_t n) {
     return n >= 32 ? 0xffffffffu : (__mmask32)((1u << n) - 1);
 }
 
-/* A row of n elements as pairs: its BF16 numbers in order, halves of words exchanged. */
-INLINE void pair_row(float *dst, const void *src, bool stored, int64_t n) {
-    for (int64_t p = 0; p < n; p += 32) {
-        __m512i v = halves(cm_at(src, stored, p), stored, first32(n - p));
+/* A row of n elements as pairs: its BF16 numbers in order, halves of words exchanged.  next:
+ * a row that will be asked for soon. */
+INLINE void pair_row(float *dst, const void *src, bool stored, int64_t n, const void *next) {
+    int64_t p = 0;
+    for (; p + 32 <= n; p += 32) {
+        const char *soon = cm_at(next, stored, p);
+        __builtin_prefetch(soon);
+        if (!stored) __builtin_prefetch(soon + 64);
+        __m512i v = halves(cm_at(src, stored, p), stored, 0xffffffffu);
         _mm512_storeu_si512(dst + p / 2, _mm512_rol_epi32(v, 16));
     }
+    if (p == n) return;
+    __m512i v = halves(cm_at(src, stored, p), stored, first32(n - p));
+    _mm512_storeu_si512(dst + p / 2, _mm512_rol_epi32(v, 16));
 }
 
 /* Rows become pairs in a small buffer, whose words the fp32 packing then transposes. */
@@ -41,7 +49,8 @@ static void pack_rows(float *dst, int w, const void *src, bool stored, int64_t l
     for (int64_t p = 0; p < k; p += PART) {
         int64_t n = k - p < PART ? k - p : PART;
         for (int64_t i = 0; i < rows; i++)
-            pair_row(part + i * (PART / 2), cm_at(src, stored, i * ld + p), stored, n);
+            pair_row(part + i * (PART / 2), cm_at(src, stored, i * ld + p), stored, n,
+                     cm_at(src, stored, (i + w) * ld + p));
         cm_pack_rows(dst + p / 2 * w, w, part, false, PART / 2, rows, (n + 1) / 2);
     }
 }
@@ -61,31 +70,51 @@ INLINE __m512i pair_cols(const void *x, const void *y, bool stored, __mmask16 m)
     return _mm512_permutexvar_epi16(order, (__m512i)_mm512_cvtne2ps_pbh(hi, lo));
 }
 
-/* Two rows of the source, all panels; see cm_pack_cols for the order.  Vectors may spill
- * into the next step's place, which is written later, but not past the last one. */
-INLINE void pair_of_rows(float *d, int w, const void *x, const void *y, bool stored,
-                         int64_t cols, int64_t n_steps, bool last) {
-    for (int64_t j = 0; j < cols; j += w, d += w * n_steps) {
-        int64_t n = cols - j < w ? cols - j : w;
-        const void *xj = cm_at(x, stored, j), *yj = y ? cm_at(y, stored, j) : NULL;
-        for (int64_t i = 0; i < n; i += 16) {
-            vm m = vm_first(n - i);
-            const void *yi = yj ? cm_at(yj, stored, i) : NULL;
-            vf v = _mm512_castsi512_ps(pair_cols(cm_at(xj, stored, i), yi, stored, m));
-            if (last) vf_store_m(d + i, m, v);
-            else vf_store(d + i, v);
+/* Two rows of the source, one panel of n <= w columns; `spill`: whole vectors may be read
+ * and written, past the panel too. */
+INLINE void pair_panel(float *d, const void *x, const void *y, bool stored, int64_t n,
+                       bool spill) {
+    for (int64_t i = 0; i < n; i += 16) {
+        const void *yi = y ? cm_at(y, stored, i) : NULL;
+        vm m = spill ? 0xffff : vm_first(n - i);
+        vf v = _mm512_castsi512_ps(pair_cols(cm_at(x, stored, i), yi, stored, m));
+        if (spill) vf_store(d + i, v);
+        else vf_store_m(d + i, m, v);
+    }
+}
+
+/* Rows run past all panels, as in cm_pack_cols; what spills is written over later, save in
+ * the last step.  Rows some steps ahead are called for, as they lie far apart. */
+INLINE void pairs_by_cols(float *dst, const int w, const void *src, const bool stored,
+                          int64_t ld, int64_t cols, int64_t k) {
+    enum { AHEAD = 16 };
+    int64_t n_steps = (k + 1) / 2, whole = cols / w * w;
+    for (int64_t p = 0; p < k; p += 2) {
+        const void *x = cm_at(src, stored, p * ld);
+        const void *y = p + 1 < k ? cm_at(src, stored, (p + 1) * ld) : NULL;
+        const char *soon = cm_at(x, stored, AHEAD * ld), *then = cm_at(soon, stored, ld);
+        int64_t bytes = cols * (stored ? 2 : 4);
+        for (int64_t i = 0; i < bytes; i += 64) {
+            __builtin_prefetch(soon + i);
+            __builtin_prefetch(then + i);
         }
+        float *d = dst + p / 2 * w;
+        bool spill = p + 2 < k;
+        int64_t j = 0;
+        for (; spill && j < whole; j += w, d += w * n_steps)
+            pair_panel(d, cm_at(x, stored, j), cm_at(y, stored, j), stored, w, true);
+        for (; j < cols; j += w, d += w * n_steps)
+            pair_panel(d, cm_at(x, stored, j), y ? cm_at(y, stored, j) : NULL, stored,
+                       cols - j < w ? cols - j : w, false);
     }
 }
 
 static void pack_cols(float *dst, int w, const void *src, bool stored, int64_t ld,
                       int64_t cols, int64_t k) {
-    int64_t n_steps = (k + 1) / 2;
-    for (int64_t p = 0; p < k; p += 2) {
-        const void *x = cm_at(src, stored, p * ld);
-        const void *y = p + 1 < k ? cm_at(src, stored, (p + 1) * ld) : NULL;
-        pair_of_rows(dst + p / 2 * w, w, x, y, stored, cols, n_steps, p + 2 >= k);
-    }
+    CM_ASSERT(w == 32 || w == 14, "panels of %d columns", w);
+    if (stored) pairs_by_cols(dst, w, src, true, ld, cols, k);
+    else if (w == 32) pairs_by_cols(dst, 32, src, false, ld, cols, k);
+    else pairs_by_cols(dst, 14, src, false, ld, cols, k);
 }
 #undef INLINE
 

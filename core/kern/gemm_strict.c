@@ -11,7 +11,8 @@
 #include <stdlib.h>
 
 enum {
-    TILE_ROWS = 96,          /* rows of an A block: 96 * KC floats, 192 KiB, stay in L2 */
+    TILE_ROWS = 96,          /* rows of an A block: 96 * KC floats, 192 KiB, stay in L2;
+                                twice as many where a float holds a pair */
     OWN_COLS = 512,          /* columns of the per-thread B buffer at one KC block */
     FEW_COLS = 64,           /* as many as L2 keeps, for few rows: used once or twice */
     TEAM_FLOATS = 4 << 20,   /* shared B buffer */
@@ -92,6 +93,43 @@ static void pack_a(const step *s, cm_real *dst, int64_t i0, int64_t m, int64_t k
                     min64(mr, m - i), k);
 }
 
+/* A rectangle of memory fetched into L2 some lines at a time while the micro-kernel works:
+ * read when packing asks for it, A arrives too late. */
+typedef struct ahead {
+    const char *row;
+    int64_t ld, width, rows, at; /* bytes, but rows; at: within the row */
+    int64_t share;               /* lines at a time */
+} ahead;
+
+/* The part of A that the tile [i, i+m) packs after block kb: its next block, or the first of
+ * the tile below. */
+static ahead ahead_of(const step *s, int64_t i, int64_t m, int64_t kb, int64_t calls) {
+    const cm_gemm_args *g = s->g;
+    enum { LINE = 64 };
+    int64_t size = g->a_stored ? 2 : (int64_t)sizeof(cm_real);
+    bool more = kb + CM_GEMM_KC < s->kc;
+    int64_t i1 = more ? i : i + m, k1 = more ? kb + CM_GEMM_KC : 0;
+    m = min64(m, g->M - i1);
+    int64_t k = min64(CM_GEMM_KC, s->kc - k1);
+    ahead f = { cm_at(g->A, g->a_stored, i1 * g->ars + (s->k0 + k1) * g->acs), 0, 0, 0, 0, 0 };
+    bool by_rows = g->ars != 1;
+    f.ld = (by_rows ? g->ars : g->acs) * size;
+    f.width = (by_rows ? k : m) * size;
+    f.rows = m > 0 ? (by_rows ? m : k) : 0;
+    f.share = ceil_div(f.rows * ceil_div(f.width + LINE, LINE), calls);
+    return f;
+}
+
+static void fetch_some(ahead *f) {
+    for (int64_t n = f->share; n > 0 && f->rows > 0; n--) {
+        __builtin_prefetch(f->row + f->at, 0, 2);
+        if ((f->at += 64) < f->width + 63) continue;
+        f->at = 0;
+        f->row += f->ld;
+        f->rows--;
+    }
+}
+
 /* One KC block of one tile: rows [i, i+m), columns [j, j+n) of the step. */
 static void tile_block(const step *s, cm_real *abuf, int64_t i, int64_t m, int64_t j,
                        int64_t n, int64_t kb, int64_t k) {
@@ -100,8 +138,10 @@ static void tile_block(const step *s, cm_real *abuf, int64_t i, int64_t m, int64
     cm_real beta = s->k0 + kb == 0 ? g->beta : 1;
     int64_t ars = g->ars, acs = g->acs, strip = mr * g->ars, n_steps = steps_of(s->mk, k);
     const cm_real *a = abuf;
+    ahead soon = { 0 };
     if (abuf) {
         pack_a(s, abuf, i, m, s->k0 + kb, k);
+        soon = ahead_of(s, i, m, kb, ceil_div(n, nr) * ceil_div(m, mr));
         ars = 1, acs = mr, strip = mr * n_steps;
     } else {
         a = (const cm_real *)g->A + i * ars + (s->k0 + kb) * acs;
@@ -111,10 +151,12 @@ static void tile_block(const step *s, cm_real *abuf, int64_t i, int64_t m, int64
                                 : (const cm_real *)g->B + (s->k0 + kb) * g->brs + s->j0 + jj;
         int cols = (int)min64(nr, j + n - jj);
         cm_real *c = g->C + i * g->ldc + s->j0 + jj;
-        for (int64_t ii = 0; ii < m; ii += mr)
+        for (int64_t ii = 0; ii < m; ii += mr) {
+            fetch_some(&soon);
             s->mk->run(n_steps, a + ii / mr * strip, ars, acs, b, s->b ? nr : g->brs,
                        g->alpha, beta, c + ii * g->ldc, g->ldc, (int)min64(mr, m - ii),
                        cols);
+        }
     }
 }
 
@@ -133,7 +175,7 @@ static void tile(const step *s, int64_t t) {
 static void cut(step *s, int threads) {
     int mr = s->mk->mr, nr = s->mk->nr;
     int64_t M = s->g->M, want = threads == 1 ? 1 : 4 * threads;
-    int64_t rows = ceil_div(M, TILE_ROWS);
+    int64_t rows = ceil_div(M, TILE_ROWS * s->mk->pair);
     int64_t cols = min64(ceil_div(want, rows), ceil_div(s->nc, 4 * nr));
     if (rows > 1) rows = round_up(rows, threads);
     s->tile_m = round_up(ceil_div(M, rows), mr);
