@@ -25,6 +25,7 @@ static void forward_backward(job *b, cm_arena *arena, bool dry) {
     cm_arena_reset(arena, 0);
     cm_arena_reset(&b->meta, 0);
     cm_tape_begin(&t, arena, &b->meta, true, dry);
+    t.compute = (cm_compute)b->conf.train.compute;
     t.prof = dry ? NULL : &b->prof;
     cm_batch batch = { .B = b->rows, .T = b->T, .token = b->token, .target = b->target };
     cm_real norm = 1 / (cm_real)(b->rows * b->T);

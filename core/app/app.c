@@ -13,6 +13,9 @@
 _Static_assert((int)CM_CONF_STRICT == (int)CM_NUMERICS_STRICT &&
                    (int)CM_CONF_FAST == (int)CM_NUMERICS_FAST,
                "numerics choices");
+_Static_assert((int)CM_CONF_FP32 == (int)CM_COMPUTE_FP32 &&
+                   (int)CM_CONF_BF16 == (int)CM_COMPUTE_BF16,
+               "compute choices");
 
 static void free_ctx(cm_app_ctx *c) {
     free(c->words.v);

@@ -16,6 +16,8 @@
 /* In the order of kern.h's cm_numerics. */
 #define CM_NUMERICS_CHOICES(X)                                                          \
     X(CM_CONF_STRICT, strict) X(CM_CONF_FAST, fast)
+/* In the order of kern.h's cm_compute. */
+#define CM_COMPUTE_CHOICES(X) X(CM_CONF_FP32, fp32) X(CM_CONF_BF16, bf16)
 #define CM_ROPE_CHOICES(X)                                                              \
     X(CM_ROPE_NONE, none) X(CM_ROPE_PLAIN, plain) X(CM_ROPE_LINEAR, linear)             \
     X(CM_ROPE_YARN, yarn)
@@ -85,6 +87,7 @@ enum { CM_MATCH_CHOICES(X) };
 enum { CM_THINK_CHOICES(X) };
 enum { CM_CHECKER_CHOICES(X) };
 enum { CM_NUMERICS_CHOICES(X) };
+enum { CM_COMPUTE_CHOICES(X) };
 enum { CM_ROPE_CHOICES(X) };
 enum { CM_EXPORT_CHOICES(X) };
 enum { CM_OPTIM_CHOICES(X) };

@@ -106,6 +106,12 @@ static inline cm_mat cm_mat_of(const cm_real *at, int64_t ld, bool t) {
     return (cm_mat){ at, ld, t, false };
 }
 
+/* The same matrix from element i on. */
+static inline cm_mat cm_mat_from(cm_mat m, int64_t i) {
+    m.at = (const char *)m.at + i * (m.stored ? 2 : (int64_t)sizeof(cm_real));
+    return m;
+}
+
 /* The same products with a choice of precision; cm_product1 on the calling thread only.
  * CM_COMPUTE_FP32: cm_gemm and cm_gemm1.  CM_COMPUTE_BF16: always strict, and the bits are
  * those of one chain of fp32 FMAs (gemm.h) over the rounded operands at every level, save

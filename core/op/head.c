@@ -15,7 +15,8 @@ bool cm_head_fits(const cm_node *n, const char **why) {
 }
 
 size_t cm_head_map(cm_head *h, const cm_node *n, const int32_t *target, void *base) {
-    *h = (cm_head){ .x = n->in[0], .w = n->in[1], .target = target };
+    *h = (cm_head){ .x = n->in[0], .w = n->in[1], .target = target,
+                    .how = n->tape->compute };
     h->held = cm_as_held(n, &h->w->v);
     h->R = h->x->v.dim[0];
     h->V = h->w->v.dim[0];
@@ -57,19 +58,23 @@ bool cm_head_next(cm_head *h, cm_real scale, cm_real *zero) {
         cm_qmat_mul(&h->w->v, NULL, h->n, gathered(h), scale, h->z, h->room);
         return true;
     }
-    if (!h->wide) h->wide = cm_wide(&h->w->v, h->room);
-    cm_gemm(false, true, h->n, h->V, h->D, scale, gathered(h), h->D, h->wide, h->D, 0, h->z,
-            h->V);
+    if (!h->W.at) h->W = cm_operand(h->how, &h->w->v, h->D, false, h->room);
+    cm_mat W = h->W;
+    W.t = true;
+    cm_product(h->how, h->n, h->V, h->D, scale, cm_mat_of(gathered(h), h->D, false), W, 0,
+               h->z, h->V);
     return true;
 }
 
 void cm_head_back(cm_head *h, cm_real *dx) {
     int64_t n = h->n, V = h->V, D = h->D;
-    if (h->w->g) cm_gemm(true, false, V, D, n, 1, h->z, V, gathered(h), D, 1, h->w->g, D);
+    if (h->w->g)
+        cm_product(h->how, V, D, n, 1, cm_mat_of(h->z, V, true),
+                   cm_mat_of(gathered(h), D, false), 1, h->w->g, D);
     if (!dx) return;
     bool in_place = whole(h);
     cm_real *to = in_place ? dx + h->row[0] * D : h->in;
-    cm_gemm(false, false, n, D, V, 1, h->z, V, h->wide, D, in_place, to, D);
+    cm_product(h->how, n, D, V, 1, cm_mat_of(h->z, V, false), h->W, in_place, to, D);
     for (int64_t i = 0; !in_place && i < n; i++)
         cm_k.add_scaled(D, 1, h->in + i * D, dx + h->row[i] * D);
 }

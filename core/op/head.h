@@ -16,9 +16,10 @@ typedef struct cm_head {
     cm_real *z;       /* [n,V] logits, then their gradients */
     cm_real *in;      /* [n,D] gathered rows, then their gradients */
     double *value;    /* [n] the user's */
-    bool held;           /* W is multiplied by as it is held; there is no backward */
-    const cm_real *wide; /* else its elements once needed; room for them where it is narrow */
-    void *room;
+    cm_compute how;   /* of its products */
+    bool held;        /* W is multiplied by as it is held; there is no backward */
+    cm_mat W;         /* else once needed: as an operand, not transposed; at NULL before */
+    void *room;       /* for its elements where they are widened */
 } cm_head;
 
 /* Are x[R,D] and W[V,D] fit for it? */

@@ -103,6 +103,8 @@ typedef struct cm_tape {
     bool dry;           /* sizes only */
     bool recording;     /* false: inference, nothing kept for backward */
     bool replay;        /* a recomputed block runs again: count no statistics twice */
+    cm_compute compute; /* of the large products, both ways: linear, experts, head; set it
+                           after cm_tape_begin, which chooses fp32 */
     struct cm_node **node;
     int n_node, cap_node;
     struct cm_free *freed; /* recycled gradient buffers by size */
@@ -251,13 +253,17 @@ static inline const cm_real *cm_path_row(const cm_real *rows, const cm_real *car
 
 /* Matrices that are not trained (embedding, linear, experts, head) may be held as halves or
  * blocks (cm_qmat_holds).  Does this forward multiply by w as it is held (cm_qmat_mul)?  Where
- * the tape records, w is cm_real or BF16, and is widened. */
+ * the tape records, w is cm_real or BF16, and is widened, or taken as it is by a BF16 product. */
 bool cm_as_held(const cm_node *n, const cm_tensor *w);
 /* Scratch that the product of M rows with w wants, one way or the other. */
 size_t cm_weight_bytes(const cm_node *n, const cm_tensor *w, int64_t M);
 /* The elements as cm_real: in place, or widened into `room` of cm_wide_bytes (0: in place). */
 size_t cm_wide_bytes(const cm_tensor *w);
 const cm_real *cm_wide(const cm_tensor *w, void *room);
+/* W, with rows of ld elements, as an operand of products: BF16 products take a stored one as
+ * it is and leave `room` (of cm_operand_bytes) alone. */
+size_t cm_operand_bytes(cm_compute how, const cm_tensor *w);
+cm_mat cm_operand(cm_compute how, const cm_tensor *w, int64_t ld, bool t, void *room);
 /* Elements [at, at+n) of a BF16 weight, on the calling thread. */
 void cm_wide_part(const cm_tensor *w, int64_t at, int64_t n, cm_real *to);
 

@@ -15,30 +15,34 @@ static bool linear_infer(cm_node *n, const char **why) {
 
 static size_t linear_scratch(const cm_node *n, bool backward) {
     if (!backward) return cm_weight_bytes(n, &n->in[1]->v, n->in[0]->v.dim[0]);
-    return n->in[0]->wants_grad ? cm_wide_bytes(&n->in[1]->v) : 0;
+    return n->in[0]->wants_grad ? cm_operand_bytes(n->tape->compute, &n->in[1]->v) : 0;
 }
 
 static void linear_fwd(cm_node *n, void *scratch) {
     const cm_tensor *x = &n->in[0]->v, *w = &n->in[1]->v;
     int64_t R = x->dim[0], I = x->dim[1], O = w->dim[0];
     if (cm_watching) cm_watching->fn(cm_watching->ctx, n->in[1], 0, cm_rdata(x), R, I);
+    cm_compute how = n->tape->compute;
     cm_real *y = cm_rdata(&n->out[0]->v);
     if (cm_as_held(n, w))
         cm_qmat_mul(w, NULL, R, cm_rdata(x), 1, y, scratch);
     else
-        cm_gemm(false, true, R, O, I, 1, cm_rdata(x), I, cm_wide(w, scratch), I, 0, y, O);
+        cm_product(how, R, O, I, 1, cm_mat_of(cm_rdata(x), I, false),
+                   cm_operand(how, w, I, true, scratch), 0, y, O);
 }
 
 static void linear_bwd(cm_node *n, void *scratch) {
     const cm_tensor *x = &n->in[0]->v, *w = &n->in[1]->v;
     int64_t R = x->dim[0], I = x->dim[1], O = w->dim[0];
     const cm_real *gy = n->out[0]->g;
+    cm_compute how = n->tape->compute;
     if (n->in[0]->g)
-        cm_gemm(false, false, R, I, O, 1, gy, O, cm_wide(w, scratch), I,
-                n->fresh[0] ? 0 : 1, n->in[0]->g, I);
+        cm_product(how, R, I, O, 1, cm_mat_of(gy, O, false),
+                   cm_operand(how, w, I, false, scratch), n->fresh[0] ? 0 : 1,
+                   n->in[0]->g, I);
     if (n->in[1]->g)
-        cm_gemm(true, false, O, I, R, 1, gy, O, cm_rdata(x), I, n->fresh[1] ? 0 : 1,
-                n->in[1]->g, I);
+        cm_product(how, O, I, R, 1, cm_mat_of(gy, O, true),
+                   cm_mat_of(cm_rdata(x), I, false), n->fresh[1] ? 0 : 1, n->in[1]->g, I);
 }
 
 static double linear_flops(const cm_node *n) {

@@ -31,6 +31,7 @@ enum { X, ROUTER, W_IN, W_OUT, A_IN, B_IN, A_OUT, B_OUT, N_IN };
 typedef struct dims {
     int64_t R, D, E, F, K, RK;
     int64_t r_in, r_out; /* ranks; 0: no adapter */
+    cm_compute how;      /* of the experts' products; the router's are fp32 */
 } dims;
 
 /* Kept for the backward. */
@@ -59,7 +60,8 @@ typedef struct work {
 
 static dims dims_of(const cm_node *n) {
     dims d = { n->in[0]->v.dim[0], n->in[0]->v.dim[1], n->in[1]->v.dim[0],
-               n->in[3]->v.dim[2], ((const moe_attr *)n->attr)->K, 0, 0, 0 };
+               n->in[3]->v.dim[2], ((const moe_attr *)n->attr)->K, 0, 0, 0,
+               n->tape->compute };
     d.RK = d.R * d.K;
     d.r_in = n->in[A_IN] ? n->in[A_IN]->v.dim[1] : 0;
     d.r_out = n->in[A_OUT] ? n->in[A_OUT]->v.dim[1] : 0;
@@ -95,7 +97,7 @@ static size_t map_work(const cm_node *n, const dims *d, bool backward, void *bas
     w->u = cm_cut_reals(&c, d->RK * rank);
     w->v = backward ? cm_cut_reals(&c, d->RK * rank) : NULL;
     for (int i = 0; i < 2; i++)
-        w->wide[i] = cm_cut_take(&c, backward ? cm_wide_bytes(&n->in[W_IN + i]->v)
+        w->wide[i] = cm_cut_take(&c, backward ? cm_operand_bytes(d->how, &n->in[W_IN + i]->v)
                                               : cm_weight_bytes(n, &n->in[W_IN + i]->v, d->RK));
     if (n->grad) map_kept(d, n->saved, s);
     else map_kept(d, cm_cut_take(&c, map_kept(d, NULL, &spare)), s);
@@ -243,24 +245,22 @@ static cm_real router_losses(const cm_node *n, const dims *d, const work *w,
 
 /* c[stretch of e] = alpha a[stretch of e] op(w_e) + beta c, w_e matrix e of w; N, K are the
  * columns of c and a, and op(w_e) is [K,N]. */
-static void add_by_expert(const dims *d, const kept *s, bool transposed, int64_t N,
-                          int64_t K, cm_real alpha, const cm_real *a, const cm_real *w,
-                          cm_real beta, cm_real *c) {
-    int64_t ldw = transposed ? K : N;
+static void add_by_expert(const dims *d, const kept *s, int64_t N, int64_t K, cm_real alpha,
+                          const cm_real *a, cm_mat w, cm_real beta, cm_real *c) {
 #pragma omp parallel if (d->RK * N * K > SERIAL)
     for (int64_t e = 0; e < d->E; e++) {
 #pragma omp for schedule(dynamic) nowait
         for (int64_t i = s->first[e]; i < s->first[e + 1]; i += ROWS) {
             int64_t rows = s->first[e + 1] - i < ROWS ? s->first[e + 1] - i : ROWS;
-            cm_gemm1(false, transposed, rows, N, K, alpha, a + i * K, K, w + e * N * K, ldw,
-                     beta, c + i * N, N);
+            cm_product1(d->how, rows, N, K, alpha, cm_mat_of(a + i * K, K, false),
+                        cm_mat_from(w, e * N * K), beta, c + i * N, N);
         }
     }
 }
 
-static void rows_by_expert(const dims *d, const kept *s, bool transposed, int64_t N,
-                           int64_t K, const cm_real *a, const cm_real *w, cm_real *c) {
-    add_by_expert(d, s, transposed, N, K, 1, a, w, 0, c);
+static void rows_by_expert(const dims *d, const kept *s, int64_t N, int64_t K,
+                           const cm_real *a, cm_mat w, cm_real *c) {
+    add_by_expert(d, s, N, K, 1, a, w, 0, c);
 }
 
 /* c = a W^T with the node's matrices in[which]; room: what it asked for. */
@@ -268,7 +268,9 @@ static void experts_by_rows(const cm_node *n, const dims *d, const kept *s, int 
                             const cm_real *a, cm_real *c, void *room) {
     const cm_tensor *w = &n->in[which]->v;
     if (cm_as_held(n, w)) cm_qmat_mul(w, s->first, d->RK, a, 1, c, room);
-    else rows_by_expert(d, s, true, w->dim[1], w->dim[2], a, cm_wide(w, room), c);
+    else
+        rows_by_expert(d, s, w->dim[1], w->dim[2], a,
+                       cm_operand(d->how, w, w->dim[2], true, room), c);
 }
 
 /* gw_e[M,N] += alpha a[stretch of e]^T b[stretch of e]; nothing where gw is NULL. */
@@ -279,9 +281,10 @@ static void weights_by_expert(const dims *d, const kept *s, int64_t M, int64_t N
 #pragma omp parallel for collapse(2) schedule(dynamic) if (d->RK * M * N > SERIAL)
     for (int64_t e = 0; e < d->E; e++)
         for (int64_t i = 0; i < M; i += ROWS)
-            cm_gemm1(true, false, M - i < ROWS ? M - i : ROWS, N, load_of(s, e), alpha,
-                     a + s->first[e] * M + i, M, b + s->first[e] * N, N, 1,
-                     gw + (e * M + i) * N, N);
+            cm_product1(d->how, M - i < ROWS ? M - i : ROWS, N, load_of(s, e), alpha,
+                        cm_mat_of(a + s->first[e] * M + i, M, true),
+                        cm_mat_of(b + s->first[e] * N, N, false), 1, gw + (e * M + i) * N,
+                        N);
 }
 
 /* One matrix's adapter in use: y[O] = W x[I] + scale B A x. */
@@ -306,16 +309,17 @@ static pair pair_of(const cm_node *n, const dims *d, bool out) {
 static void pair_fwd(const dims *d, const work *w, const kept *s, const pair *p,
                      const cm_real *x, cm_real *y) {
     if (!p->a) return;
-    rows_by_expert(d, s, true, p->r, p->I, x, p->a, w->u);
-    add_by_expert(d, s, true, p->O, p->r, p->scale, w->u, p->b, 1, y);
+    rows_by_expert(d, s, p->r, p->I, x, cm_mat_of(p->a, p->I, true), w->u);
+    add_by_expert(d, s, p->O, p->r, p->scale, w->u, cm_mat_of(p->b, p->r, true), 1, y);
 }
 
 /* gx += scale A^T B^T gy, leaving u = B^T gy. */
 static void pair_rows_bwd(const dims *d, const work *w, const kept *s, const pair *p,
                           const cm_real *gy, cm_real *gx) {
     if (!p->a) return;
-    rows_by_expert(d, s, false, p->r, p->O, gy, p->b, w->u);
-    if (gx) add_by_expert(d, s, false, p->I, p->r, p->scale, w->u, p->a, 1, gx);
+    rows_by_expert(d, s, p->r, p->O, gy, cm_mat_of(p->b, p->r, false), w->u);
+    if (gx)
+        add_by_expert(d, s, p->I, p->r, p->scale, w->u, cm_mat_of(p->a, p->I, false), 1, gx);
 }
 
 /* Gradients of A and B, with that u, from x (times what gy still lacks, the gate). */
@@ -323,7 +327,7 @@ static void pair_weights_bwd(const dims *d, const work *w, const kept *s, const 
                              const cm_real *x, const cm_real *gy) {
     if (!p->a) return;
     weights_by_expert(d, s, p->r, p->I, p->scale, w->u, x, p->ga);
-    rows_by_expert(d, s, true, p->r, p->I, x, p->a, w->v);
+    rows_by_expert(d, s, p->r, p->I, x, cm_mat_of(p->a, p->I, true), w->v);
     weights_by_expert(d, s, p->O, p->r, p->scale, gy, w->v, p->gb);
 }
 
@@ -420,20 +424,20 @@ static void router_row(const cm_node *n, const dims *d, const kept *s, int64_t r
 
 /* Everything that comes through y: weight gradients, then gx (set when fresh). */
 static void experts_bwd(const cm_node *n, const dims *d, const work *w, const kept *s) {
-    const cm_real *wi = cm_wide(&n->in[W_IN]->v, w->wide[0]);
-    const cm_real *wo = cm_wide(&n->in[W_OUT]->v, w->wide[1]);
+    cm_mat wi = cm_operand(d->how, &n->in[W_IN]->v, d->D, false, w->wide[0]);
+    cm_mat wo = cm_operand(d->how, &n->in[W_OUT]->v, d->F, false, w->wide[1]);
     cm_real *gx = n->in[X]->g;
     pair in = pair_of(n, d, false), out = pair_of(n, d, true);
     int64_t D = d->D, F = d->F;
     gather(d, s, n->out[0]->g, w->y);
-    rows_by_expert(d, s, false, F, D, w->y, wo, w->gact);
+    rows_by_expert(d, s, F, D, w->y, wo, w->gact);
     pair_rows_bwd(d, w, s, &out, w->y, w->gact);
     expert_rows(d, w, s);
     weights_by_expert(d, s, D, F, 1, w->y, w->act, n->in[W_OUT]->g);
     pair_weights_bwd(d, w, s, &out, w->act, w->y);
     if (n->in[W_IN]->g || in.a) gather(d, s, cm_rdata(&n->in[X]->v), w->x);
     weights_by_expert(d, s, 2 * F, D, 1, s->h, w->x, n->in[W_IN]->g);
-    if (gx) rows_by_expert(d, s, false, D, 2 * F, s->h, wi, w->y);
+    if (gx) rows_by_expert(d, s, D, 2 * F, s->h, wi, w->y);
     pair_rows_bwd(d, w, s, &in, s->h, gx ? w->y : NULL);
     pair_weights_bwd(d, w, s, &in, w->x, s->h);
     if (!gx) return;

@@ -211,6 +211,7 @@ static void recompute_bwd(const cm_node *n) {
     cm_tape t;
     cm_tape_begin(&t, outer->arena, outer->meta, true, outer->dry);
     t.replay = true;
+    t.compute = outer->compute;
     t.prof = outer->prof;
     cm_var *in[CM_MAX_IN] = { 0 }, *out[CM_MAX_OUT] = { 0 };
     for (int i = 0; i < n->n_in; i++) {
@@ -252,6 +253,7 @@ void cm_recompute(cm_tape *t, cm_block_fn fn, void *ctx, cm_var *const *in, int 
     size_t mark = cm_arena_mark(t->arena), meta = cm_arena_mark(t->meta);
     cm_tape inner;
     cm_tape_begin(&inner, t->arena, t->meta, false, t->dry);
+    inner.compute = t->compute;
     inner.prof = t->prof;
     cm_var *got[CM_MAX_OUT] = { 0 };
     fn(ctx, &inner, in, got);

@@ -3,15 +3,21 @@
  * An op that multiplies by such a matrix forward, for inference, does so as it is held
  * (cm_qmat_mul).  On a tape that records, only BF16 is met: a frozen base keeps its matrices
  * in half the memory, and the op has room for one at full width in its scratch.  Widening is
- * exact, so the results are those of a model whose weights had been rounded to BF16 once. */
+ * exact, so the results are those of a model whose weights had been rounded to BF16 once.
+ * Products of BF16 operands take such a weight as it is. */
 #include "op/op.h"
 
+static bool as_stored(cm_compute how, const cm_tensor *w) {
+    return how == CM_COMPUTE_BF16 && w->dtype == CM_BF16_T;
+}
+
 bool cm_as_held(const cm_node *n, const cm_tensor *w) {
-    return w->dtype != CM_REAL_DTYPE && !n->tape->recording;
+    return w->dtype != CM_REAL_DTYPE && !n->tape->recording && !as_stored(n->tape->compute, w);
 }
 
 size_t cm_weight_bytes(const cm_node *n, const cm_tensor *w, int64_t M) {
-    return cm_as_held(n, w) ? cm_align_up(cm_qmat_scratch(w, M)) : cm_wide_bytes(w);
+    return cm_as_held(n, w) ? cm_align_up(cm_qmat_scratch(w, M))
+                            : cm_operand_bytes(n->tape->compute, w);
 }
 
 size_t cm_wide_bytes(const cm_tensor *w) {
@@ -34,4 +40,13 @@ const cm_real *cm_wide(const cm_tensor *w, void *room) {
     for (int64_t i = 0; i < n; i += PART)
         cm_wide_part(w, i, n - i < PART ? n - i : PART, to + i);
     return to;
+}
+
+size_t cm_operand_bytes(cm_compute how, const cm_tensor *w) {
+    return as_stored(how, w) ? 0 : cm_wide_bytes(w);
+}
+
+cm_mat cm_operand(cm_compute how, const cm_tensor *w, int64_t ld, bool t, void *room) {
+    if (as_stored(how, w)) return (cm_mat){ w->data, ld, t, true };
+    return cm_mat_of(cm_wide(w, room), ld, t);
 }

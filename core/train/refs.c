@@ -23,9 +23,10 @@ static bool narrow(const cm_conf *c) {
 /* All that the numbers depend on, a line each. */
 static char *describe(const cm_loaded *reference, const cm_pack *p, const cm_conf *c) {
     return cm_strf("model %s\nheld %s\ndata %s\nsplit %s\ntokenizer %s\nrow %d\n"
-                   "numerics %s\nkernels %s\n", reference->id, narrow(c) ? "bf16" : "f32",
+                   "numerics %s\nkernels %s\ncompute %s\n", reference->id, narrow(c) ? "bf16" : "f32",
                    p->data->id, cm_split_name(p->split), p->data->tokenizer, p->T,
-                   cm_conf_word_of(c, "numerics"), cm_level_name(cm_kern_level()));
+                   cm_conf_word_of(c, "numerics"), cm_level_name(cm_kern_level()),
+                   cm_conf_word_of(c, "train.compute"));
 }
 
 static char *file_name(const char *dir, const char *what) {
@@ -151,6 +152,7 @@ typedef struct {
     cm_arena step, meta;
     cm_rows rows;
     int micro;
+    cm_compute compute; /* the policy's */
     cm_pair *pair;
     int64_t *unit;
 } scorer;
@@ -158,6 +160,7 @@ typedef struct {
 static cm_var *forward(scorer *s, const cm_batch *b, cm_arena *step, bool dry) {
     cm_tape t;
     cm_tape_begin(&t, step, &s->meta, false, dry);
+    t.compute = s->compute;
     return cm_model_logp(s->m, &t, b, 0, true, NULL, NULL);
 }
 
@@ -174,8 +177,10 @@ static bool measure(scorer *s, size_t *bytes, cm_err *err) {
     return true;
 }
 
-static scorer scorer_of(const cm_model *m, const cm_pack *p, int64_t micro) {
-    return (scorer){ .m = m, .rows.T = p->T, .micro = (int)(micro < p->rows ? micro : p->rows) };
+static scorer scorer_of(const cm_model *m, const cm_pack *p, const cm_conf *c,
+                        int64_t micro) {
+    return (scorer){ .m = m, .rows.T = p->T, .micro = (int)(micro < p->rows ? micro : p->rows),
+                     .compute = (cm_compute)c->train.compute };
 }
 
 /* The rows of a micro-batch: token, target, doc, pos. */
@@ -183,9 +188,9 @@ static size_t row_bytes(const scorer *s) {
     return 4 * (size_t)s->micro * (size_t)s->rows.T * sizeof(int32_t);
 }
 
-static bool open_scorer(scorer *s, const cm_model *m, const cm_pack *p, int64_t micro,
-                        cm_err *err) {
-    *s = scorer_of(m, p, micro);
+static bool open_scorer(scorer *s, const cm_model *m, const cm_pack *p, const cm_conf *c,
+                        int64_t micro, cm_err *err) {
+    *s = scorer_of(m, p, c, micro);
     size_t n = (size_t)s->micro * (size_t)p->T, most = (size_t)cm_pack_most(p, s->micro), step;
     bool ok = measure(s, &step, err) && cm_arena_open(&s->step, "reference", step, err);
     int32_t *rows = malloc(row_bytes(s));
@@ -221,11 +226,11 @@ static void sum_pairs(const scorer *s, const cm_pack *p, const cm_batch *b, int6
 
 /* All rows of the pack once; *stopped: a signal came. */
 static bool score(const cm_model *m, const cm_pack *p, const cm_source *src,
-                  int64_t micro, cm_progress_mode mode, cm_refs *r, bool *stopped,
-                  cm_err *err) {
+                  const cm_conf *c, int64_t micro, cm_progress_mode mode, cm_refs *r,
+                  bool *stopped, cm_err *err) {
     scorer s;
     cm_progress bar;
-    bool ok = open_scorer(&s, m, p, micro, err);
+    bool ok = open_scorer(&s, m, p, c, micro, err);
     cm_progress_open(&bar, "reference", "tok", (double)(p->rows * p->T), 1,
                      mode, NULL);
     for (int64_t row = 0; ok && row < p->rows; row += s.micro) {
@@ -275,7 +280,8 @@ bool cm_refs_open(cm_refs *r, const cm_loaded *reference, const cm_pack *const *
                 ok = cm_fail(err, CM_EXIT_DATA, "%s: the weights changed while they were in "
                              "use: SHA-256 %.12s..., was %.12s...", reference->path, l.id,
                              reference->id);
-            ok = ok && score(&l.model, pack[s], rows[s], micro, mode, &r[s], &stopped, err);
+            ok = ok && score(&l.model, pack[s], rows[s], c, micro, mode, &r[s], &stopped,
+                             err);
             if (ok) save(&r[s], what, dir, path);
         }
         free(what);
@@ -310,7 +316,7 @@ static bool count_pass(const cm_loaded *reference, const cm_pack *p, const cm_co
     size_t step = 0;
     if (!cm_arena_open_counting(&weights, "size of the reference", err)) return false;
     cm_model_build_lora(&m, &reference->model.conf, narrow(c) ? &bf16 : NULL, &weights, false);
-    scorer s = scorer_of(&m, p, micro);
+    scorer s = scorer_of(&m, p, c, micro);
     bool ok = measure(&s, &step, err);
     size_t all = weights.peak + step + s.meta.peak + row_bytes(&s);
     if (all > *bytes) *bytes = all;

@@ -271,9 +271,10 @@ typedef struct cm_refs {
  * from their files in folder `dir`, or, where these are absent, damaged or of something else
  * (which is said), computed with the reference's weights, read for this alone and released,
  * and written.  A file's name is the hash of what it depends on: model and how it is held
- * (lora.base), data, split, tokenizer, row length, numerics, the kernels' level; it holds
- * these, too, and a hash of its numbers.  micro: rows at a time, which changes no bit.  A
- * signal to stop leaves them incomplete and is no failure; the next time goes on there. */
+ * (lora.base), data, split, tokenizer, row length, numerics, train.compute, the kernels'
+ * level; it holds these, too, and a hash of its numbers.  micro: rows at a time, which changes
+ * no bit.  A signal to stop leaves them incomplete and is no failure; the next time goes on
+ * there. */
 bool cm_refs_open(cm_refs *r, const cm_loaded *reference, const cm_pack *const *pack,
                   const cm_source *const *rows, const cm_conf *c, const char *dir,
                   int64_t micro, cm_progress_mode mode, cm_err *err);

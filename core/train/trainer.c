@@ -76,6 +76,7 @@ void cm__micro_step(cm__trainer *t, int i, int micro, int64_t row, cm_real norm,
     size_t step = cm_arena_mark(&t->step), meta = cm_arena_mark(&t->meta);
     cm_tape tape;
     cm_tape_begin(&tape, &t->step, &t->meta, true, dry);
+    tape.compute = (cm_compute)t->c->train.compute;
     tape.prof = t->prof;
     cm_var *loss = o->loss(o->self, &t->model, &tape, &b, row + i * micro, norm, &t->stats);
     if (!dry) t->loss_sum += (double)*cm_rdata(&loss->v);

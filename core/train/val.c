@@ -69,6 +69,7 @@ double cm__val_rows(cm__trainer *t, int n, int64_t row, bool dry) {
     cm_tape tape;
     size_t step = cm_arena_mark(&t->step), meta = cm_arena_mark(&t->meta);
     cm_tape_begin(&tape, &t->step, &t->meta, false, dry);
+    tape.compute = (cm_compute)t->c->train.compute;
     bool packed = t->job->val->packed;
     cm_batch b = { .B = n, .T = t->rows.T, .token = t->rows.token,
                    .target = t->rows.target, .doc = packed ? t->rows.doc : NULL,

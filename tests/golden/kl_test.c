@@ -51,20 +51,33 @@ static const cm_real *round_rows(const cm_real *x, int64_t M, int64_t K, int64_t
     return y;
 }
 
-#define GEMM(name)                                                                      \
-    void __real_##name(bool, bool, int64_t, int64_t, int64_t, cm_real, const cm_real *, \
-                       int64_t, const cm_real *, int64_t, cm_real, cm_real *, int64_t); \
-    void __wrap_##name(bool, bool, int64_t, int64_t, int64_t, cm_real, const cm_real *, \
-                       int64_t, const cm_real *, int64_t, cm_real, cm_real *, int64_t); \
-    void __wrap_##name(bool ta, bool tb, int64_t M, int64_t N, int64_t K, cm_real alpha, \
-                       const cm_real *a, int64_t lda, const cm_real *b, int64_t ldb,    \
-                       cm_real beta, cm_real *c, int64_t ldc) {                         \
-        const cm_real *x = is_q8(b) ? round_rows(a, M, K, lda) : a;                     \
-        __real_##name(ta, tb, M, N, K, alpha, x, lda, b, ldb, beta, c, ldc);            \
-        if (x != a) free((void *)(uintptr_t)x);                                         \
+#define PRODUCT(name)                                                                   \
+    void __real_##name(cm_compute, int64_t, int64_t, int64_t, cm_real, cm_mat, cm_mat,  \
+                       cm_real, cm_real *, int64_t);                                    \
+    void __wrap_##name(cm_compute, int64_t, int64_t, int64_t, cm_real, cm_mat, cm_mat,  \
+                       cm_real, cm_real *, int64_t);                                    \
+    void __wrap_##name(cm_compute how, int64_t M, int64_t N, int64_t K, cm_real alpha,  \
+                       cm_mat a, cm_mat b, cm_real beta, cm_real *c, int64_t ldc) {     \
+        const cm_real *x = is_q8(b.at) ? round_rows(a.at, M, K, a.ld) : NULL;           \
+        cm_mat seen = x ? cm_mat_of(x, a.ld, a.t) : a;                                  \
+        __real_##name(how, M, N, K, alpha, seen, b, beta, c, ldc);                      \
+        free((void *)(uintptr_t)x);                                                     \
     }
-GEMM(cm_gemm)
-GEMM(cm_gemm1)
+PRODUCT(cm_product)
+PRODUCT(cm_product1)
+
+/* The head of sessions and scores. */
+void __real_cm_gemm(bool, bool, int64_t, int64_t, int64_t, cm_real, const cm_real *, int64_t,
+                    const cm_real *, int64_t, cm_real, cm_real *, int64_t);
+void __wrap_cm_gemm(bool, bool, int64_t, int64_t, int64_t, cm_real, const cm_real *, int64_t,
+                    const cm_real *, int64_t, cm_real, cm_real *, int64_t);
+void __wrap_cm_gemm(bool ta, bool tb, int64_t M, int64_t N, int64_t K, cm_real alpha,
+                    const cm_real *a, int64_t lda, const cm_real *b, int64_t ldb,
+                    cm_real beta, cm_real *c, int64_t ldc) {
+    const cm_real *x = is_q8(b) ? round_rows(a, M, K, lda) : a;
+    __real_cm_gemm(ta, tb, M, N, K, alpha, x, lda, b, ldb, beta, c, ldc);
+    if (x != a) free((void *)(uintptr_t)x);
+}
 
 typedef struct {
     cm_loaded ref, q;

@@ -150,8 +150,8 @@ TEST(memory_used_is_memory_planned_to_the_byte) {
     kernels();
     static const char *const words[] = { "optim.kind=adamw", "optim.kind=muon",
                                          "train.recompute=block", "data.micro_rows=1",
-                                         "val.tokens=90" };
-    for (int i = 0; i < 5; i++) {
+                                         "val.tokens=90", "train.compute=bf16" };
+    for (int i = 0; i < 6; i++) {
         cm_run run;
         cm_plan p;
         char name[8] = { 'm', (char)('0' + i), 0 };

@@ -363,9 +363,9 @@ TEST(bf16_adapters_load_as_they_were_trained) {
 
 /* Gradients through a base of BF16 too are those of the rounded base: on a base that BF16
  * holds exactly, both ways of holding it train the same adapters. */
-TEST(bf16_trains_the_same_bits) {
+static void trains_the_same_bits(const char *compute) {
     char *exact = tmp("exact");
-    const char *words[] = { "lora.rank=3", "lora.base=f32", NULL };
+    const char *words[] = { "lora.rank=3", "lora.base=f32", compute, NULL };
     cm_loaded l, got[2];
     cm_err err;
     bool complete;
@@ -375,7 +375,7 @@ TEST(bf16_trains_the_same_bits) {
     cm_loaded_close(&l);
     for (int i = 0; i < 2; i++) {
         fx_job f;
-        char *ckpt = tmp(i ? "exact16" : "exact32");
+        char *ckpt = cm_strf("%s/%s-%d", t_tmpdir(), compute, i);
         if (i) words[1] = "lora.base=bf16";
         lora_open(&f, &l, exact, ckpt, words);
         f.job.stop_at = 10;
@@ -395,6 +395,11 @@ TEST(bf16_trains_the_same_bits) {
     cm_loaded_close(&got[1]);
     free(exact);
 }
+
+TEST(bf16_trains_the_same_bits) { trains_the_same_bits("train.compute=fp32"); }
+
+/* Where products are of BF16, the stored base is their operand as it is. */
+TEST(bf16_trains_the_same_bits_in_bf16) { trains_the_same_bits("train.compute=bf16"); }
 
 /* Adapters on adapters: the base of the second is the merge of the first. */
 TEST(an_adapter_is_a_base_too) {

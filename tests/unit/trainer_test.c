@@ -49,8 +49,23 @@ TEST(same_bits_for_threads_with_muon_and_recomputation) {
     const char *words[] = { "optim.kind=muon", "train.recompute=block", NULL };
     kernels(1);
     char *one = sums_after("m1", 0, words);
-    kernels(1);
+    kernels(2);
     check_same(one, sums_after("m2", 0, words), "threads, muon, recompute");
+    free(one);
+}
+
+/* With BF16 products too, and on other bits than with fp32. */
+TEST(same_bits_in_bf16) {
+    const char *words[] = { "train.compute=bf16", "train.recompute=none", NULL };
+    kernels(1);
+    char *one = sums_after("h1", 0, words), *fp32 = sums_after("h0", 0, NULL);
+    CHECK(one && fp32 && strcmp(one, fp32));
+    free(fp32);
+    kernels(3);
+    check_same(one, sums_after("h3", 0, words), "threads, bf16");
+    kernels(1);
+    free(sums_after("h7", 7, words));
+    check_same(one, sums_after("h7", 0, words), "resume at 7, bf16");
     free(one);
 }
 
