@@ -1,7 +1,7 @@
 #!/bin/sh
 # precision.sh -- study: does training with BF16 products learn what fp32 does?
 #
-# usage: configs/studies/precision.sh     (SEEDS="1 2 3", TOKENS=400k)
+# usage: configs/studies/precision.sh     (SEEDS="1 2 3", TOKENS=300k)
 # configs/ci.yaml (hybrid with experts, Muon) on the default corpus, both settings of train.compute
 # on the same batches from the same weights, seed by seed.  Runs in runs/precision-*: done ones are
 # skipped, interrupted ones go on.  Writes docs/studies/precision.svg, and the table to stdout.
@@ -18,7 +18,7 @@ for seed in $seeds; do
     for compute in fp32 bf16; do
         nice -n "${NICE:-5}" "$B/pretrain" --quiet --threads 1 --config configs/ci.yaml \
             name="precision-$compute-s$seed" seed="$seed" train.compute=$compute \
-            sched.tokens="${TOKENS:-400k}" val.every=20 val.tokens=20k data.shards=$shards \
+            sched.tokens="${TOKENS:-300k}" val.every=20 val.tokens=20k data.shards=$shards \
             --resume=auto --if-done=skip
     done
 done
