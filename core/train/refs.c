@@ -23,7 +23,8 @@ static bool narrow(const cm_conf *c) {
 /* All that the numbers depend on, a line each. */
 static char *describe(const cm_loaded *reference, const cm_pack *p, const cm_conf *c) {
     return cm_strf("model %s\nheld %s\ndata %s\nsplit %s\ntokenizer %s\nrow %d\n"
-                   "numerics %s\nkernels %s\ncompute %s\n", reference->id, narrow(c) ? "bf16" : "f32",
+                   "numerics %s\nkernels %s\ncompute %s\n",
+                   reference->id, narrow(c) ? "bf16" : "f32",
                    p->data->id, cm_split_name(p->split), p->data->tokenizer, p->T,
                    cm_conf_word_of(c, "numerics"), cm_level_name(cm_kern_level()),
                    cm_conf_word_of(c, "train.compute"));
