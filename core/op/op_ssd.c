@@ -1,16 +1,16 @@
 /* op_ssd.c -- the chunked state-space scan of Mamba-2: descriptor, forward, decoding.
  *
- * Formulas: docs/math/ssd.md.  First the states between chunks, one (row, head) after
- * another in time; then every chunk on its own.  All products are small and run on one
- * thread; the parallel loops are over (row, head) and over (chunk, heads). */
+ * Formulas: docs/math/ssd.md.  With rows enough for all threads a task takes some heads
+ * through a row, chunk by chunk.  Else first the states between chunks, one (row, head)
+ * after another in time, then every chunk on its own.  All products are small and run on
+ * one thread; both orders give the same bits. */
 #include "op/ssd.h"
 
 #include <omp.h>
 #include <string.h>
 
-/* HEADS: heads that share one C B^T (a chunk of a group with more is cut).
- * TRI: rows of a triangular product taken at a time. */
-enum { HEADS = 8, TRI = 24 };
+/* Rows of a triangular product taken at a time. */
+enum { TRI = 24 };
 
 static bool has_dims(const cm_var *x, int nd, int64_t d0, int64_t d1) {
     return x->v.nd == nd && x->v.dim[0] == d0 && (nd < 2 || x->v.dim[1] == d1);
@@ -59,30 +59,58 @@ static double flops(const cm_node *n) {
 
 /* ---- forward ---------------------------------------------------------------------- */
 
-static const cm_real *state_in(const cm_ssd_run *r, const cm_ssd_chunk *k, int h) {
+/* One chunk of a row and some heads of a group, [h0,h1). */
+typedef struct {
+    const cm_ssd_run *r;
+    const cm_ssd_chunk *k;
+    int g, h0, h1;
+    cm_real *running; /* states that the task carries along, [h1-h0,N*P]; NULL: in slots */
+    cm_real *s1;      /* then: where the states after the rows go */
+} part;
+
+static const cm_real *state_in(const part *p, int h) {
+    const cm_ssd_run *r = p->r;
+    const cm_ssd_chunk *k = p->k;
+    int64_t size = (int64_t)r->N * r->P;
     if (k->in == CM_SSD_NONE) return NULL;
-    if (k->in == CM_SSD_DOC) return r->doc_from[k->doc] + (int64_t)h * r->N * r->P;
-    if (k->in == CM_SSD_S0) return r->s0 + ((int64_t)k->b * r->H + h) * r->N * r->P;
+    if (k->in == CM_SSD_DOC) return r->doc_from[k->doc] + h * size;
+    if (k->in == CM_SSD_S0) return r->s0 + ((int64_t)k->b * r->H + h) * size;
+    if (p->running) return p->running + (h - p->h0) * size;
     return cm_ssd_slot(r, r->S, k->b, k->in, h);
 }
 
-/* S_out = exp(cs_last) S_in + B^T (r dt X), for each chunk of a row that passes it on. */
-static void pass_states(const cm_ssd_run *r, int b, int h, cm_real *buf) {
+static cm_real *state_out(const part *p, int h) {
+    const cm_ssd_run *r = p->r;
+    const cm_ssd_chunk *k = p->k;
     int64_t size = (int64_t)r->N * r->P;
+    if (k->out == CM_SSD_DOC) return r->doc_to[k->doc] + h * size;
+    if (!p->running) return cm_ssd_slot(r, r->S, k->b, k->out, h);
+    if (k->out == r->slots - 1) return p->s1 + ((int64_t)k->b * r->H + h) * size;
+    return p->running + (h - p->h0) * size;
+}
+
+/* S_out = exp(cs_last) S_in + B^T (r dt X); B dense, tmp[q,P]. */
+static void pass_state(const part *p, int h, const cm_real *B, const cm_real *x,
+                       int64_t ldx, cm_real *tmp) {
+    const cm_ssd_run *r = p->r;
+    int q = p->k->q;
+    int64_t size = (int64_t)r->N * r->P, at = cm_ssd_at(r, p->k->b, h, p->k->t0);
+    const cm_real *in = state_in(p, h);
+    cm_real *out = state_out(p, h);
+    if (in) cm_k.scale_rows(1, size, &r->ec[at + q - 1], in, size, out, size);
+    cm_k.scale_rows(q, r->P, r->rd + at, x, ldx, tmp, r->P);
+    cm_gemm1(true, false, r->N, r->P, q, 1, B, r->N, tmp, r->P, in ? 1 : 0, out, r->P);
+}
+
+/* The states after each chunk of a row that passes its own on. */
+static void pass_states(const cm_ssd_run *r, int b, int h, cm_real *buf) {
+    cm_real *B = buf + r->Q * r->P;
     for (int32_t i = r->first[b]; i < r->first[b + 1]; i++) {
         const cm_ssd_chunk *k = &r->chunk[i];
         if (k->out == CM_SSD_NONE) continue;
-        const cm_real *in = state_in(r, k, h);
-        cm_real *out = k->out == CM_SSD_DOC ? r->doc_to[k->doc] + h * size
-                                            : cm_ssd_slot(r, r->S, b, k->out, h);
-        int64_t at = cm_ssd_at(r, b, h, k->t0);
-        if (in) cm_k.scale_rows(1, size, &r->ec[at + k->q - 1], in, size, out, size);
-        const cm_real *x = r->xbc + cm_ssd_x(r, k, h);
-        cm_real *B = buf + r->Q * r->P;
-        cm_ssd_copy(k->q, r->N, r->xbc + cm_ssd_b(r, k, h / r->HG), r->W, B);
-        cm_k.scale_rows(k->q, r->P, r->rd + at, x, r->W, buf, r->P);
-        cm_gemm1(true, false, r->N, r->P, k->q, 1, B, r->N, buf, r->P, in ? 1 : 0, out,
-                 r->P);
+        part p = { r, k, h / r->HG, h, h + 1, NULL, NULL };
+        cm_ssd_copy(k->q, r->N, r->xbc + cm_ssd_b(r, k, p.g), r->W, B);
+        pass_state(&p, h, B, r->xbc + cm_ssd_x(r, k, h), r->W, buf);
     }
 }
 
@@ -96,45 +124,94 @@ static void triangle(const cm_ssd_run *r, int i0, int q, const cm_real *m, const
     }
 }
 
-/* Outputs of heads [h0,h1) of one group in one chunk, for its tokens from `skip` on. */
-static void chunk_out(const cm_ssd_run *r, const cm_ssd_chunk *k, int g, int h0, int h1,
-                      cm_real *buf, cm_real *y) {
+/* Working memory of a part: matrices [q,ld], copies [q,N] and [q,P], [q,max(N,P)]. */
+typedef struct {
+    cm_real *cb, *m, *B, *C, *x, *wide;
+} bufs;
+
+static bufs bufs_of(const cm_ssd_run *r) {
+    bufs w;
+    w.cb = cm_ssd_buffer(r, omp_get_thread_num());
+    w.m = w.cb + r->Q * r->ld;
+    w.B = w.m + r->Q * r->ld;
+    w.C = w.B + r->Q * r->N;
+    w.x = w.C + r->Q * r->N;
+    w.wide = w.x + r->Q * r->P;
+    return w;
+}
+
+/* Outputs of one head for the chunk's tokens from `skip` on. */
+static void head_out(const part *p, int h, const bufs *w, cm_real *y) {
+    const cm_ssd_run *r = p->r;
+    const cm_ssd_chunk *k = p->k;
     int N = r->N, P = r->P, i0 = k->skip, n = k->q - i0;
-    if (!n) return;
-    cm_real *cb = buf, *m = cb + r->Q * r->ld, *B = m + r->Q * r->ld, *C = B + r->Q * N;
-    cm_real *x = C + r->Q * N, *cs = x + r->Q * P;
-    int64_t ldy = (int64_t)r->H * P, row = (int64_t)k->b * r->T + k->t0, ld = r->ld;
-    cm_ssd_copy(k->q, N, r->xbc + cm_ssd_b(r, k, g), r->W, B);
-    cm_ssd_copy(k->q, N, r->xbc + cm_ssd_c(r, k, g), r->W, C);
-    cm_gemm1(false, true, k->q, n, N, 1, B, N, C + i0 * N, N, 0, cb + i0, ld);
-    for (int h = h0; h < h1; h++) {
-        const cm_real *in = state_in(r, k, h);
-        cm_real *yh = y + row * ldy + (int64_t)h * P;
-        int64_t at = cm_ssd_at(r, k->b, h, k->t0);
-        if (in) {
-            cm_k.scale_rows(n, N, r->ec + at + i0, C + i0 * N, N, cs, N);
-            cm_gemm1(false, false, n, P, N, 1, cs, N, in, P, 0, yh + i0 * ldy, ldy);
-        }
-        cm_ssd_copy(k->q, P, r->xbc + cm_ssd_x(r, k, h), r->W, x);
-        cm_k.ssd_mask(k->q, r->cs + at, r->dt + at, r->D[h], cb, m, ld);
-        triangle(r, i0, k->q, m, x, in ? 1 : 0, yh, ldy);
+    const cm_real *in = state_in(p, h);
+    int64_t ldy = (int64_t)r->H * P, at = cm_ssd_at(r, k->b, h, k->t0);
+    cm_real *yh = y + ((int64_t)k->b * r->T + k->t0) * ldy + (int64_t)h * P;
+    if (in) {
+        cm_k.scale_rows(n, N, r->ec + at + i0, w->C + i0 * N, N, w->wide, N);
+        cm_gemm1(false, false, n, P, N, 1, w->wide, N, in, P, 0, yh + i0 * ldy, ldy);
+    }
+    cm_k.ssd_mask(k->q, r->cs + at, r->dt + at, r->D[h], w->cb, w->m, r->ld);
+    triangle(r, i0, k->q, w->m, w->x, in ? 1 : 0, yh, ldy);
+}
+
+/* Outputs, and where the task carries the states those after the chunk. */
+static void part_out(const part *p, cm_real *y) {
+    const cm_ssd_run *r = p->r;
+    const cm_ssd_chunk *k = p->k;
+    bufs w = bufs_of(r);
+    int N = r->N, i0 = k->skip, n = k->q - i0;
+    bool passes = p->running && k->out != CM_SSD_NONE;
+    if (!n && !passes) return;
+    cm_ssd_copy(k->q, N, r->xbc + cm_ssd_b(r, k, p->g), r->W, w.B);
+    cm_ssd_copy(k->q, N, r->xbc + cm_ssd_c(r, k, p->g), r->W, w.C);
+    cm_gemm1(false, true, k->q, n, N, 1, w.B, N, w.C + i0 * N, N, 0, w.cb + i0, r->ld);
+    for (int h = p->h0; h < p->h1; h++) {
+        cm_ssd_copy(k->q, r->P, r->xbc + cm_ssd_x(r, k, h), r->W, w.x);
+        if (n) head_out(p, h, &w, y);
+        if (passes) pass_state(p, h, w.B, w.x, r->P, w.wide);
     }
 }
 
-static cm_real *my_buffer(const cm_ssd_run *r) {
-    return r->thread + r->thread_reals * omp_get_thread_num();
+/* The i-th block of `most` heads of a group, over all groups. */
+static part part_of(const cm_ssd_run *r, int64_t i, int most) {
+    int blocks = (r->HG + most - 1) / most, g = (int)i / blocks;
+    int h0 = (int)i % blocks * most, h1 = h0 + most < r->HG ? h0 + most : r->HG;
+    return (part){ .r = r, .g = g, .h0 = g * r->HG + h0, .h1 = g * r->HG + h1 };
 }
 
-static void rows_out(const cm_ssd_run *r, int b0, int b1, cm_real *y) {
-    int blocks = (r->HG + HEADS - 1) / HEADS, parts = r->G * blocks;
+static int parts_of(const cm_ssd_run *r, int most) {
+    return (r->HG + most - 1) / most * r->G;
+}
+
+static void whole_rows(const cm_ssd_run *r, cm_real *y, cm_real *s1) {
+    int parts = parts_of(r, CM_SSD_ROW_HEADS);
+    int64_t items = (int64_t)r->B * parts;
+    bool many = cm_ssd_many(r);
+#pragma omp parallel for schedule(dynamic) num_threads(cm_kern_threads()) if (many)
+    for (int64_t i = 0; i < items; i++) {
+        int b = (int)(i / parts);
+        part p = part_of(r, i % parts, CM_SSD_ROW_HEADS);
+        p.running = cm_ssd_running(r, omp_get_thread_num());
+        p.s1 = s1;
+        for (int h = p.h0; h < p.h1; h++) cm_ssd_steps(r, b, h);
+        for (int32_t c = r->first[b]; c < r->first[b + 1]; c++) {
+            p.k = &r->chunk[c];
+            part_out(&p, y);
+        }
+    }
+}
+
+static void chunks_out(const cm_ssd_run *r, int b0, int b1, cm_real *y) {
+    int parts = parts_of(r, CM_SSD_HEADS);
     int64_t items = (int64_t)(r->first[b1] - r->first[b0]) * parts;
     bool many = cm_ssd_many(r);
 #pragma omp parallel for schedule(dynamic) num_threads(cm_kern_threads()) if (many)
     for (int64_t i = 0; i < items; i++) {
-        const cm_ssd_chunk *k = &r->chunk[r->first[b0] + i / parts];
-        int g = (int)(i % parts) / blocks, h0 = (int)(i % parts) % blocks * HEADS;
-        int h1 = h0 + HEADS < r->HG ? h0 + HEADS : r->HG;
-        chunk_out(r, k, g, g * r->HG + h0, g * r->HG + h1, my_buffer(r), y);
+        part p = part_of(r, i % parts, CM_SSD_HEADS);
+        p.k = &r->chunk[r->first[b0] + i / parts];
+        part_out(&p, y);
     }
 }
 
@@ -161,6 +238,31 @@ static void step_through(const cm_ssd_run *r, int b, int h, cm_real *buf, cm_rea
         step(r, b, h, t, buf, t ? s1 + at : r->s0 + at, s1 + at, y);
 }
 
+/* States first, then the chunks; or steps. */
+static void rows_apart(const cm_ssd_run *r, cm_real *y, cm_real *s1) {
+    int64_t size = (int64_t)r->N * r->P;
+    bool many = cm_ssd_many(r);
+    for (int b0 = 0; b0 < r->B; b0 += r->rows) {
+        int b1 = b0 + r->rows < r->B ? b0 + r->rows : r->B, items = (b1 - b0) * r->H;
+#pragma omp parallel for schedule(dynamic) num_threads(cm_kern_threads()) if (many)
+        for (int i = 0; i < items; i++) {
+            int b = b0 + i / r->H, h = i % r->H;
+            cm_real *buf = cm_ssd_buffer(r, omp_get_thread_num());
+            cm_ssd_steps(r, b, h);
+            if (r->steps)
+                step_through(r, b, h, buf, s1, y);
+            else
+                pass_states(r, b, h, buf);
+        }
+        if (r->steps) continue;
+        chunks_out(r, b0, b1, y);
+        /* Only now, since the new state may go where the initial one was. */
+        for (int b = b0; b < b1 && s1; b++)
+            memcpy(s1 + b * r->H * size, cm_ssd_slot(r, r->S, b, r->slots - 1, 0),
+                   (size_t)(r->H * size) * sizeof *s1);
+    }
+}
+
 static void fwd(cm_node *n, void *scratch) {
     const cm_ssd_attr *a = n->attr;
     cm_ssd_run r;
@@ -168,26 +270,8 @@ static void fwd(cm_node *n, void *scratch) {
     cm_ssd_plan(&r);
     cm_real *y = cm_rdata(&n->out[0]->v);
     cm_real *s1 = a->want_state ? cm_rdata(&n->out[1]->v) : a->c.to;
-    int64_t size = (int64_t)r.N * r.P;
-    bool many = cm_ssd_many(&r);
-    for (int b0 = 0; b0 < r.B; b0 += r.rows) {
-        int b1 = b0 + r.rows < r.B ? b0 + r.rows : r.B, items = (b1 - b0) * r.H;
-#pragma omp parallel for schedule(dynamic) num_threads(cm_kern_threads()) if (many)
-        for (int i = 0; i < items; i++) {
-            int b = b0 + i / r.H, h = i % r.H;
-            cm_ssd_steps(&r, b, h);
-            if (r.steps)
-                step_through(&r, b, h, my_buffer(&r), s1, y);
-            else
-                pass_states(&r, b, h, my_buffer(&r));
-        }
-        if (r.steps) continue;
-        rows_out(&r, b0, b1, y);
-        /* Only now, since the new state may go where the initial one was. */
-        for (int b = b0; b < b1 && s1; b++)
-            memcpy(s1 + b * r.H * size, cm_ssd_slot(&r, r.S, b, r.slots - 1, 0),
-                   (size_t)(r.H * size) * sizeof *s1);
-    }
+    if (r.whole) whole_rows(&r, y, s1);
+    else rows_apart(&r, y, s1);
     if (a->want_state && a->c.to)
         memcpy(a->c.to, s1, cm_tensor_bytes(&n->out[1]->v));
 }

@@ -13,6 +13,9 @@
 
 enum { CM_SSD_NONE = -1, CM_SSD_S0 = -2, CM_SSD_DOC = -3 };
 
+/* Heads of a forward task, which share one C B^T: of a chunk, and of a whole row. */
+enum { CM_SSD_HEADS = 8, CM_SSD_ROW_HEADS = 16 };
+
 typedef struct cm_ssd_chunk {
     int32_t b, t0, q; /* row, first token, tokens */
     int32_t in, out;  /* slot of the state before and after; NONE: zero, or not passed on;
@@ -40,6 +43,8 @@ typedef struct cm_ssd_run {
     const int32_t *doc_skip;
     bool want_state;
     bool steps;             /* token by token, from the state before to the one after */
+    bool whole;             /* a task walks through a whole row, whose states stay with
+                               it; else states first, then every chunk on its own */
     int rows;               /* batch rows that hold state slots at a time */
     int slots;              /* of a row; the last is for the state after it, and in the
                                backward the one before for the initial state, if any */
@@ -52,8 +57,8 @@ typedef struct cm_ssd_run {
     cm_real *S, *dS;        /* [rows,slots,H,N*P]; backward: [P,N] inside, with dS */
     cm_real *zero;          /* [Q,P] stands in for an absent gradient of y */
     double *part;           /* [chunks,H,3] parts of dA_log, dD, ddt_bias */
-    cm_real *thread;        /* per-thread buffers of thread_reals each */
-    int64_t thread_reals;
+    cm_real *thread;        /* per-thread buffers of thread_reals each, the last */
+    int64_t thread_reals, own_states; /* of them for states, [heads of a task,N*P] */
 } cm_ssd_run;
 
 /* Enough work for more than one thread? */
@@ -83,6 +88,14 @@ static inline int64_t cm_ssd_c(const cm_ssd_run *r, const cm_ssd_chunk *k, int g
  * in typical models, where they evict each other from the cache: products read copies. */
 static inline void cm_ssd_copy(int q, int n, const cm_real *x, int64_t ldx, cm_real *y) {
     for (int i = 0; i < q; i++) memcpy(y + i * n, x + i * ldx, (size_t)n * sizeof *y);
+}
+
+/* The calling thread's buffer, and the running states in it (whole rows only). */
+static inline cm_real *cm_ssd_buffer(const cm_ssd_run *r, int thread) {
+    return r->thread + r->thread_reals * thread;
+}
+static inline cm_real *cm_ssd_running(const cm_ssd_run *r, int thread) {
+    return cm_ssd_buffer(r, thread + 1) - r->own_states;
 }
 
 /* Fill a run from a node; with scratch NULL only sizes: returns the bytes needed. */

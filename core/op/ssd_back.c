@@ -1,9 +1,10 @@
 /* ssd_back.c -- backward of the scan: the chain rule of docs/math/ssd.md, chunk by chunk.
  *
  * States are computed again, transposed to [P,N], since that is how the products of the
- * backward read them.  Then the state gradients run through each row backwards in time,
- * and after that every (chunk, group) stands alone: it adds the gradients of B and C over
- * its heads in order, so no thread count changes them. */
+ * backward read them.  With rows enough for all threads a task then takes a group through
+ * its row backwards in time and carries the state gradients along; else these run through
+ * each row first, and after that every (chunk, group) stands alone.  Either adds the
+ * gradients of B and C over the heads of a group in order: the same bits. */
 #include "op/ssd.h"
 
 #include <omp.h>
@@ -28,13 +29,15 @@ typedef struct {
     cm_real *dB, *dC;                /* [q,N], sums over the heads so far */
     cm_real *B, *C, *x, *dy;         /* [q,N], [q,P]: copies of the inputs */
     cm_real *wide;                   /* [q,max(N,P)] */
+    cm_real *running;                /* gradients of the states that the task carries */
     cm_real *ddt, *rect, *u, *v, *da, *tmp; /* [q] */
 } bufs;
 
 static bufs bufs_of(const cm_ssd_run *r) {
     int64_t sq = r->Q * r->ld, qn = (int64_t)r->Q * r->N, qp = (int64_t)r->Q * r->P;
     bufs w;
-    w.cb = r->thread + r->thread_reals * omp_get_thread_num();
+    w.cb = cm_ssd_buffer(r, omp_get_thread_num());
+    w.running = r->whole ? cm_ssd_running(r, omp_get_thread_num()) : NULL;
     w.dcb = w.cb + sq;
     w.e = w.dcb + sq;
     w.m = w.e + sq;
@@ -71,11 +74,18 @@ static const cm_real *state_in(const cm_ssd_run *r, const cm_ssd_chunk *c, int h
     return c->in == CM_SSD_NONE ? NULL : cm_ssd_slot(r, r->S, c->b, c->in, h);
 }
 
-/* Gradient of the state leaving a chunk, [P,N]; that of s1 is in dS slot `slots-1`. */
-static const cm_real *grad_out(const back *k, const cm_ssd_chunk *c, int h) {
+/* Where the gradient of state `slot` of a head is, [P,N]. */
+static cm_real *grad_slot(const cm_ssd_run *r, int b, int slot, int h, const bufs *w) {
+    if (w->running) return w->running + (int64_t)(h % r->HG) * r->N * r->P;
+    return cm_ssd_slot(r, r->dS, b, slot, h);
+}
+
+/* Gradient of the state leaving a chunk; that of s1 is in slot `slots-1`. */
+static const cm_real *grad_out(const back *k, const cm_ssd_chunk *c, int h,
+                               const bufs *w) {
     const cm_ssd_run *r = &k->r;
     if (c->out == CM_SSD_NONE || (c->out == r->slots - 1 && !k->gs1)) return NULL;
-    return cm_ssd_slot(r, r->dS, c->b, c->out, h);
+    return grad_slot(r, c->b, c->out, h, w);
 }
 
 static void states(const back *k, int b, int h, const bufs *w) {
@@ -100,26 +110,45 @@ static void states(const back *k, int b, int h, const bufs *w) {
     }
 }
 
-/* dS_in = exp(cs_last) dS_out + dY^T (exp(cs) C), latest chunk first. */
+/* dS_in = exp(cs_last) dS_out + dY^T (exp(cs) C); dy dense, tmp[q,N]. */
+static void pass_grad(const back *k, const cm_ssd_chunk *c, int h, const bufs *w,
+                      const cm_real *C, int64_t ldc, cm_real *tmp) {
+    const cm_ssd_run *r = &k->r;
+    int64_t size = (int64_t)r->N * r->P, at = cm_ssd_at(r, c->b, h, c->t0);
+    const cm_real *from = grad_out(k, c, h, w);
+    cm_real *to = grad_slot(r, c->b, c->in, h, w);
+    if (from) cm_k.scale_rows(1, size, &r->ec[at + c->q - 1], from, size, to, size);
+    cm_k.scale_rows(c->q, r->N, r->ec + at, C, ldc, tmp, r->N);
+    cm_gemm1(true, false, r->P, r->N, c->q, 1, w->dy, r->P, tmp, r->N, from ? 1 : 0, to,
+             r->N);
+}
+
+/* Before the latest chunk of a row: from the gradient of s1. */
+static void first_grad(const back *k, int b, int h, const bufs *w) {
+    const cm_ssd_run *r = &k->r;
+    int64_t bh = ((int64_t)b * r->H + h) * r->N * r->P;
+    if (k->gs1)
+        transpose(r->N, r->P, k->gs1 + bh, false, grad_slot(r, b, r->slots - 1, h, w));
+}
+
+/* After the earliest: the gradient of s0. */
+static void last_grad(const back *k, int b, int h, const bufs *w) {
+    const cm_ssd_run *r = &k->r;
+    int64_t bh = ((int64_t)b * r->H + h) * r->N * r->P;
+    if (k->gs0)
+        transpose(r->P, r->N, grad_slot(r, b, r->slots - 2, h, w), true, k->gs0 + bh);
+}
+
 static void state_grads(const back *k, int b, int h, const bufs *w) {
     const cm_ssd_run *r = &k->r;
-    int64_t size = (int64_t)r->N * r->P, bh = ((int64_t)b * r->H + h) * size;
-    cm_real *end = cm_ssd_slot(r, r->dS, b, r->slots - 1, h);
-    if (k->gs1) transpose(r->N, r->P, k->gs1 + bh, false, end);
+    first_grad(k, b, h, w);
     for (int32_t i = r->first[b + 1] - 1; i >= r->first[b]; i--) {
         const cm_ssd_chunk *c = &r->chunk[i];
         if (c->in == CM_SSD_NONE) continue;
-        const cm_real *from = grad_out(k, c, h);
-        cm_real *to = cm_ssd_slot(r, r->dS, b, c->in, h);
-        int64_t at = cm_ssd_at(r, b, h, c->t0);
-        if (from) cm_k.scale_rows(1, size, &r->ec[at + c->q - 1], from, size, to, size);
-        cm_k.scale_rows(c->q, r->N, r->ec + at, r->xbc + cm_ssd_c(r, c, h / r->HG), r->W,
-                        w->C, r->N);
         cm_ssd_copy(c->q, r->P, grad_y(k, c, h), k->ldy, w->dy);
-        cm_gemm1(true, false, r->P, r->N, c->q, 1, w->dy, r->P, w->C, r->N, from ? 1 : 0,
-                 to, r->N);
+        pass_grad(k, c, h, w, r->xbc + cm_ssd_c(r, c, h / r->HG), r->W, w->C);
     }
-    if (k->gs0) transpose(r->P, r->N, end - r->H * size, true, k->gs0 + bh);
+    last_grad(k, b, h, w);
 }
 
 /* What passes through the states: dx_j += r dt_j dS B_j, dB_j += r dt_j dS^T x_j,
@@ -189,7 +218,7 @@ static void head_back(const back *k, const cm_ssd_chunk *c, int h, const bufs *w
     int q = c->q;
     int64_t at = cm_ssd_at(r, c->b, h, c->t0), size = (int64_t)r->N * r->P;
     int64_t x = cm_ssd_x(r, c, h);
-    const cm_real *in = state_in(r, c, h), *out = grad_out(k, c, h);
+    const cm_real *in = state_in(r, c, h), *out = grad_out(k, c, h, w);
     cm_ssd_copy(q, r->P, r->xbc + x, r->W, w->x);
     cm_ssd_copy(q, r->P, grad_y(k, c, h), k->ldy, w->dy);
     pair_products(r, q, w);
@@ -228,8 +257,10 @@ static void chunk_back(const back *k, const cm_ssd_chunk *c, int g, double *part
     memset(w.dcb, 0, (size_t)(q * r->ld) * sizeof *w.dcb);
     memset(w.dB, 0, (size_t)(q * N) * sizeof *w.dB);
     memset(w.dC, 0, (size_t)(q * N) * sizeof *w.dC);
-    for (int h = g * r->HG; h < (g + 1) * r->HG; h++)
+    for (int h = g * r->HG; h < (g + 1) * r->HG; h++) {
         head_back(k, c, h, &w, part + 3 * h);
+        if (r->whole && c->in != CM_SSD_NONE) pass_grad(k, c, h, &w, w.C, N, w.wide);
+    }
     if (!k->gx) return;
     cm_gemm1(false, false, q, N, q, 1, w.dcb, r->ld, w.C, N, 1, w.dB, N);
     cm_gemm1(true, false, q, N, q, 1, w.dcb, r->ld, w.B, N, 1, w.dC, N);
@@ -237,10 +268,24 @@ static void chunk_back(const back *k, const cm_ssd_chunk *c, int g, double *part
     put_rows(k, q, w.dC, k->gx + cc);
 }
 
-static void rows_back(const back *k, int b0, int b1) {
+/* One group through its row. */
+static void row_back(const back *k, int b, int g) {
+    const cm_ssd_run *r = &k->r;
+    bufs w = bufs_of(r);
+    int h0 = g * r->HG, h1 = h0 + r->HG;
+    for (int h = h0; h < h1; h++) {
+        cm_ssd_steps(r, b, h);
+        states(k, b, h, &w);
+        first_grad(k, b, h, &w);
+    }
+    for (int32_t i = r->first[b + 1] - 1; i >= r->first[b]; i--)
+        chunk_back(k, &r->chunk[i], g, r->part + (int64_t)i * r->H * 3);
+    for (int h = h0; h < h1; h++) last_grad(k, b, h, &w);
+}
+
+static void rows_apart(const back *k, int b0, int b1, bool many) {
     const cm_ssd_run *r = &k->r;
     int c0 = r->first[b0], items = (b1 - b0) * r->H, chunks = r->first[b1] - c0;
-    bool many = cm_ssd_many(r);
 #pragma omp parallel for schedule(dynamic) num_threads(cm_kern_threads()) if (many)
     for (int i = 0; i < items; i++) {
         int b = b0 + i / r->H, h = i % r->H;
@@ -254,6 +299,18 @@ static void rows_back(const back *k, int b0, int b1) {
         int c = c0 + i / r->G;
         chunk_back(k, &r->chunk[c], i % r->G, r->part + (int64_t)c * r->H * 3);
     }
+}
+
+static void rows_back(const back *k, int b0, int b1) {
+    const cm_ssd_run *r = &k->r;
+    bool many = cm_ssd_many(r);
+    if (!r->whole) {
+        rows_apart(k, b0, b1, many);
+        return;
+    }
+    int items = (b1 - b0) * r->G;
+#pragma omp parallel for schedule(dynamic) num_threads(cm_kern_threads()) if (many)
+    for (int i = 0; i < items; i++) row_back(k, b0 + i / r->G, i % r->G);
 }
 
 static void param_grads(const back *k, cm_real *gA_log, cm_real *gD, cm_real *gbias) {

@@ -22,6 +22,15 @@ static cm_real *take_reals(carve *c, int64_t n) {
     return take(c, (size_t)n * sizeof(cm_real));
 }
 
+/* Whole rows read every x once and keep the states in cache, but need enough of them for
+ * all threads.  No choice changes a bit. */
+static bool whole_rows(const cm_ssd_run *r, bool backward) {
+    int64_t blocks = (r->HG + CM_SSD_ROW_HEADS - 1) / CM_SSD_ROW_HEADS;
+    int64_t tasks = (int64_t)r->B * r->G * (backward ? 1 : blocks);
+    int threads = cm_kern_threads();
+    return r->T > r->Q && (tasks % threads == 0 || tasks >= 4 * threads);
+}
+
 static void set_shape(cm_ssd_run *r, const cm_node *n, bool backward) {
     const cm_ssd_attr *a = n->attr;
     const cm_ssd_conf *c = &a->c;
@@ -39,7 +48,14 @@ static void set_shape(cm_ssd_run *r, const cm_node *n, bool backward) {
     if (r->Q < 1 || r->steps) r->Q = 1;
     r->ld = (r->Q + 15) / 16 * 16;
     r->slots = (r->T > 0 && !r->steps ? (r->T - 1) / r->Q : 0) + 1 + (backward && r->s0);
+    r->whole = !r->steps && whole_rows(r, backward);
     r->rows = (ROW_ITEMS + r->H - 1) / r->H;
+    if (r->whole) {
+        int threads = cm_kern_threads(), least = (2 * threads + r->G - 1) / r->G;
+        if (r->rows < least) r->rows = least;
+        int heads = backward || r->HG < CM_SSD_ROW_HEADS ? r->HG : CM_SSD_ROW_HEADS;
+        r->own_states = (int64_t)heads * r->N * r->P;
+    }
     if (r->rows > r->B) r->rows = r->B;
     if (r->rows < 1) r->rows = 1;
 }
@@ -50,7 +66,8 @@ static int64_t thread_reals(const cm_ssd_run *r, bool backward) {
     int64_t wide = r->N > r->P ? r->N : r->P;
     int64_t row = backward ? 4 * (r->ld + r->N) + 2 * r->P + wide
                            : 2 * (r->ld + r->N) + r->P + wide;
-    return (r->Q * row + (backward ? 6 * r->ld : 0) + 15) / 16 * 16;
+    return (r->Q * row + (backward ? 6 * r->ld : 0) + 15) / 16 * 16 +
+           (r->own_states + 15) / 16 * 16;
 }
 
 size_t cm_ssd_setup(cm_ssd_run *r, const cm_node *n, bool backward, void *scratch) {
@@ -58,6 +75,7 @@ size_t cm_ssd_setup(cm_ssd_run *r, const cm_node *n, bool backward, void *scratc
     carve c = { scratch, 0 };
     int64_t R = (int64_t)r->B * r->T, all = R * r->H;
     int64_t states = (int64_t)r->rows * r->slots * r->H * r->N * r->P;
+    if (r->whole && !backward) states = 0;
     r->chunk = take(&c, (size_t)R * sizeof *r->chunk);
     r->first = take(&c, ((size_t)r->B + 1) * sizeof *r->first);
     r->A = take_reals(&c, r->H);
@@ -69,7 +87,7 @@ size_t cm_ssd_setup(cm_ssd_run *r, const cm_node *n, bool backward, void *scratc
     r->S = take_reals(&c, states);
     if (backward) {
         r->sig = take_reals(&c, all);
-        r->dS = take_reals(&c, states);
+        r->dS = take_reals(&c, r->whole ? 0 : states);
         r->zero = take_reals(&c, (int64_t)r->Q * r->P);
         r->part = take(&c, (size_t)all * 3 * sizeof *r->part);
     }

@@ -319,16 +319,27 @@ static bool same_bits(const world *a, const world *b, const shape *s) {
     return same;
 }
 
+/* One thread takes whole rows, several do where there are rows enough, else chunks. */
 TEST(threads_do_not_change_bits) {
     int32_t doc[3 * 100];
-    shape s = { 3, 100, 8, 16, 16, 2, 16, layout(3, 3, 100, doc), true, false };
-    world one = make_world(&s), three = make_world(&s);
-    threads(1);
-    run_ssd(&s, &one);
-    threads(3);
-    run_ssd(&s, &three);
-    CHECK(same_bits(&one, &three, &s));
-    free_world(&one), free_world(&three);
+    shape some[] = {
+        { 3, 100, 8, 16, 16, 2, 16, layout(3, 3, 100, doc), true, false },
+        { 1, 70, 18, 6, 5, 1, 16, NULL, true, false },
+        { 2, 33, 3, 4, 7, 3, 8, NULL, false, false },
+    };
+    for (size_t i = 0; i < sizeof some / sizeof *some; i++) {
+        world one = make_world(&some[i]);
+        threads(1);
+        run_ssd(&some[i], &one);
+        for (int n = 2; n <= 4; n++) {
+            world many = make_world(&some[i]);
+            threads(n);
+            run_ssd(&some[i], &many);
+            CHECKF(same_bits(&one, &many, &some[i]), "shape %zu on %d threads", i, n);
+            free_world(&many);
+        }
+        free_world(&one);
+    }
     threads(2);
 }
 
