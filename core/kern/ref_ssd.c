@@ -111,8 +111,8 @@ cm_real CM_REF(gated_norm)(int64_t n, const cm_real *y, const cm_real *z,
 
 void CM_REF(gated_norm_back)(int64_t n, const cm_real *y, const cm_real *z,
                              const cm_real *w, cm_real rstd, const cm_real *dout,
-                             bool fresh, cm_real *gy, cm_real *gz, cm_real *gw,
-                             cm_real *tmp) {
+                             bool set_y, bool set_z, cm_real *gy, cm_real *gz,
+                             cm_real *gw, cm_real *tmp) {
     cm_real *sig = tmp, *xhat = tmp + n, c = 0;
     for (int64_t i = 0; i < n; i++) {
         sig[i] = cm_rsigmoid(z[i]);
@@ -122,8 +122,9 @@ void CM_REF(gated_norm_back)(int64_t n, const cm_real *y, const cm_real *z,
     c /= (cm_real)n;
     for (int64_t i = 0; i < n; i++) {
         cm_real du = rstd * (w[i] * dout[i] - xhat[i] * c);
-        if (gy) gy[i] = (fresh ? 0 : gy[i]) + du * z[i] * sig[i];
-        if (gz) gz[i] += du * y[i] * sig[i] * (1 + z[i] * (1 - sig[i]));
+        if (gy) gy[i] = (set_y ? 0 : gy[i]) + du * z[i] * sig[i];
+        cm_real dz = du * y[i] * sig[i] * (1 + z[i] * (1 - sig[i]));
+        if (gz) gz[i] = (set_z ? 0 : gz[i]) + dz;
         if (gw) gw[i] += dout[i] * xhat[i];
     }
 }

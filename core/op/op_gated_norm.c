@@ -64,6 +64,12 @@ static void fwd(cm_node *n, void *scratch) {
         }
 }
 
+/* Columns of a fresh gz beside those of z: others add to them later. */
+static void clear_beside(cm_real *row, int64_t zcol, int64_t DI, int64_t W) {
+    memset(row, 0, (size_t)zcol * sizeof *row);
+    memset(row + zcol + DI, 0, (size_t)(W - zcol - DI) * sizeof *row);
+}
+
 static void block_back(const cm_node *n, int64_t r0, cm_real *gw, cm_real *tmp) {
     const gated_attr *a = n->attr;
     int64_t R = n->in[0]->v.dim[0], DI = n->in[0]->v.dim[1], W = n->in[1]->v.dim[1];
@@ -72,13 +78,15 @@ static void block_back(const cm_node *n, int64_t r0, cm_real *gw, cm_real *tmp) 
     const cm_real *w = cm_rdata(&n->in[2]->v), *dout = n->out[0]->g, *rstd = n->saved;
     cm_real *gy = n->in[0]->g, *gz = n->in[1]->g ? n->in[1]->g + a->zcol : NULL;
     memset(gw, 0, (size_t)DI * sizeof *gw);
-    for (int64_t r = r0; r < r1; r++)
+    for (int64_t r = r0; r < r1; r++) {
+        if (gz && n->fresh[1]) clear_beside(n->in[1]->g + r * W, a->zcol, DI, W);
         for (int g = 0; g < a->G; g++) {
             int64_t c = g * wide, at = r * DI + c, zat = r * W + c;
             cm_k.gated_norm_back(wide, y + at, z + zat, w + c, rstd[r * a->G + g],
-                                 dout + at, n->fresh[0], gy ? gy + at : NULL,
+                                 dout + at, n->fresh[0], n->fresh[1], gy ? gy + at : NULL,
                                  gz ? gz + zat : NULL, gw + c, tmp);
         }
+    }
 }
 
 static void bwd(cm_node *n, void *scratch) {
@@ -113,7 +121,7 @@ static int64_t touched(const cm_node *n, int i) {
 
 const cm_op cm_op_gated_norm = {
     .name = "gated_norm", .shapes = "y[R,DI] zx[R,W] w[DI] -> out[R,DI]", .n_in = 3,
-    .n_out = 1, .attr_bytes = sizeof(gated_attr), .sets = 1 << 0, .infer = infer,
+    .n_out = 1, .attr_bytes = sizeof(gated_attr), .sets = 1 << 0 | 1 << 1, .infer = infer,
     .saved = saved, .scratch = scratch_bytes, .fwd = fwd, .bwd = bwd,
     .touched = touched, .sample = sample,
 };
