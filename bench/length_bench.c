@@ -3,14 +3,14 @@
  * Steps (forward and backward on random tokens, without the optimizer) of the same number
  * of tokens, cut into rows of T.  For each length: the time over that at the first length,
  * the same of cm_model_flops, and their quotient: 1 when long rows run as well as short
- * ones.  JSON lines, flat keys; the median over rounds, in which the lengths take turns.
+ * ones.  The median over rounds, in which the lengths take turns.
  * Usage: length_bench CONFIG [T=512,2048,16384] [tokens=16384] [rounds=3] [forward=1]
- *                     [profile=1: milliseconds by op, to stderr] [key=value ...] */
+ *                     [json=1] [busy=1] [threads=N] [key=value ...] */
+#include "bench/bench.h"
 #include "model/model.h"
 
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 
 enum { MAX_LENGTHS = 16, MAX_ROUNDS = 32 };
 
@@ -19,25 +19,17 @@ typedef struct bench {
     cm_model m;
     cm_arena perm, step, meta;
     int length[MAX_LENGTHS], n, tokens, rounds;
-    bool forward, profile;
+    bool forward;
     int32_t *token, *target;
-    cm_prof prof[MAX_LENGTHS];
-} bench;
+} job;
 
-static void must(bool ok, const cm_err *err) {
-    if (ok) return;
-    fprintf(stderr, "length_bench: error: %s\n", err->msg);
-    exit(err->code);
-}
-
-static void step(bench *b, cm_arena *arena, int i) {
+static void step(job *b, cm_arena *arena, int i) {
     bool dry = arena->counting;
     int T = b->length[i], rows = b->tokens / T;
     cm_tape t;
     cm_arena_reset(arena, 0);
     cm_arena_reset(&b->meta, 0);
     cm_tape_begin(&t, arena, &b->meta, !b->forward, dry);
-    t.prof = dry ? NULL : &b->prof[i];
     cm_batch batch = { .B = rows, .T = T, .token = b->token, .target = b->target };
     bool recompute = b->conf.train.recompute == CM_RECOMPUTE_BLOCK;
     cm_real norm = 1 / (cm_real)(rows * T);
@@ -45,27 +37,20 @@ static void step(bench *b, cm_arena *arena, int i) {
     if (!b->forward) cm_tape_backward(&t, loss, 1);
 }
 
-/* Seconds: of the processor with one thread, which stands up under load, else the clock. */
-static double now(void) {
-    struct timespec t;
-    clock_gettime(cm_kern_threads() == 1 ? CLOCK_THREAD_CPUTIME_ID : CLOCK_MONOTONIC, &t);
-    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
-}
-
-static void options(bench *b, int argc, char **argv) {
+static void options(job *b, int argc, char **argv) {
     b->tokens = 16384;
     b->rounds = 3;
     cm_conf_open(&b->conf, NULL);
-    int forward = 0, profile = 0;
+    int forward = 0;
     for (int i = 1; i < argc; i++) {
         if (!strncmp(argv[i], "T=", 2)) {
             char *s = argv[i] + 2;
             for (b->n = 0; *s && b->n < MAX_LENGTHS; s += *s == ',')
                 b->length[b->n++] = (int)strtol(s, &s, 10);
-        } else if (sscanf(argv[i], "tokens=%d", &b->tokens) != 1 &&
+        } else if (!bench_option(argv[i]) &&
+                   sscanf(argv[i], "tokens=%d", &b->tokens) != 1 &&
                    sscanf(argv[i], "rounds=%d", &b->rounds) != 1 &&
-                   sscanf(argv[i], "forward=%d", &forward) != 1 &&
-                   sscanf(argv[i], "profile=%d", &profile) != 1) {
+                   sscanf(argv[i], "forward=%d", &forward) != 1) {
             if (strchr(argv[i], '=')) cm_conf_set(&b->conf, argv[i]);
             else cm_conf_file(&b->conf, argv[i]);
         }
@@ -73,23 +58,22 @@ static void options(bench *b, int argc, char **argv) {
     if (!b->n) b->n = 3, memcpy(b->length, (int[]){ 512, 2048, 16384 }, 3 * sizeof(int));
     if (b->rounds < 1 || b->rounds > MAX_ROUNDS) b->rounds = 3;
     b->forward = forward;
-    b->profile = profile;
     for (int i = 0; i < b->n; i++)
         CM_ASSERT(b->length[i] > 0 && b->tokens % b->length[i] == 0,
                   "T=%d does not divide tokens=%d", b->length[i], b->tokens);
 }
 
 /* Opens everything; bytes[i]: the peak of a step at length i. */
-static void setup(bench *b, double *bytes) {
+static void setup(job *b, double *bytes) {
     cm_err err;
-    must(cm_conf_check(&b->conf, &err), &err);
+    bench_must(cm_conf_check(&b->conf, &err), &err);
     cm_numerics how = b->conf.top.numerics ? CM_NUMERICS_FAST : CM_NUMERICS_STRICT;
-    must(cm_kern_init(how, (int)b->conf.top.threads, &err), &err);
-    must(cm_model_resolve(&b->conf.model, &err), &err);
+    bench_start(how);
+    bench_must(cm_model_resolve(&b->conf.model, &err), &err);
     size_t n = (size_t)cm_model_count(&b->conf.model, false);
-    must(cm_arena_open(&b->perm, "weights", 2 * sizeof(cm_real) * n + (16 << 20), &err),
+    bench_must(cm_arena_open(&b->perm, "weights", 2 * sizeof(cm_real) * n + (16 << 20), &err),
          &err);
-    must(cm_arena_open(&b->meta, "meta", (size_t)256 << 20, &err), &err);
+    bench_must(cm_arena_open(&b->meta, "meta", (size_t)256 << 20, &err), &err);
     cm_model_build(&b->m, &b->conf.model, &b->perm, !b->forward);
     cm_params_init(&b->m.params, 1);
     b->token = malloc(sizeof *b->token * 2 * (size_t)b->tokens);
@@ -103,13 +87,13 @@ static void setup(bench *b, double *bytes) {
     size_t most = 0;
     for (int i = 0; i < b->n; i++) {
         cm_arena plan;
-        must(cm_arena_open_counting(&plan, "plan", &err), &err);
+        bench_must(cm_arena_open_counting(&plan, "plan", &err), &err);
         step(b, &plan, i);
         bytes[i] = (double)plan.peak;
         most = plan.peak > most ? plan.peak : most;
         cm_arena_close(&plan);
     }
-    must(cm_arena_open(&b->step, "step", most, &err), &err);
+    bench_must(cm_arena_open(&b->step, "step", most, &err), &err);
 }
 
 static int ascending(const void *a, const void *b) {
@@ -121,7 +105,7 @@ static double median(double *x, int n) {
     return x[n / 2];
 }
 
-static void report(const bench *b, double seconds[][MAX_ROUNDS], const double *bytes) {
+static void report(const job *b, double seconds[][MAX_ROUNDS], const double *bytes) {
     double ratio[MAX_LENGTHS][MAX_ROUNDS];
     for (int i = 0; i < b->n; i++)
         for (int r = 0; r < b->rounds; r++) ratio[i][r] = seconds[i][r] / seconds[0][r];
@@ -131,40 +115,30 @@ static void report(const bench *b, double seconds[][MAX_ROUNDS], const double *b
         char key[160];
         snprintf(key, sizeof key, "length/%s/%s/T%d", b->conf.top.name, what,
                  b->length[i]);
-        double x = median(ratio[i], b->rounds);
+        double x = median(ratio[i], b->rounds), each = median(seconds[i], b->rounds);
         double said = cm_model_flops(c, b->length[i]) / cm_model_flops(c, b->length[0]);
-        printf("{\"%s/time_ratio\": %.3f, \"%s/predicted_ratio\": %.3f, \"%s/quotient\": "
-               "%.3f, \"%s/tok_per_s\": %.0f, \"%s/arena_bytes\": %.0f}\n", key, x, key,
-               said, key, x / said, key, b->tokens / median(seconds[i], b->rounds), key,
-               bytes[i]);
-    }
-}
-
-static void profile(const bench *b) {
-    for (int i = 0; i < b->n; i++) {
-        fprintf(stderr, "T=%d\n", b->length[i]);
-        for (int k = 0; k < b->prof[i].n; k++) {
-            const cm_prof_row *r = &b->prof[i].row[k];
-            fprintf(stderr, "  %-12s %9.2f %9.2f ms\n", r->op->name,
-                    r->fwd_s / b->rounds * 1e3, r->bwd_s / b->rounds * 1e3);
-        }
+        bench_put(x, "%s/time_ratio", key);
+        bench_put(said, "%s/predicted_ratio", key);
+        bench_put(x / said, "%s/quotient", key);
+        bench_put(b->tokens / each, "%s/tok_per_s", key);
+        bench_put(bytes[i], "%s/arena_bytes", key);
+        bench_say("%-36s %8.0f tokens/s  time %.3f  predicted %.3f  quotient %.3f  arena "
+                  "%.0f MB\n", key, b->tokens / each, x, said, x / said, bytes[i] / 1e6);
     }
 }
 
 int main(int argc, char **argv) {
-    static bench b;
+    static job b;
     static double seconds[MAX_LENGTHS][MAX_ROUNDS], bytes[MAX_LENGTHS];
     options(&b, argc, argv);
     setup(&b, bytes);
     step(&b, &b.step, b.n - 1); /* memory touched for the first time */
-    b.prof[b.n - 1].n = 0;
     for (int r = 0; r < b.rounds; r++)
         for (int i = 0; i < b.n; i++) {
-            double t = now();
+            double t = bench_now();
             step(&b, &b.step, i);
-            seconds[i][r] = now() - t;
+            seconds[i][r] = bench_now() - t;
         }
     report(&b, seconds, bytes);
-    if (b.profile) profile(&b);
     return 0;
 }

@@ -111,6 +111,13 @@ while [ $round -lt "$rounds" ]; do
         # shellcheck disable=SC2086
         measure $bin/score configs/demo.yaml rounds=1 ${small:+pairs=8} $small
     fi
+    if wants long; then
+        for c in bench8m bench30m; do
+            # shellcheck disable=SC2086
+            measure $bin/length_bench "configs/$c.yaml" T=512,16384 rounds=1 \
+                ${small:+T=64,256 tokens=256} ${small#* }
+        done
+    fi
     if wants long || wants attn; then
         $bin/attn_bench 1 ${BUSY:+1} >>"$lines" || echo "bench: failed: attn_bench" >&2
         for python in ${TORCH_PYTHON:-}; do
