@@ -357,7 +357,8 @@ static bool dry_run(const job *j, cm_err *err) {
 static bool load_model(job *j, cm_err *err) {
     const char *model = cm_app_text(j->app, "model");
     if (!model) return cm_fail(err, CM_EXIT_USAGE, "--model PATH is needed");
-    if (!cm_load(&j->l, model, false, err)) return false;
+    unsigned how = j->app->conf.eval.weights == CM_WEIGHTS_BLOCKS ? CM_LOAD_BLOCKS : 0;
+    if (!cm_load(&j->l, model, how, err)) return false;
     return j->l.spm || cm_fail(err, CM_EXIT_DATA, "%s: the model has no tokenizer", model);
 }
 

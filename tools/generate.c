@@ -525,7 +525,8 @@ static bool run_job(job *j, cm_err *err) {
     bool named = cm_app_text(j->app, "prompt-cache");
     if (named && logits)
         return cm_fail(err, CM_EXIT_USAGE, "--prompt-cache means nothing with --logits");
-    if (!cm_load(&j->l, model, named ? 0 : CM_LOAD_UNNAMED, err) ||
+    unsigned how = j->app->conf.generate.weights == CM_WEIGHTS_BLOCKS ? CM_LOAD_BLOCKS : 0;
+    if (!cm_load(&j->l, model, how | (named ? 0 : CM_LOAD_UNNAMED), err) ||
         (*j->app->conf.generate.draft && !cm_app_load_draft(j->app, &j->draft, &j->l, err)))
         return false;
     if (talk) return run_chat(j, err);

@@ -95,8 +95,32 @@ static inline void put_pieces(int n, int piece, const uint8_t *from, uint8_t *to
     for (int i = 0; i < n; i += piece) memcpy(to + i * LANES, from + i, (size_t)piece);
 }
 
+/* Pieces of fields 0 and 1 are one sequence: those of 32 bytes of field 1, each before the
+ * pieces of field 0 that lie 32 bytes apart. */
+static bool woven(const cm_qform *f) { return f->field[1].bytes >= 32; }
+
+/* The place in a block of piece i of field `which`. */
+static int place(const cm_qform *f, int which, int i) {
+    int halves = f->field[1].bytes / 32, per = f->field[0].bytes / 4 / halves, each = per / 8;
+    if (which) return i * (1 + each);
+    return (i / per * 8 + i % 8) * (1 + each) + 1 + i % per / 8;
+}
+
+static void weave(const cm_qform *f, const uint8_t *from, uint8_t *to, int lane) {
+    for (int which = 0; which < 2; which++)
+        for (int i = 0; i < f->field[which].bytes / 4; i++)
+            memcpy(to + (place(f, which, i) * LANES + lane) * 4,
+                   from + f->field[which].at + 4 * i, 4);
+}
+
 static void put_block(const cm_qform *f, const uint8_t *from, uint8_t *to, int lane) {
-    for (int i = 0; i < f->n_field; i++) {
+    int i = 0;
+    if (woven(f)) {
+        weave(f, from, to, lane);
+        to += (f->field[0].bytes + f->field[1].bytes) * LANES;
+        i = 2;
+    }
+    for (; i < f->n_field; i++) {
         const cm_qfield *d = &f->field[i];
         uint8_t h[4];
         const uint8_t *src = from + d->at;
@@ -114,12 +138,14 @@ static void put_block(const cm_qform *f, const uint8_t *from, uint8_t *to, int l
 void cm_qmat_take(cm_dtype t, const uint8_t *block, int lane, void *out) {
     const cm_qform *f = &forms[t];
     uint8_t *to = out;
-    for (int i = 0; i < f->n_field; i++) {
+    const uint8_t *at = block;
+    for (int i = 0; i < f->n_field; at += f->field[i++].bytes * LANES) {
         const cm_qfield *d = &f->field[i];
-        for (int b = 0; b < d->bytes; b++)
-            to[d->at + b] = block[b / d->piece * d->piece * LANES + lane * d->piece +
-                                  b % d->piece];
-        block += d->bytes * LANES;
+        for (int p = 0; p < d->bytes / d->piece; p++) {
+            const uint8_t *from = at + (p * LANES + lane) * d->piece;
+            if (woven(f) && i < 2) from = block + (place(f, i, p) * LANES + lane) * 4;
+            memcpy(to + d->at + p * d->piece, from, (size_t)d->piece);
+        }
     }
     if (f->fifth) reorder(f, to + f->field[1].at, gather);
 }

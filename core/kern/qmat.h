@@ -5,7 +5,10 @@
  * integers or of packed scales, or a 2-byte half; the fields come in the order of cm_qform.
  * So a vector of 16 (8) 32-bit lanes is one piece of 16 (8) rows, lanes never meet, and the
  * panel takes what its rows take.  The fifth bits of Q5_0 and Q5_1 are reordered: bit j (the
- * one of element j) is kept as bit 8 (j % 4) + j / 4.
+ * one of element j) is kept as bit 8 (j % 4) + j / 4.  Where field 1 has 32 bytes or more
+ * (Q3_K, Q5_K, Q6_K: upper bits), each of its pieces stands before those of field 0 that it
+ * completes, so that panels are read from front to back; reading ahead, as the CPU then does,
+ * halves the time.
  *
  * The number of a row, in every level.  A block of W has integers w (raised by `off`, so
  * that none is negative), for each run of 16 or 32 of them an integer scale s and minimum m,

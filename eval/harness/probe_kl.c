@@ -55,7 +55,8 @@ static bool open_pair(cm_eval_task *t, int length, cm_err *err) {
     pair *p = t->own = cm_pool_get(&t->pool, sizeof *p);
     p->pos = calloc((size_t)length, sizeof *p->pos);
     CM_ASSERT(p->pos, "out of memory: a row of %d tokens", length);
-    p->loaded = cm_load(&p->ref, path, false, err);
+    unsigned how = t->eval->weights == CM_WEIGHTS_BLOCKS ? CM_LOAD_BLOCKS : 0;
+    p->loaded = cm_load(&p->ref, path, how, err);
     return p->loaded && check_pair(t, &p->ref, err) &&
            cm_scorer_open(&p->sr, &p->ref.model, length, err) &&
            cm_scorer_open(&p->s, &t->model->model, length, err);
