@@ -512,6 +512,20 @@ static bool check_stops(const cm_generate_conf *g, cm_err *err) {
     return true;
 }
 
+/* The model, and the draft where there is one.  named: it will be asked for its id, which is to
+ * tell apart what a prompt left in it as blocks and as floats. */
+static bool load_models(job *j, const char *model, bool named, cm_err *err) {
+    bool blocks = j->app->conf.generate.weights == CM_WEIGHTS_BLOCKS;
+    unsigned how = (blocks ? CM_LOAD_BLOCKS : 0) | (named ? 0 : CM_LOAD_UNNAMED);
+    if (!cm_load(&j->l, model, how, err)) return false;
+    if (named && blocks && !strcmp(j->l.source, "gguf")) {
+        char *id = cm_strf("%s blocks", j->l.id);
+        cm_sha_bytes(id, strlen(id), j->l.id);
+        free(id);
+    }
+    return !*j->app->conf.generate.draft || cm_app_load_draft(j->app, &j->draft, &j->l, err);
+}
+
 static bool run_job(job *j, cm_err *err) {
     const char *model = cm_app_text(j->app, "model");
     const char *logits = cm_app_text(j->app, "logits");
@@ -525,10 +539,7 @@ static bool run_job(job *j, cm_err *err) {
     bool named = cm_app_text(j->app, "prompt-cache");
     if (named && logits)
         return cm_fail(err, CM_EXIT_USAGE, "--prompt-cache means nothing with --logits");
-    unsigned how = j->app->conf.generate.weights == CM_WEIGHTS_BLOCKS ? CM_LOAD_BLOCKS : 0;
-    if (!cm_load(&j->l, model, how | (named ? 0 : CM_LOAD_UNNAMED), err) ||
-        (*j->app->conf.generate.draft && !cm_app_load_draft(j->app, &j->draft, &j->l, err)))
-        return false;
+    if (!load_models(j, model, named, err)) return false;
     if (talk) return run_chat(j, err);
     if (!read_prompt(j, err)) return false;
     int64_t need = j->prompt.n + (logits ? 0 : j->app->conf.generate.max_tokens);
