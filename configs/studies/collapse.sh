@@ -1,10 +1,10 @@
 #!/bin/sh
-# collapse.sh -- study: what keeps experts alive, and which number is the first to tell that they die?
+# collapse.sh -- study: what keeps experts alive, and which number tells first that they die?
 #
 # usage: configs/studies/collapse.sh     (`make study-collapse`; SEEDS, SMALL: lib.sh beside it)
 # Balance loss x z-loss, each off and on, in runs/study-collapse-*: same tokens, same FLOPs.
 . configs/studies/lib.sh
-bytes=4M tokens=100k val_every=14 log_every=7
+bytes=4M tokens=64k val_every=9 log_every=3
 [ -z "$SMALL" ] || { bytes=200k tokens=8k val_every=4 log_every=2; }
 mkdir -p "$out"
 make_text speedrun.jsonl --seed 1 --split train --bytes $bytes
@@ -15,17 +15,17 @@ data=runs/$pre-speedrun-data
         tokenize.inputs="[$text/speedrun.jsonl]" tokenize.val_inputs="[$text/speedrun-val.jsonl]" \
         >/dev/null
 arms="none z lb lb+z"
-for arm in $arms; do
-    lb=0 z=0
-    case $arm in *lb*) lb=0.01 ;; esac
-    case $arm in *z*) z=1e-3 ;; esac
-    for seed in $SEEDS; do
+for seed in $SEEDS; do
+    for arm in $arms; do
+        lb=0 z=0
+        case $arm in *lb*) lb=0.01 ;; esac
+        case $arm in *z*) z=1e-3 ;; esac
         "$B/pretrain" --quiet --threads 1 --config configs/speedrun.yaml --config $here/moe.yaml \
             name="$pre-collapse-$arm-s$seed" seed="$seed" model.lb_coef=$lb model.z_coef=$z \
             data.shards="$data" sched.tokens=$tokens log.every=$log_every val.every=$val_every \
             val.tokens=4k val.routes=1000 --resume=auto --if-done=skip
     done
-    say "collapse: $arm"
+    say "collapse: seed $seed"
 done
 # A line for each number of each row: arm, seed, step, name, value.
 lines() { # ARM SEED
@@ -73,14 +73,15 @@ tables() {
                 for (i = 1; i <= 7; i++) printf " %s |", show(arm[a], last, name[i], 1, 3)
                 print ""
             }
-            print "\nRouter saturation by step (share of a token'"'"'s two experts that are its experts" \
-                  " at the end; by chance 0.25):\n"
+            print "\nRouter saturation by step (share of the two experts of a token that are its" \
+                  " experts at the end; by chance 0.25):\n"
             for (i = 1; i <= n_steps; i++)
                 if (avg(arm[1], steps[i], "moe/saturation")) { at[++n_at] = steps[i] }
             head("losses", at, n_at)
             for (a = 1; a <= 4; a++) {
                 printf "| %s |", arm[a]
-                for (i = 1; i <= n_at; i++) printf " %s |", show(arm[a], at[i], "moe/saturation", 1, 2)
+                for (i = 1; i <= n_at; i++)
+                    printf " %s |", show(arm[a], at[i], "moe/saturation", 1, 2)
                 print ""
             }
         }' "$all"
@@ -98,8 +99,8 @@ tables() {
             line[++n] = $0
         }
         END {
-            split("moe/load_cv moe/max_vio moe/entropy moe/router_entropy moe/top1 moe/dead_experts",
-                  name, " ")
+            split("moe/load_cv moe/max_vio moe/entropy moe/router_entropy moe/top1 " \
+                  "moe/dead_experts", name, " ")
             for (i = 1; i <= 2; i++) down[name[i + 2]] = 1
             for (i = 1; i <= n; i++) {
                 split(line[i], f, " ")
@@ -121,7 +122,8 @@ tables() {
                     row = ""
                     for (s = 1; s < 100; s++) {
                         who = arm[a] SUBSEP s SUBSEP name[i]
-                        if (s in seeds) row = row (row == "" ? "" : ", ") (who in first ? first[who] : "-")
+                        if (!(s in seeds)) continue
+                        row = row (row == "" ? "" : ", ") (who in first ? first[who] : "-")
                     }
                     printf " %s |", row
                 }
@@ -131,4 +133,5 @@ tables() {
 }
 tables | block collapse
 mean_runs collapse "$all"
-plot collapse "moe/entropy moe/load_cv moe/dead_experts moe/router_entropy moe/saturation val/bpb" $means
+plot collapse "moe/entropy moe/load_cv moe/dead_experts moe/router_entropy moe/saturation val/bpb" \
+    $means

@@ -1,6 +1,6 @@
-# hybrid-rows.awk -- rows of key-value pairs for hybrid.sh: `pairs` keys, each with its value, then the
-# keys once more in another order, each with its value again (MQAR).  A word is a syllable: 40 are
-# keys, 40 are values.  ask=1: JSON lines for a task, without the last value.
+# hybrid-rows.awk -- rows of key-value pairs for hybrid.sh: `pairs` keys, each with its value, then
+# the keys once more in another order, each with its value again (MQAR).  A word is a syllable:
+# 40 are keys, 40 are values.  ask=1: JSON lines for a task, without the last value.
 # usage: awk -v seed=S -v rows=N -v pairs=P -v ask=0 -f hybrid-rows.awk
 function draw(n) { return int(rand() * n) + 1 }
 function shuffle(x, n,   i, j, t) {

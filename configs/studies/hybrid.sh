@@ -1,7 +1,8 @@
 #!/bin/sh
 # hybrid.sh -- study: attention, Mamba-2 and the hybrid, matched on parameters and tokens.
 #
-# usage: configs/studies/hybrid.sh     (`make study-hybrid`; SEEDS, RECALL_SEEDS, SMALL: lib.sh beside it)
+# usage: configs/studies/hybrid.sh     (`make study-hybrid`; SEEDS, SMALL: lib.sh beside it;
+# RECALL_SEEDS: of the recall runs, default 1 2 3 4 5)
 # In runs/study-hybrid-*: each arm on stories (loss; loss by position to four times the trained
 # length) and, as another run, on rows of key-value pairs (recall of a held-out row's value).
 . configs/studies/lib.sh
@@ -16,7 +17,8 @@ make_text speedrun-val.jsonl --seed 1 --split val --bytes 400k
 make_text hybrid-test.jsonl --seed 1 --split test --bytes 100k
 rows_of() { # FILE SEED ROWS ASK
     [ -s "$text/$1" ] ||
-        awk -v seed="$2" -v rows="$3" -v pairs=$pairs -v ask="$4" -f $here/hybrid-rows.awk >"$text/$1"
+        awk -v seed="$2" -v rows="$3" -v pairs=$pairs -v ask="$4" -f $here/hybrid-rows.awk \
+            >"$text/$1"
 }
 rows_of hybrid-rows.jsonl 1 $rows 0
 rows_of hybrid-rows-val.jsonl 2 50 0
@@ -87,12 +89,12 @@ tables() {
         END {
             split("attention mamba hybrid", arm, " ")
             split("attention mamba hybrid hybrid-attention hybrid-mamba", names, " ")
-            print "Stories, bits per byte: mean and 95 % interval over seeds; differences seed by seed.\n"
+            print "Stories: mean and 95 % interval over seeds; differences seed by seed.\n"
             head("bits per byte", names, 5)
             row("parameters", "params", 1, 1, 0)
             row("validation", "bpb", 1, 1, 4)
             for (p = 64; p <= 512; p *= 2) row("from token " p, "from" p, 1, 1, 4)
-            print "\nRows of " pairs " pairs: share of held-out values recalled, by seed; seeds above 0.9.\n"
+            print "\nRows of " pairs " pairs: share of held-out values recalled; seeds above 0.9.\n"
             print "| arm | by seed | successes |\n|---|---|---|"
             for (a = 1; a <= 3; a++) {
                 k = get(arm[a], 2, "recall", x)

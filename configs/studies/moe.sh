@@ -2,9 +2,9 @@
 # moe.sh -- study: 8 experts, 2 for a token, against dense networks at matched FLOPs.
 #
 # usage: configs/studies/moe.sh     (`make study-moe`; SEEDS, SMALL: lib.sh beside it)
-# In runs/study-moe-*: the model with experts; dense ones of its active size (inner width 128 = 2 x 64,
-# the same FLOPs but for the router) at its tokens and more, each decayed to its end; dense ones of
-# twice that inner width and of all experts' (512, the same parameters in all) at its tokens.
+# In runs/study-moe-*: the model with experts; dense ones of its active size (inner width 128 =
+# 2 x 64, the same FLOPs but for the router) at its tokens and more, each decayed to its end; dense
+# ones of twice that width and of all experts' (512, the same parameters in all) at its tokens.
 . configs/studies/lib.sh
 bytes=4M lengths="100k 125k 160k"
 [ -z "$SMALL" ] || { bytes=200k lengths="6k 9k 16k"; }
@@ -26,9 +26,10 @@ train() {
     run=runs/$pre-moe-$1-$3-s$4
     # shellcheck disable=SC2086
     "$B/pretrain" --quiet --threads 1 --config configs/speedrun.yaml --config $here/moe.yaml $keys \
-        name="${run#runs/}" seed="$4" data.shards="$data" sched.tokens="$3" --resume=auto --if-done=skip
-    cpu=$(sed -n 's|.*"seg":\([0-9]*\).*"train/cpu_s":\([0-9.e+-]*\).*|\1 \2|p' "$run/metrics.jsonl" |
-        awk '{ c[$1] = $2 } END { for (s in c) n += c[s]; print n }')
+        name="${run#runs/}" seed="$4" data.shards="$data" sched.tokens="$3" \
+        --resume=auto --if-done=skip
+    cpu=$(sed -n 's|.*"seg":\([0-9]*\).*"train/cpu_s":\([0-9.e+-]*\).*|\1 \2|p' \
+        "$run/metrics.jsonl" | awk '{ c[$1] = $2 } END { for (s in c) n += c[s]; print n }')
     number() { sed -n "s|.*\"$1\":\([0-9.e+-]*\).*|\1|p" "$run/summary.json"; }
     echo "$1 $4 $3 $(number val/bpb) $(number train/tokens) $cpu $(number model/params)" \
         "$(number model/params_active)" >>"$all"
@@ -90,7 +91,7 @@ tables() {
             curve(more, n_len, "tok", "Token speed-up", "tok")
             wide[1] = "dense128@" first; wide[2] = "dense256@" first; wide[3] = "dense512@" first
             curve(wide, 3, "params", "Dense-equivalent size over active parameters", "active")
-            printf "- **Throughput** over dense of equal active size: %.2f; over dense of equal total size: %.2f\n",
+            printf "- **Throughput** over dense of equal active size: %.2f; equal total size: %.2f\n",
                 avg("moe@" first, 1, "rate") / avg(more[1], 1, "rate"),
                 avg("moe@" first, 1, "rate") / avg(wide[3], 1, "rate")
         }' lengths="$lengths"

@@ -47,13 +47,14 @@ end_of() { # SIDE NAME
         }' "runs/$pre-speedrun-$1-$2/metrics.jsonl"
 }
 # The sweep of a side, seed 1: what it changes of a plain start.
+start=runs/$pre-speedrun-start.yaml
+printf 'optim: {lr: 16e-3, beta1: 0.9, muon_momentum: 0.95}\nsched: {kind: linear}\n' >"$start"
 tune() { # SIDE VARIANT key=value...
     of=$1 variant=$2
     shift 2
     length=$tune_ours
     [ "$of" = ours ] || length=$tune_adamw
-    run "$of" "tune-$variant" seed=1 sched.tokens=$length sched.kind=linear optim.lr=16e-3 \
-        optim.beta1=0.9 optim.muon_momentum=0.95 "$@"
+    run "$of" "tune-$variant" --config "$start" seed=1 sched.tokens=$length "$@"
     echo "$of $length $* $(end_of "$of" "tune-$variant")" >>"runs/$pre-speedrun-tune.txt"
 }
 if [ "${1:-}" != race ]; then
@@ -153,4 +154,5 @@ tables() {
         }' target=$target "runs/$pre-speedrun-race.txt"
 }
 tables | block speedrun
-plot speedrun train/loss "runs/$pre-speedrun-adamw-*-s1" "runs/$pre-speedrun-ours-*-s1" --x train/cpu_s
+plot speedrun train/loss "runs/$pre-speedrun-adamw-*-s1" "runs/$pre-speedrun-ours-*-s1" \
+    --x train/cpu_s
