@@ -161,6 +161,8 @@ lint: all ## layers, style, generated documents
 bench: deps ## speed, into build/bench.json: products, ops, whole steps (QUICK=1: minutes)
 	@$(MAKE) --no-print-directory -j2 all $(BENCHES)
 	@sh bench/run.sh
+types: all ## every type of one model, with cards: make types MODEL=runs/demo TEXT=heldout.txt [CALIBRATION=text]
+	@sh bench/types.sh $(MODEL) $(TEXT) build/types $(CALIBRATION)
 docs: all $(T)/docs build/bench/tables ## write config.md, exit-codes.md, ops.md, METRICS.md, BENCHMARKS.md from the tables
 	@$(BIN)/eval --help=markdown > docs/config.md
 	@$(BIN)/eval --help=exit-markdown > docs/exit-codes.md
@@ -190,7 +192,7 @@ help: ## list the targets
 	    awk -F '\t' '{ printf "  %-10s %s\n", $$1, $$2 }'
 
 .PHONY: all tests-build fuzz-build deps demo demo-chat speedrun studies $(STUDIES:%=study-%) test-deps test test-full interop lint bench docs ci \
-        install clean help
+        types install clean help
 .PRECIOUS: $(O)/%.o
 .DELETE_ON_ERROR:
 -include $(shell find $(O) -name '*.d' 2>/dev/null)

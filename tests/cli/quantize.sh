@@ -41,6 +41,12 @@ expect_out "a card" "card: KL" $Q --model "$M" --type q4_k_s --imatrix "$tmp/im.
     --out "$tmp/im-gguf.gguf" quantize.max_kl=5 $I
 json "the card is JSON" "$tmp/im-gguf.gguf.card.json"
 check "and Markdown" grep -q "| importances | calib.txt |" "$tmp/im-gguf.gguf.card.md"
+expect_out "several types, one table" "Q4_0 \| 0\.[0-9]+ \|.*IQ4_NL \| 0\..*importances: calib.txt" env BIN="$BIN" TYPES="q4_0 iq4_nl" \
+    KEEP=no sh bench/types.sh "$M" "$tmp/calib.txt" "$tmp/types" "$tmp/calib.txt" -- $I
+json "as JSON" "$tmp/types/types.json"
+same "a card a type, no file where none is to be kept" "$(ls "$tmp/types" | tr '\n' ' ')" \
+    "imatrix.gguf iq4_nl.gguf.card.json iq4_nl.gguf.card.md q4_0.gguf.card.json q4_0.gguf.card.md types.json types.md "
+expect "a type there is not" "[12]" "wanted one of" env BIN="$BIN" TYPES=q9 sh bench/types.sh "$M" "$tmp/calib.txt" "$tmp/types" -- $I
 expect "importances of another model" 4 "of another model" $Q --model "$tmp/runs/deep/ckpt/latest" --type q4_k_s \
     --imatrix "$tmp/im.gguf" --out "$tmp/x.gguf"
 expect "importances that are none" 4 "not an importance matrix" $Q --model "$M" --type q4_k_s \
