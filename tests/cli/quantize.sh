@@ -122,6 +122,33 @@ bad "a config of another shape" 4 "cut" "$tmp/cut"
 printf '{"hidden_size": ' >"$tmp/cut/config.json"
 bad "a broken config.json" 4 "config.json" "$tmp/cut"
 
+# ---- a model larger than memory: one parameter at a time
+"$BIN/pretrain" --quiet --threads 1 --config "$tmp/tiny.yaml" --runs "$tmp/runs" name=big data.shards="$tmp/data" model.d_model=512 \
+    model.ffn=D model.d_ff=1024 model.n_layers=4 model.n_heads=8 model.n_kv_heads=2 optim.kind=adamw sched.tokens=64 \
+    data.batch_tokens=64 ckpt.every=0 val.every=0 2>/dev/null
+big=$tmp/runs/big/ckpt/latest
+size=$(($(wc -c <"$big/model.safetensors") / 1024))
+printf 'MemAvailable: %d kB\n' $((size / 2)) >"$tmp/meminfo" # a machine with half of what the weights take
+if unshare -m mount --bind "$tmp/meminfo" /proc/meminfo 2>/dev/null; then
+    unshare -m sh -c 'mount --bind "$0" /proc/meminfo; exec "$@"' "$tmp/meminfo" $Q --model "$big" --type q4_k_m \
+        --out "$tmp/big.gguf" quantize.name=big >"$tmp/big.out" 2>&1 &
+    pid=$! most=0
+    while kill -0 $pid 2>/dev/null; do
+        held=$(sed -n 's/^RssAnon:[^0-9]*\([0-9]*\).*/\1/p' /proc/$pid/status 2>/dev/null)
+        [ "${held:-0}" -le $most ] || most=$held
+        sleep 0.01
+    done
+    wait $pid
+    same "a model larger than memory" "$?" 0
+    check "tensors are compared, logits are not, which is said" grep -q "tensors were compared, logits were not" "$tmp/big.out"
+    report "$most of the weights' $size KiB were held at once" "$([ "$most" -gt 1000 ] && [ "$most" -lt $((size / 2)) ] && echo 1 || echo 0)" ""
+    expect_out "with memory its logits are" "same top token" $Q --model "$big" --type q4_k_m --out "$tmp/roomy.gguf" \
+        quantize.name=big quantize.max_kl=9
+    check "the same bytes" cmp "$tmp/big.gguf" "$tmp/roomy.gguf"
+else
+    skip "a model larger than memory" "no mount name space to make it so"
+fi
+
 # ---- full disks
 printf GGUFold >"$tmp/x.gguf"
 DISK_FULL_BYTES="0 20000" disk_full "GGUF" "$tmp" $Q --model "$M" --out "$tmp/x.gguf"
