@@ -2,6 +2,7 @@
  * their floors: flops at the rate of our gemm, or bytes at the rate of memory, whichever
  * takes longer, both measured in the same process; work as the op's descriptor says
  * (cm_op_work).  More than 100% of a memory floor: the data was in a cache.
+ * Ops whose large products may be of BF16 are measured so, too.
  * Usage: op_bench [repetitions=5] [threads=N] [json=1] [busy=1] */
 #include "bench/bench.h"
 #include "train/train.h"
@@ -17,7 +18,8 @@ enum {
 typedef struct job {
     cm_arena arena, meta;
     cm_tape t;
-    double gemm, read; /* flops and bytes a second */
+    double gemm[2], read; /* flops by precision, and bytes, a second */
+    cm_compute how;
 } job;
 
 static cm_var *var(job *b, int nd, const int64_t *dim) {
@@ -53,16 +55,16 @@ static double pass(job *b, cm_node *n, bool backward) {
     return t;
 }
 
-static void line(const char *name, bool back, const cm_prof_pass *p) {
-    const char *way = back ? "bwd" : "fwd";
+static void line(const job *b, const char *name, bool back, const cm_prof_pass *p) {
+    const char *way = back ? "bwd" : "fwd", *how = b->how == CM_COMPUTE_BF16 ? "bf16" : "fp32";
     bool products = p->work.flops > 0;
-    bench_say("  %-16s %s %9.3f ms  %7.1f GFLOP/s  %6.1f GB/s  %4.0f%% of its floor\n", name,
-              way, p->seconds * 1e3, p->work.flops / p->seconds * 1e-9,
+    bench_say("  %-16s %s %s %9.3f ms  %7.1f GFLOP/s  %6.1f GB/s  %4.0f%% of its floor\n", name,
+              how, way, p->seconds * 1e3, p->work.flops / p->seconds * 1e-9,
               p->work.bytes / p->seconds * 1e-9, 100 * p->floor / p->seconds);
-    bench_put(p->seconds * 1e3, "op/%s/fp32/%s/ms", name, way);
-    if (products) bench_put(p->work.flops / p->seconds * 1e-9, "op/%s/fp32/%s/gflops", name, way);
-    else bench_put(p->work.bytes / p->seconds * 1e-9, "op/%s/fp32/%s/gb_per_s", name, way);
-    bench_put(p->floor / p->seconds, "op/%s/fp32/%s/share_of_floor", name, way);
+    bench_put(p->seconds * 1e3, "op/%s/%s/%s/ms", name, how, way);
+    double rate = (products ? p->work.flops : p->work.bytes) / p->seconds * 1e-9;
+    bench_put(rate, "op/%s/%s/%s/%s", name, how, way, products ? "gflops" : "gb_per_s");
+    bench_put(p->floor / p->seconds, "op/%s/%s/%s/share_of_floor", name, how, way);
 }
 
 static void keep_least(cm_prof_pass *best, const cm_prof_pass *now) {
@@ -71,14 +73,18 @@ static void keep_least(cm_prof_pass *best, const cm_prof_pass *now) {
 
 typedef cm_var *(*apply_fn)(job *b);
 
+/* Nothing where the op has no such precision. */
 static void run(job *b, const char *name, apply_fn apply, int reps) {
     cm_prof_pass best[2] = { { 0 } };
     size_t mark = cm_arena_mark(&b->arena), meta = cm_arena_mark(&b->meta);
-    for (int i = 0; i < reps; i++) {
+    bool mixed = true;
+    for (int i = 0; i < reps && mixed; i++) {
         cm_tape_begin(&b->t, &b->arena, &b->meta, true, false);
+        b->t.compute = b->how;
         apply(b);
         cm_node *n = b->t.node[b->t.n_node - 1];
-        cm_prof prof = { .flop_rate = b->gemm, .byte_rate = b->read };
+        mixed = n->op->mixed || b->how == CM_COMPUTE_FP32;
+        cm_prof prof = { .flop_rate = { b->gemm[0], b->gemm[1] }, .byte_rate = b->read };
         cm_prof_add(&prof, n, false, false, pass(b, n, false));
         seed_gradients(b, n);
         cm_prof_add(&prof, n, true, false, pass(b, n, true));
@@ -86,8 +92,9 @@ static void run(job *b, const char *name, apply_fn apply, int reps) {
         cm_arena_reset(&b->arena, mark);
         cm_arena_reset(&b->meta, meta);
     }
-    line(name, false, &best[0]);
-    if (!b->t.node[0]->op->early) line(name, true, &best[1]);
+    if (!mixed) return;
+    line(b, name, false, &best[0]);
+    if (!b->t.node[0]->op->early) line(b, name, true, &best[1]);
 }
 
 static int32_t token[R];
@@ -176,11 +183,13 @@ int main(int argc, char **argv) {
     for (int r = 0; r < R; r++) token[r] = (int32_t)(((int64_t)r * 7919) % V);
     cm_rope_conf rc = { .kind = CM_ROPE_PLAIN, .P = P, .base = 10000 };
     cm_rope_freqs(&rc, inv, &mscale);
-    b.gemm = 1e9 * cm_gemm_probe(0.3);
+    for (int how = 0; how < 2; how++) b.gemm[how] = 1e9 * cm_gemm_probe((cm_compute)how, 0.3);
     b.read = cm_read_probe(0.3);
-    bench_say("%s; gemm 512^3: %.1f GFLOP/s, memory %.1f GB/s\n", cm_kern_describe(),
-              b.gemm * 1e-9, b.read * 1e-9);
-    for (size_t i = 0; i < sizeof ops / sizeof *ops; i++)
-        run(&b, ops[i].name, ops[i].apply, reps);
+    bench_say("%s; gemm 512^3: %.1f GFLOP/s, bf16 %.1f, memory %.1f GB/s\n",
+              cm_kern_describe(), b.gemm[0] * 1e-9, b.gemm[1] * 1e-9, b.read * 1e-9);
+    for (size_t i = 0; i < 2 * sizeof ops / sizeof *ops; i++) {
+        b.how = i & 1 ? CM_COMPUTE_BF16 : CM_COMPUTE_FP32;
+        run(&b, ops[i / 2].name, ops[i / 2].apply, reps);
+    }
     return 0;
 }

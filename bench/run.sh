@@ -34,16 +34,11 @@ measure() {
     # shellcheck disable=SC2086
     "$@" $how >>"$lines" || echo "bench: failed: $*" >&2
 }
-# The precisions that training knows.
-computes=fp32
-build/bin/pretrain --help=config | grep -q '^ *compute' && computes='fp32 bf16'
-
 step() { # CONFIG WORDS...: ours, in each precision
     config=$1; shift
-    for compute in $computes; do
-        [ "$compute" = fp32 ] || set -- "$@" train.compute="$compute"
+    for compute in fp32 bf16; do
         # shellcheck disable=SC2086
-        measure $bin/step_bench "configs/$config.yaml" "$@" steps=2 $small
+        measure $bin/step_bench "configs/$config.yaml" "$@" train.compute=$compute steps=2 $small
     done
 }
 peers() { # CONFIG WORDS...
@@ -126,7 +121,7 @@ while [ $round -lt "$rounds" ]; do
         done
     fi
     round=$((round + 1))
+    $bin/join "$lines" >"$out.new" && mv "$out.new" "$out"
 done
-$bin/join "$lines" >"$out"
 echo "$out: $(grep -c '^  "' "$out") numbers" >&2
 grep -E '"(ratio/.*|.*/mfu)"' "$out" || true

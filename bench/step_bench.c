@@ -74,7 +74,8 @@ static void setup(job *b, int argc, char **argv) {
     bench_must(cm_conf_check(&b->conf, &err), &err);
     if (b->conf.top.threads) bench.threads = (int)b->conf.top.threads;
     bench_start(b->conf.top.numerics ? CM_NUMERICS_FAST : CM_NUMERICS_STRICT);
-    b->prof.flop_rate = 1e9 * cm_gemm_probe(0.2);
+    for (int how = 0; how < 2; how++)
+        b->prof.flop_rate[how] = 1e9 * cm_gemm_probe((cm_compute)how, 0.2);
     b->prof.byte_rate = cm_read_probe(0.2);
     bench_must(cm_model_resolve(&b->conf.model, &err), &err);
     size_t n = (size_t)cm_model_count(&b->conf.model, false), meta = (size_t)256 << 20;
@@ -130,7 +131,8 @@ static void report(const job *b, double seconds) {
     double flops = cm_model_flops(&b->conf.model, b->T) * tokens;
     char key[128], length[32] = "";
     if (b->T != 512) snprintf(length, sizeof length, "-T%d", b->T);
-    snprintf(key, sizeof key, "train/%s%s/fp32", b->conf.top.name, length);
+    snprintf(key, sizeof key, "train/%s%s/%s", b->conf.top.name, length,
+             b->conf.train.compute == CM_CONF_BF16 ? "bf16" : "fp32");
     bench_say("%s: %s\n", b->conf.top.name, cm_kern_describe());
     bench_say("parameters %.2fM active %.2fM  step memory %.1f MB\n",
               (double)cm_model_count(&b->conf.model, false) / 1e6,

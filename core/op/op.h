@@ -52,6 +52,7 @@ struct cm_sample;
  * bytes read or written once. */
 typedef struct cm_work {
     double flops, bytes;
+    cm_compute how; /* what the products multiply */
 } cm_work;
 
 typedef struct cm_op {
@@ -61,6 +62,7 @@ typedef struct cm_op {
     size_t attr_bytes;
     uint32_t sets;        /* bit i: bwd can overwrite in[i]->g instead of adding */
     uint32_t unread;      /* bit i: bwd does not need the value of in[i] */
+    bool mixed;           /* its products are as the tape's compute says, else fp32 */
     bool early;           /* fwd forms the gradients, bwd only hands them on */
     /* Fill out[i]->v.nd/dim from the inputs and attr; false with a reason when the shapes
      * do not fit. */
@@ -169,7 +171,8 @@ typedef struct cm_prof_row {
 typedef struct cm_prof {
     cm_prof_row row[64];
     int n;
-    double flop_rate, byte_rate; /* what the machine reaches, a second; 0: no floors */
+    /* What the machine reaches, a second, products by cm_compute; 0: no floors. */
+    double flop_rate[2], byte_rate;
 } cm_prof;
 /* One pass over n took so long; replay: a recomputed block. */
 void cm_prof_add(cm_prof *p, const cm_node *n, bool backward, bool replay, double seconds);

@@ -63,7 +63,7 @@ static bool linear_sample(cm_sample *s, int i) {
 const cm_op cm_op_linear = {
     .name = "linear", .shapes = "x[R,I] W[O,I] -> y[R,O]", .n_in = 2, .n_out = 1,
     .sets = 3, .infer = linear_infer, .scratch = linear_scratch, .fwd = linear_fwd,
-    .bwd = linear_bwd, .flops = linear_flops, .sample = linear_sample,
+    .bwd = linear_bwd, .mixed = true, .flops = linear_flops, .sample = linear_sample,
 };
 
 cm_var *cm_linear(cm_tape *t, cm_var *x, cm_var *w) {

@@ -84,7 +84,8 @@ static bool logp_sample(cm_sample *s, int i) {
 const cm_op cm_op_logp = {
     .name = "logp", .shapes = "x[R,D] W[V,D] -> logp[R]", .n_in = 2, .n_out = 1,
     .attr_bytes = sizeof(logp_attr), .infer = logp_infer, .scratch = logp_scratch,
-    .fwd = logp_fwd, .bwd = logp_bwd, .flops = cm_head_flops, .sample = logp_sample,
+    .mixed = true, .fwd = logp_fwd, .bwd = logp_bwd, .flops = cm_head_flops,
+    .sample = logp_sample,
 };
 
 cm_var *cm_target_logp(cm_tape *t, cm_var *x, cm_var *w, const int32_t *target,

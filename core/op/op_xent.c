@@ -98,7 +98,7 @@ const cm_op cm_op_xent = {
     .name = "xent", .shapes = "x[R,D] W[V,D] -> loss[1]", .n_in = 2, .n_out = 1,
     .attr_bytes = sizeof(xent_attr), .sets = 1, .early = true, .infer = xent_infer,
     .saved = xent_saved, .scratch = xent_scratch, .fwd = xent_fwd, .bwd = xent_bwd,
-    .flops = cm_head_flops, .sample = xent_sample,
+    .mixed = true, .flops = cm_head_flops, .sample = xent_sample,
 };
 
 cm_var *cm_xent(cm_tape *t, cm_var *x, cm_var *w, const int32_t *target,

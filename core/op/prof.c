@@ -29,7 +29,7 @@ static double out_bytes(const cm_node *n) {
 }
 
 static cm_work forward_work(const cm_node *n) {
-    cm_work w = { n->op->flops ? n->op->flops(n) : 0, out_bytes(n) + saved_bytes(n) };
+    cm_work w = { n->op->flops ? n->op->flops(n) : 0, out_bytes(n) + saved_bytes(n), 0 };
     for (int i = 0; i < n->n_in; i++)
         if (n->in[i]) w.bytes += in_bytes(n, i);
     return w;
@@ -48,7 +48,7 @@ static double back_products(const cm_node *n) {
 
 static cm_work backward_work(const cm_node *n) {
     cm_work w = { n->op->flops ? back_products(n) * n->op->flops(n) : 0,
-                  out_bytes(n) + saved_bytes(n) };
+                  out_bytes(n) + saved_bytes(n), 0 };
     for (int i = 0; i < n->n_in; i++) {
         const cm_var *x = n->in[i];
         if (!x) continue;
@@ -58,13 +58,20 @@ static cm_work backward_work(const cm_node *n) {
     return w;
 }
 
-cm_work cm_op_work(const cm_node *n, bool backward) {
-    if (!n->op->early) return backward ? backward_work(n) : forward_work(n);
-    if (backward) return (cm_work){ 0, 2 * saved_bytes(n) };
+/* The forward forms the gradients and keeps those of the activations. */
+static cm_work early_work(const cm_node *n, bool backward) {
+    if (backward) return (cm_work){ .bytes = 2 * saved_bytes(n) };
     cm_work w = forward_work(n);
     if (!n->grad) return w;
     cm_work b = backward_work(n);
-    return (cm_work){ w.flops + b.flops, w.bytes + b.bytes - 2 * saved_bytes(n) };
+    return (cm_work){ w.flops + b.flops, w.bytes + b.bytes - 2 * saved_bytes(n), w.how };
+}
+
+cm_work cm_op_work(const cm_node *n, bool backward) {
+    cm_work w = n->op->early ? early_work(n, backward)
+                             : backward ? backward_work(n) : forward_work(n);
+    if (n->op->mixed && n->tape) w.how = n->tape->compute;
+    return w;
 }
 
 /* ---- account ------------------------------------------------------------------------ */
@@ -78,8 +85,9 @@ static cm_prof_row *row_of(cm_prof *p, const cm_op *op) {
 }
 
 static double floor_of(const cm_prof *p, cm_work w) {
-    if (p->flop_rate <= 0 || p->byte_rate <= 0) return 0;
-    double f = w.flops / p->flop_rate, b = w.bytes / p->byte_rate;
+    double rate = p->flop_rate[w.how];
+    if (rate <= 0 || p->byte_rate <= 0) return 0;
+    double f = w.flops / rate, b = w.bytes / p->byte_rate;
     return f > b ? f : b;
 }
 

@@ -164,7 +164,7 @@ bool cm_plan_make(const cm_job *job, cm_plan *p, cm_err *err) {
 
 /* ---- for people -------------------------------------------------------------------- */
 
-double cm_gemm_probe(double seconds) {
+double cm_gemm_probe(cm_compute how, double seconds) {
     enum { N = 512 };
     cm_arena a;
     cm_err err;
@@ -172,10 +172,11 @@ double cm_gemm_probe(double seconds) {
     cm_real *x = cm_arena_zalloc(&a, N * N * sizeof *x);
     cm_real *y = cm_arena_zalloc(&a, N * N * sizeof *y);
     cm_real *z = cm_arena_zalloc(&a, N * N * sizeof *z);
-    cm_gemm(false, false, N, N, N, 1, x, N, y, N, 0, z, N); /* warm up */
+    cm_mat X = cm_mat_of(x, N, false), Y = cm_mat_of(y, N, false);
+    cm_product(how, N, N, N, 1, X, Y, 0, z, N); /* warm up */
     double start = cm_now(), best = 0, last = start;
     do {
-        cm_gemm(false, false, N, N, N, 1, x, N, y, N, 0, z, N);
+        cm_product(how, N, N, N, 1, X, Y, 0, z, N);
         double now = cm_now(), rate = 2e-9 * N * N * N / (now - last);
         if (rate > best) best = rate;
         last = now;
@@ -214,8 +215,8 @@ static double expected_seconds(const cm_plan *p, double probe) {
     return probe > 0 ? (p->flops + p->ahead_flops) / (0.5 * probe * 1e9) : 0;
 }
 
-static void print_time(const cm_plan *p, FILE *out) {
-    double rate = cm_gemm_probe(0.5), s = expected_seconds(p, rate);
+static void print_time(const cm_conf *c, const cm_plan *p, FILE *out) {
+    double rate = cm_gemm_probe((cm_compute)c->train.compute, 0.5), s = expected_seconds(p, rate);
     fprintf(out, "time\n  %-18s %15.1f GFLOP/s (%s)\n", "gemm probe", rate,
             cm_kern_describe());
     fprintf(out, "  %-18s %12.0f s  (%.1f h, at half of the probe's rate)\n", "expected", s,
@@ -277,11 +278,11 @@ void cm_plan_print(const cm_job *job, const cm_plan *p, const char *ckpt_dir, FI
     fprintf(out, "  %-18s %15s, up to %s of checkpoints%s\n", "free",
             cm_human_bytes(disk, a, sizeof a), cm_human_bytes(all, b, sizeof b),
             disk < all ? "  WARNING: not enough" : "");
-    print_time(p, out);
+    print_time(job->conf, p, out);
 }
 
 void cm_plan_json(const cm_job *job, const cm_plan *p, const char *ckpt_dir, cm_buf *out) {
-    double probe = cm_gemm_probe(0.5);
+    double probe = cm_gemm_probe((cm_compute)job->conf->train.compute, 0.5);
     cm_json_open(out, NULL, '{');
     cm_json_i64(out, "params", p->params);
     cm_json_i64(out, "params_active", p->active);

@@ -6,6 +6,7 @@
 #include "train/trainer.h"
 
 #include <stdlib.h>
+#include <string.h>
 
 static const char *const part_name[CM__PARTS] = { "clear gradients", "gradient norm",
                                                   "optimizer" };
@@ -22,7 +23,8 @@ void cm__profile_open(cm__trainer *t) {
     if (!t->job->profile) return;
     t->profile = calloc(1, sizeof *t->profile);
     CM_ASSERT(t->profile, "out of memory for the profile");
-    t->profile->ops.flop_rate = cm_gemm_probe(0.3) * 1e9;
+    for (int how = 0; how < 2; how++)
+        t->profile->ops.flop_rate[how] = cm_gemm_probe((cm_compute)how, 0.3) * 1e9;
     t->profile->ops.byte_rate = cm_read_probe(0.3);
     t->prof = &t->profile->ops;
 }
@@ -42,8 +44,10 @@ void cm__profile_part(cm__trainer *t, cm__part part, double since) {
 void cm__profile_begin(cm__trainer *t) {
     struct cm__profile *p = t->profile;
     if (!p || p->warm || p->steps != 1) return;
-    *p = (struct cm__profile){ .ops = { .flop_rate = p->ops.flop_rate,
-                                        .byte_rate = p->ops.byte_rate }, .warm = true };
+    cm_prof rates = p->ops;
+    memset(rates.row, 0, sizeof rates.row);
+    rates.n = 0;
+    *p = (struct cm__profile){ .ops = rates, .warm = true };
 }
 
 void cm__profile_step(cm__trainer *t, double seconds, int64_t tokens) {
@@ -95,7 +99,8 @@ static void write_json(const cm__trainer *t, cm_buf *b) {
     cm_json_i64(b, "steps", p->steps);
     cm_json_i64(b, "tokens", p->tokens);
     cm_json_f64(b, "seconds", p->seconds);
-    cm_json_f64(b, "gemm_gflops", p->ops.flop_rate * 1e-9);
+    cm_json_f64(b, "gemm_gflops", p->ops.flop_rate[CM_COMPUTE_FP32] * 1e-9);
+    cm_json_f64(b, "gemm_bf16_gflops", p->ops.flop_rate[CM_COMPUTE_BF16] * 1e-9);
     cm_json_f64(b, "read_gb_per_s", p->ops.byte_rate * 1e-9);
     cm_json_open(b, "ops", '{');
     for (int i = 0; i < p->ops.n; i++) {
@@ -110,7 +115,7 @@ static void write_json(const cm__trainer *t, cm_buf *b) {
     cm_json_open(b, "parts", '{');
     for (int k = 0; k < CM__PARTS; k++) {
         cm_prof_pass pass = { p->part[k], part_floor(t, (cm__part)k),
-                              { 0, part_bytes(t, (cm__part)k) * (double)p->steps } };
+                              { .bytes = part_bytes(t, (cm__part)k) * (double)p->steps } };
         pass_json(b, part_name[k], &pass);
     }
     cm_json_close(b, '{');
@@ -147,10 +152,10 @@ static void print(const cm__trainer *t, FILE *out) {
     const struct cm__profile *p = t->profile;
     const cm_prof_pass none = { 0 };
     fprintf(out, "profile of %lld steps, a step: %.1f ms, %.0f tokens/s\n"
-            "floors: products at %.1f GFLOP/s, memory at %.1f GB/s (%s)\n",
+            "floors: products at %.1f GFLOP/s (bf16 %.1f), memory at %.1f GB/s (%s)\n",
             (long long)p->steps, 1e3 * p->seconds / (double)p->steps,
-            (double)p->tokens / p->seconds, p->ops.flop_rate * 1e-9,
-            p->ops.byte_rate * 1e-9, cm_kern_describe());
+            (double)p->tokens / p->seconds, p->ops.flop_rate[CM_COMPUTE_FP32] * 1e-9,
+            p->ops.flop_rate[CM_COMPUTE_BF16] * 1e-9, p->ops.byte_rate * 1e-9, cm_kern_describe());
     fprintf(out, "%-16s %6s %9s %9s %6s %9s %9s %13s\n", "op", "calls", "fwd ms", "bwd ms",
             "share", "GFLOP", "GB", "of its floor");
     for (int i = 0; i < p->ops.n; i++) {
@@ -159,7 +164,7 @@ static void print(const cm__trainer *t, FILE *out) {
     }
     for (int k = 0; k < CM__PARTS; k++) {
         cm_prof_pass pass = { p->part[k], part_floor(t, (cm__part)k),
-                              { 0, part_bytes(t, (cm__part)k) * (double)p->steps } };
+                              { .bytes = part_bytes(t, (cm__part)k) * (double)p->steps } };
         line(out, p, part_name[k], p->steps, &pass, &none);
     }
     double s = rest(p);

@@ -33,7 +33,7 @@ static double seconds(const cm_prof *prof) {
 /* A training step with the blocks chosen now: bytes stored when its backward begins, and the
  * work of all of it. */
 static void count(cm__trainer *t, const cm_plan *p, double *stored, double *work) {
-    cm_prof prof = { .flop_rate = FLOP_RATE, .byte_rate = BYTE_RATE };
+    cm_prof prof = { .flop_rate = { FLOP_RATE, FLOP_RATE }, .byte_rate = BYTE_RATE };
     t->prof = &prof;
     cm__micro_step(t, 0, (int)p->micro_rows, 0, 1, true);
     t->prof = NULL;

@@ -27,7 +27,7 @@ bool cm__report_open(cm__trainer *t, cm_err *err) {
     if (!t->job->val || !t->job->val->rows)
         cm_log(CM_LOG_WARN, "the data has no validation split: no val/loss, no best "
                             "checkpoint");
-    t->probe = cm_gemm_probe(0.1);
+    t->probe = cm_gemm_probe((cm_compute)t->c->train.compute, 0.1);
     cm_told_load(t->job->run, "experts", t->first_step + 1, &t->collapse_told, 1);
     cm_progress_open(&t->progress, t->job->tool, "tok", (double)t->plan.tokens, 1,
                      t->job->quiet ? CM_PROGRESS_NONE : cm_progress_auto(),

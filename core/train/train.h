@@ -394,8 +394,8 @@ bool cm_plan_make(const cm_job *job, cm_plan *p, cm_err *err);
 void cm_plan_print(const cm_job *job, const cm_plan *p, const char *ckpt_dir, FILE *out);
 /* The same numbers as one JSON object; sizes in bytes, the probe in GFLOP/s. */
 void cm_plan_json(const cm_job *job, const cm_plan *p, const char *ckpt_dir, cm_buf *out);
-/* GFLOP/s of our gemm in a short probe: what MFU is a share of. */
-double cm_gemm_probe(double seconds);
+/* GFLOP/s of our products in this precision in a short probe: what MFU is a share of. */
+double cm_gemm_probe(cm_compute how, double seconds);
 
 /* Train until the tokens are used up, a signal or a STOP file asks to stop (the state is
  * saved then and *complete is false), or it diverges (CM_EXIT_DIVERGED).  Rows, events and

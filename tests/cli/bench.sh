@@ -22,6 +22,7 @@ for key in host/cpu/name host/kernels/name host/blas/core host/date/utc host/com
     same "$key is a text" "$(value $key | grep -c .)" 1
 done
 within host/threads/count 0 1
+within op/linear/bf16/bwd/share_of_floor 0 100
 within host/memory/gb_per_s 0.1 10000
 within gemm/fp32/square-NN-2048x2048x2048/ours/gflops 0.1 1e6
 within gemm/fp32/square-NN-2048x2048x2048/openblas/gflops 0.1 1e6
@@ -33,6 +34,7 @@ for model in bench8m bench8m-moe bench30m bench8m-attention bench8m-mamba2; do
     within train/$model/fp32/tok_per_s 1 1e9
     within train/$model/fp32/mfu 0 1.5
     within train/$model/fp32/step_bytes 1e5 1e10
+    within train/$model/bf16/mfu 0 1.5
 done
 within ratio/moe/bench8m-moe/fp32/x 0 10
 within infer/demo/f32/decode_tok_per_s 1 1e9

@@ -59,7 +59,7 @@ TEST(the_account_adds_up) {
     op_fix f;
     fix_threads(1);
     fix_open(&f, true);
-    cm_prof p = { .flop_rate = 100, .byte_rate = 1e9 };
+    cm_prof p = { .flop_rate = { 100, 200 }, .byte_rate = 1e9 };
     cm_var *x = fix_input(&f, 1, 2, (int64_t[]){ R, I });
     cm_linear(&f.t, x, fix_var(&f, 2, 2, (int64_t[]){ O, I }));
     double flops = 2.0 * R * I * O;
@@ -70,7 +70,10 @@ TEST(the_account_adds_up) {
     CHECK(p.row[0].pass[0].seconds == 9 && p.row[0].pass[1].seconds == 16);
     CHECK(p.row[0].pass[0].work.flops == 2 * flops);
     CHECK(fabs(p.row[0].pass[0].floor - 2 * flops / 100) < 1e-9);
-    p = (cm_prof){ .flop_rate = 1e9, .byte_rate = 10 }; /* memory is what takes long */
+    f.t.compute = CM_COMPUTE_BF16; /* has a rate of its own */
+    cm_prof_add(&p, last(&f), false, false, 1);
+    CHECK(fabs(p.row[0].pass[0].floor - 2.5 * flops / 100) < 1e-9);
+    p = (cm_prof){ .flop_rate = { 1e9, 1e9 }, .byte_rate = 10 }; /* memory is what takes long */
     cm_prof_add(&p, last(&f), false, false, 1);
     double bytes = (R * I + O * I + R * O) * sizeof(cm_real);
     CHECK(fabs(p.row[0].pass[0].floor - bytes / 10) < 1e-9);
