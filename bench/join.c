@@ -7,6 +7,7 @@
  * within a round and then treated alike, so that what slows a whole round falls out:
  *   train/NAME/C/mfu          flops by the formula over the best 2048^3 product known in C
  *   ratio/PEER/NAME/C/x       our tokens/s over the peer's; C = best: each at its own best
+ *   ratio/PEER/infer/.../x    the same of inference
  *   ratio/moe/...             MoE over the dense model of equal active parameters
  *   ratio/long/NAME-T.../C/x  seconds a token over what the formula makes of those at 512 */
 #include "run/run.h"
@@ -160,6 +161,16 @@ static series *better(const char *prefix, const char *name) {
     return !a ? b : !b ? a : median(a) > median(b) ? a : b;
 }
 
+/* peer/WHO/infer/NAME/TYPE/WHAT_tok_per_s */
+static void rival_at_inference(const char *key) {
+    const char *at = strstr(key, "/infer/"), *unit = strstr(key, "_tok_per_s");
+    if (!at || !unit) return;
+    char *to = cm_strf("ratio/%.*s/%.*s/x", (int)(at - key - 5), key + 5, (int)(unit - at - 1),
+                       at + 1);
+    pair(to, find(at + 1), find(key));
+    free(to);
+}
+
 /* peer/WHO/train/NAME/C/tok_per_s */
 static void rival(const char *key) {
     char who[64], rest;
@@ -184,7 +195,7 @@ static void derive(void) {
     for (int i = 0; i < n; i++) {
         train_key t;
         const char *key = all.s[i].key;
-        if (starts(key, "peer/")) rival(key);
+        if (starts(key, "peer/")) rival(key), rival_at_inference(key);
         if (!train_of(key, &t)) continue;
         utilisation(key, &t);
         long_rows(key, &t);

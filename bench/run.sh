@@ -5,7 +5,7 @@
 #   QUICK=1 make bench         the small models at T = 512: three minutes
 #   TINY=1                     every program once on almost nothing: do they run?
 #   ROUNDS=5                   how often all take turns; medians and intervals come from that
-#   ONLY='host gemm'           some of: host gemm ops train long big infer attn
+#   ONLY='host gemm'           some of: host gemm ops train long big infer gguf attn
 #   TORCH_PYTHON='python3 ...' Pythons with PyTorch, which then train the same models
 #   TORCH_SCRIPT=file.py       a script of one's own, called as `file.py 256 8 [bf16]`, that
 #                              prints lines with moe=BOOL bf16=BOOL tok/s=NUMBER
@@ -15,11 +15,11 @@
 set -eu
 for v in $(env | sed -n 's/^\(OPENBLAS_[A-Z_]*\|OMP_[A-Z_]*\|GOMP_[A-Z_]*\)=.*/\1/p'); do unset "$v"; done
 quick=${QUICK:-} rounds=${ROUNDS:-${QUICK:+3}} rounds=${rounds:-5}
-only=${ONLY:-host gemm ops train ${quick:-long big infer}}
+only=${ONLY:-host gemm ops train long big infer gguf}
 [ -z "$quick" ] || only=${ONLY:-host gemm ops train}
-small= seconds=0.3 repetitions=3 # small: words for TINY; the last one of a key counts
+gguf=chimera-700m small= seconds=0.3 repetitions=3 # small: words for TINY; the last one of a key counts
 if [ -n "${TINY:-}" ]; then
-    small='rows=1 model.n_layers=2 model.d_model=64 model.vocab_size=512' seconds=0 repetitions=1
+    small='rows=1 model.n_layers=2 model.d_model=64 model.vocab_size=512' seconds=0 repetitions=1 gguf=bench8m
 fi
 bin=build/bench out=${BENCH_OUT:-build/bench.json}
 lines=$out.lines
@@ -61,6 +61,30 @@ script() { # the given script, which measures dense and MoE by itself
                 echo "bench: failed: $TORCH_SCRIPT" >&2
         done
     done
+}
+
+# A GGUF file of random weights, ours and, where `make interop` installed it, llama.cpp; the
+# lines of infer_bench become keys.
+gguf() { # MODEL TYPE
+    file=build/bench/$1-$2.gguf
+    [ -s "$file" ] || $bin/infer_bench make "configs/$1.yaml" "$2" "$file" >&2 || return 0
+    peer=
+    [ ! -d build/interop/node_modules ] || peer='node bench/infer_peer.mjs'
+    $bin/infer_bench run "$file" rounds=1 threads="$threads" ${peer:+peer="$peer"} |
+        awk -v key="$1/$2" -v clock="${BUSY:+cpu_s}" '
+        function number(name,  s) {
+            s = $0
+            return sub(".*\"" name "\": *", "", s) ? s + 0 : 0
+        }
+        !/"what"/ { next }
+        {
+            what = $0; sub(/.*"what": *"/, "", what); sub(/".*/, "", what)
+            from = (/"who": *"chimera"/ ? "" : "peer/llama.cpp/") "infer/" key "/" what
+            s = number(clock ? clock : "wall_s"); n = number("tokens")
+            if (what == "memory") printf "{\"infer/%s/rss_bytes\": %d}\n", key, 1024 * number("rss_kb")
+            else if (n > 0 && s > 0) printf "{\"%s_tok_per_s\": %.6g}\n", from, n / s
+            else printf "{\"%s_s\": %.6g}\n", from, s
+        }' >>"$lines" || echo "bench: failed: infer_bench" >&2
 }
 
 commit=$(git rev-parse --short HEAD 2>/dev/null || echo unknown)
@@ -105,6 +129,9 @@ while [ $round -lt "$rounds" ]; do
         done
         # shellcheck disable=SC2086
         measure $bin/score configs/demo.yaml rounds=1 ${small:+pairs=8} $small
+    fi
+    if wants gguf; then
+        for type in q4_k_m q8_0; do gguf "$gguf" $type; done
     fi
     if wants long; then
         for c in bench8m bench30m; do

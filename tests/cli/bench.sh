@@ -15,7 +15,7 @@ within() { # KEY LEAST LARGEST
         "missing or out of range"
 }
 
-expect "two rounds of a miniature run" 0 'round 2 of 2' bench 2 'host gemm ops train infer'
+expect "two rounds of a miniature run" 0 'round 2 of 2' bench 2 'host gemm ops train infer gguf'
 json "bench.json is JSON" "$out"
 same "no program failed" "$(grep -c 'bench: failed' "$tmp/.err")" 0
 for key in host/cpu/name host/kernels/name host/blas/core host/date/utc host/commit/id; do
@@ -39,6 +39,9 @@ done
 within ratio/moe/bench8m-moe/fp32/x 0 10
 within infer/demo/f32/decode_tok_per_s 1 1e9
 within infer/demo/f32/prefill_tok_per_s 1 1e9
+within infer/bench8m/q4_k_m/decode_tok_per_s 1 1e9
+within infer/bench8m/q4_k_m/prefill_tok_per_s 1 1e9
+within infer/bench8m/q4_k_m/rss_bytes 1e6 1e11
 # The median of two rounds lies between them, and is their mean.
 same "median of two" "$(value train/bench8m/fp32/tok_per_s | cut -c1-4)" \
     "$(awk -v a="$(value train/bench8m/fp32/tok_per_s_min)" -v b="$(value train/bench8m/fp32/tok_per_s_max)" \
@@ -53,6 +56,7 @@ text of a program that does not write JSON
 {"train/m/fp32/tok_per_s": 10, "train/m/fp32/gflops": 50}
 {"train/m-T1024/fp32/gflops": 40}
 {"peer/p/train/m/fp32/tok_per_s": 5}
+{"infer/m/q8_0/decode_tok_per_s": 30, "peer/p/infer/m/q8_0/decode_tok_per_s": 20}
 {"round": 1}
 {"gemm/fp32/square-NN-2048x2048x2048/ours/gflops": 50}
 {"gemm/fp32/square-NN-2048x2048x2048/openblas/gflops": 200}
@@ -68,6 +72,7 @@ same "least" "$(value train/m/fp32/tok_per_s_min)" 10
 same "utilisation is of the same round's best product" "$(value train/m/fp32/mfu)" 0.5
 same "ratio by rounds" "$(value ratio/p/m/fp32/x_max)" 2
 same "ratio to a peer's better precision" "$(value ratio/p/m/best/x)" 0.25
+same "ratio of inference" "$(value ratio/p/infer/m/q8_0/decode/x)" 1.5
 same "long rows against the formula" "$(value ratio/long/m-T1024/fp32/x)" 1.25
 
 # A region of a document is replaced, the rest stays; a file that is not there is an error.
