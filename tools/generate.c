@@ -237,8 +237,10 @@ static bool all_samples(job *j, cm_err *err) {
     return true;
 }
 
-static void print_plan(const job *j) {
+/* cap: tokens that the session has room for. */
+static void print_plan(const job *j, int cap) {
     const cm_model_conf *m = &j->l.model.conf;
+    int64_t state = (int64_t)cm_state_bytes(m, 1, cap), per_text = (int64_t)cm_snapshot_bytes(m);
     if (j->app->json) {
         cm_buf b = { 0 };
         cm_json_open(&b, NULL, '{');
@@ -247,15 +249,19 @@ static void print_plan(const job *j) {
         cm_json_i64(&b, "vocab", m->vocab_size);
         cm_json_i64(&b, "context", m->context);
         cm_json_i64(&b, "prompt_tokens", j->prompt.n);
+        cm_json_i64(&b, "room_tokens", cap);
+        cm_json_i64(&b, "state_bytes", state);
+        cm_json_i64(&b, "snapshot_bytes", per_text);
         cm_json_close(&b, '{');
         puts(b.s);
         cm_buf_free(&b);
         return;
     }
     printf("parameters  %lld, %lld used by a token\nvocabulary  %lld\ncontext     %lld\n"
+           "state       %lld bytes for %d tokens, %lld of them whatever the length\n"
            "prompt      %lld tokens\n", (long long)cm_model_count(m, false),
-           (long long)cm_model_count(m, true), (long long)m->vocab_size,
-           (long long)m->context, (long long)j->prompt.n);
+           (long long)cm_model_count(m, true), (long long)m->vocab_size, (long long)m->context,
+           (long long)state, cap, (long long)per_text, (long long)j->prompt.n);
 }
 
 /* ---- --chat ------------------------------------------------------------------------------ */
@@ -495,7 +501,7 @@ static bool run_chat(job *j, cm_err *err) {
     if (ok && j->app->dry_run) {
         ok = talks || cm_dialog_say(&k.d, k.ask, k.n_ask, err);
         j->prompt.n = k.d.n;
-        if (ok) print_plan(j);
+        if (ok) print_plan(j, k.d.dec.s.cap);
     } else if (ok) {
         ok = talks ? chat_lines(&k, person, err) : chat_once(&k, err);
     }
@@ -549,7 +555,7 @@ static bool run_job(job *j, cm_err *err) {
                (long long)need, (long long)j->l.model.conf.context);
     if (!cm_decoder_open(&j->d, &j->l.model, &how, (int)need, err)) return false;
     if (j->app->dry_run) {
-        print_plan(j);
+        print_plan(j, (int)need);
         return true;
     }
     return logits ? write_logits(j, logits, err) : all_samples(j, err);

@@ -112,10 +112,10 @@ expect "a prompt that is no text" 4 "UTF-8" $G --model "$M" --prompt "$(printf '
 expect "out of range" 2 "generate.top_p" $G --model "$M" --prompt x generate.top_p=2
 expect "logits where we cannot write" 1 "$tmp/none" $G --model "$M" --tokens 1 --logits "$tmp/none/l.f32"
 expect "an unknown key" 2 "did you mean 'generate.top_k'" $G --model "$M" --prompt x generate.topk=1
-expect_out "--dry-run loads and stops" "parameters +49670.*prompt +2 tokens $" $G --model "$M" --prompt x --dry-run
+expect_out "--dry-run loads and stops" "parameters +49670.*state +[0-9]+ bytes for 130 tokens, [0-9]+ of them .*prompt +2 tokens $" $G --model "$M" --prompt x --dry-run
 $G --model "$M" --prompt x --dry-run --json >"$tmp/j.json"
 json "--dry-run --json" "$tmp/j.json"
-check "says the same" grep -q '"params":49670,.*"prompt_tokens":2' "$tmp/j.json"
+check "says the same" grep -q '"params":49670,.*"prompt_tokens":2,.*"state_bytes":[1-9]' "$tmp/j.json"
 denied "a model that we may not read" 2 "$tmp/secret" generate --model "$tmp/secret" --prompt x
 denied "a prompt file that we may not read" 2 "$tmp/secret" generate --model "$M" --prompt-file "$tmp/secret"
 denied "logits where we may not write" 1 "$tmp/ro/l.f32" generate --model "$M" --tokens 1 --logits "$tmp/ro/l.f32"
