@@ -183,16 +183,6 @@ static void print_json(const job *j, const cm_buf *whole, const char *why,
     cm_buf_free(&b);
 }
 
-/* Read a prompt with --prompt-cache. */
-static bool read_cached(const job *j, cm_decoder *d, const int32_t *id, int64_t n, cm_err *err) {
-    const char *cache = cm_app_text(j->app, "prompt-cache");
-    int64_t reused;
-    if (!cm_decoder_read_cached(d, id, n, cache, j->l.id, &reused, err)) return false;
-    cm_log(CM_LOG_INFO, "%s: %lld of the prompt's %lld tokens were read before", cache,
-           (long long)reused, (long long)n);
-    return true;
-}
-
 static bool one_sample(job *j, cm_err *err) {
     cm_guess_count before = j->d.count;
     const char *cache = cm_app_text(j->app, "prompt-cache");
@@ -200,7 +190,7 @@ static bool one_sample(job *j, cm_err *err) {
     j->text.n = 0;
     for (int64_t i = 0; i < j->prompt.n; i++) push(&j->text, j->prompt.id[i]);
     double t0 = cm_now();
-    if (cache ? !read_cached(j, &j->d, j->prompt.id, j->prompt.n, err)
+    if (cache ? !cm_app_read_cached(j->app, &j->d, j->prompt.id, j->prompt.n, j->l.id, err)
               : !cm_decoder_read(&j->d, j->prompt.id, j->prompt.n, err))
         return false;
     double t1 = cm_now();
@@ -341,7 +331,7 @@ static bool answer(chat *k, cm_err *err) {
     cm_err why = { 0 };
     if (!cm_dialog_say(&k->d, k->ask, k->n_ask, err)) return false;
     if (cm_app_text(k->j->app, "prompt-cache") && !k->d.dec.fed &&
-        !read_cached(k->j, &k->d.dec, k->d.id, k->d.n, err))
+        !cm_app_read_cached(k->j->app, &k->d.dec, k->d.id, k->d.n, k->j->l.id, err))
         return false;
     int64_t from = k->d.n;
     cm_guess_count before = k->d.dec.count;

@@ -149,6 +149,7 @@ bool cm_app_model_files(const cm_model_conf *model, const struct cm_spm *spm,
 /* ---- guesses while decoding (they include model/model.h themselves) ------------------- */
 
 struct cm_loaded;
+struct cm_decoder;
 struct cm_guess_count;
 /* generate.draft, which is set, as a draft model of another one; warns where it is no smaller. */
 bool cm_app_load_draft(const cm_app_ctx *ctx, struct cm_loaded *draft,
@@ -156,5 +157,8 @@ bool cm_app_load_draft(const cm_app_ctx *ctx, struct cm_loaded *draft,
 /* Where guesses were checked: what came of it, as a member of a JSON object, and as a log. */
 void cm_app_guesses_json(cm_buf *b, const struct cm_guess_count *c);
 void cm_app_log_guesses(const struct cm_guess_count *c);
+/* Read a new prompt with the file of --prompt-cache, and say how much of it was there. */
+bool cm_app_read_cached(const cm_app_ctx *ctx, struct cm_decoder *d, const int32_t *id, int64_t n,
+                        const char *model_id, cm_err *err);
 
 #endif

@@ -1,4 +1,5 @@
-/* app_guess.c -- guesses while decoding: the draft model, and what came of its guesses. */
+/* app_guess.c -- decoding in programs: the draft model, what came of its guesses, and prompts
+ * that were read before. */
 #include "app/app.h"
 #include "model/model.h"
 
@@ -42,5 +43,15 @@ bool cm_app_load_draft(const cm_app_ctx *ctx, cm_loaded *draft, const cm_loaded 
         cm_log(CM_LOG_WARN, "%s: a token uses %lld parameters of the draft model and %lld of the "
                "model; its guesses will cost more than they save", path, (long long)n,
                (long long)most);
+    return true;
+}
+
+bool cm_app_read_cached(const cm_app_ctx *ctx, cm_decoder *d, const int32_t *id, int64_t n,
+                        const char *model_id, cm_err *err) {
+    const char *cache = cm_app_text(ctx, "prompt-cache");
+    int64_t reused;
+    if (!cm_decoder_read_cached(d, id, n, cache, model_id, &reused, err)) return false;
+    cm_log(CM_LOG_INFO, "%s: %lld of the prompt's %lld tokens were read before", cache,
+           (long long)reused, (long long)n);
     return true;
 }
