@@ -128,7 +128,7 @@ for what in "$@"; do
     asan) part "sanitizers" asan ;;
     kernels)
         make -s -j2 all tests-build >"$tmp/build" 2>&1 || tail -n 20 "$tmp/build"
-        for level in ref avx2; do
+        for level in ref avx2 avx512; do
             if has_level $level; then part "kernels: $level" kernels $level
             else echo "skip kernels: $level: not on this CPU"; s=$((s + 1)); fi
         done ;;
