@@ -6,7 +6,7 @@
 # 2 x 64, the same FLOPs but for the router) at its tokens and more, each decayed to its end; dense
 # ones of twice that width and of all experts' (512, the same parameters in all) at its tokens.
 . configs/studies/lib.sh
-bytes=4M lengths="100k 125k 160k"
+bytes=4M lengths="60k 75k 95k"
 [ -z "$SMALL" ] || { bytes=200k lengths="6k 9k 16k"; }
 mkdir -p "$out"
 make_text speedrun.jsonl --seed 1 --split train --bytes $bytes
