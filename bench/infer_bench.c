@@ -1,10 +1,11 @@
 /* infer_bench.c -- inference from a GGUF file as it lies: start, prefill, decode, memory; beside
  * llama.cpp on the same file, in turns.
  *
- *   build/bench/infer_bench make configs/chimera-700m.yaml q4_k_m FILE.gguf   random weights
+ *   build/bench/infer_bench make configs/chimera-700m.yaml q4_k_m FILE.gguf [tokenizer.model]
  *   build/bench/infer_bench run FILE.gguf [prompt=512] [steps=64] [rounds=5] [threads=2]
  *       [weights=blocks|float] [peer='node bench/infer_peer.mjs']
- * `run` prints a JSON line a measurement: who, what, tokens, wall and CPU seconds; CPU seconds
+ * `make` writes random weights; llama.cpp through node wants a file with a tokenizer, any of at
+ * most so many pieces.  `run` prints a JSON line a measurement: who, what, tokens, wall and CPU seconds; CPU seconds
  * of one thread compare even on a busy machine.  The peer is asked by lines on its stdin. */
 #include "model/model.h"
 
@@ -20,7 +21,7 @@ static void must(bool ok, const cm_err *err) {
 }
 
 static void usage(void) {
-    fprintf(stderr, "infer_bench: make CONFIG TYPE FILE | run FILE [key=value ...]\n");
+    fprintf(stderr, "infer_bench: make CONFIG TYPE FILE [TOKENIZER] | run FILE [key=value ...]\n");
     exit(CM_EXIT_USAGE);
 }
 
@@ -33,7 +34,7 @@ static int mix_named(const char *name) {
     return 0;
 }
 
-static void make(const char *config, const char *type, const char *path) {
+static void make(const char *config, const char *type, const char *path, const char *tokenizer) {
     cm_err err;
     cm_conf conf;
     cm_model m;
@@ -46,8 +47,11 @@ static void make(const char *config, const char *type, const char *path) {
     must(cm_arena_open(&weights, "weights", n * sizeof(cm_real) + (16 << 20), &err), &err);
     cm_model_build(&m, &conf.model, &weights, false);
     cm_params_init(&m.params, 1);
-    cm_export x = { .model = &m, .name = conf.top.name, .mix = mix_named(type) };
+    cm_spm *spm = tokenizer ? cm_spm_open(tokenizer, &err) : NULL;
+    must(spm || !tokenizer, &err);
+    cm_export x = { .model = &m, .spm = spm, .name = conf.top.name, .mix = mix_named(type) };
     must(cm_export_gguf(&x, path, &err), &err);
+    if (spm) cm_spm_close(spm);
     cm_model_end(&m);
     cm_arena_close(&weights);
 }
@@ -184,8 +188,8 @@ static void option(bench *b, char *word) {
 }
 
 int main(int argc, char **argv) {
-    if (argc == 5 && !strcmp(argv[1], "make")) {
-        make(argv[2], argv[3], argv[4]);
+    if ((argc == 5 || argc == 6) && !strcmp(argv[1], "make")) {
+        make(argv[2], argv[3], argv[4], argc == 6 ? argv[5] : NULL);
         return 0;
     }
     if (argc < 3 || strcmp(argv[1], "run") != 0) usage();
