@@ -5,8 +5,9 @@
  *   build/bench/infer_bench run FILE.gguf [prompt=512] [steps=64] [rounds=5] [threads=2]
  *       [weights=blocks|float] [peer='node bench/infer_peer.mjs']
  * `make` writes random weights; llama.cpp through node wants a file with a tokenizer, any of at
- * most so many pieces.  `run` prints a JSON line a measurement: who, what, tokens, wall and CPU seconds; CPU seconds
- * of one thread compare even on a busy machine.  The peer is asked by lines on its stdin. */
+ * most so many pieces.  `run` prints a JSON line a measurement: who, what, tokens, wall and CPU
+ * seconds; CPU seconds of one thread compare even on a busy machine.  The peer is asked by lines
+ * on its stdin. */
 #include "model/model.h"
 
 #include <stdlib.h>
