@@ -256,7 +256,7 @@ static bool make_model(const char *dir, const char *name, char **keys, int n,
 }
 
 /* NAME (made by `model`) in every type and mix: NAME.TYPE.gguf, and the logits of that very
- * file as we read it, NAME.TYPE.logits. */
+ * file with its blocks as they are, NAME.TYPE.logits. */
 static bool make_types(const char *dir, const char *name, cm_err *err) {
     char *from = cm_strf("%s/%s", dir, name);
     cm_loaded l, q;
@@ -264,7 +264,7 @@ static bool make_types(const char *dir, const char *name, cm_err *err) {
     cm_export x = {.model = &l.model, .spm = l.spm, .name = "interop"};
     for (x.mix = CM_TYPE_Q8_0; ok && x.mix <= CM_TYPE_IQ4_XS; x.mix++) {
         char *stem = cm_strf("%s.%s", from, cm_mix_name(x.mix)), *path = cm_strf("%s.gguf", stem);
-        ok = cm_export_gguf(&x, path, err) && cm_load(&q, path, 0, err);
+        ok = cm_export_gguf(&x, path, err) && cm_load(&q, path, CM_LOAD_BLOCKS, err);
         if (ok) {
             ok = run_model(&q, stem, err);
             cm_loaded_close(&q);
