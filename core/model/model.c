@@ -230,14 +230,22 @@ cm_var *cm_model_logp(const cm_model *m, cm_tape *t, const cm_batch *b, cm_real 
     return cm_target_logp(t, x, &m->head->var, b->target, 1 / (cm_real)m->conf.logit_scale);
 }
 
+/* x becomes what the layer makes of it; nothing else of the layer stays. */
+static void in_place(cm_tape *t, layer_ctx *k, cm_var *x) {
+    size_t mark = cm_arena_mark(t->arena);
+    cm_var *aux, *y = run_layer(t, k, x, true, &aux);
+    if (!t->dry) memcpy(x->v.data, y->v.data, cm_tensor_bytes(&x->v));
+    cm_arena_reset(t->arena, mark);
+}
+
 cm_var *cm_model_hidden(const cm_model *m, cm_tape *t, const int32_t *token,
                         const cm_seq *seq, cm_state *st) {
     CM_ASSERT(!t->recording, "cm_model_hidden is for inference");
-    cm_var *aux, *x = embed_tokens(m, t, token, (int64_t)seq->B * seq->T);
+    cm_var *x = embed_tokens(m, t, token, (int64_t)seq->B * seq->T);
     for (int i = 0; i < m->conf.n_layers; i++) {
         layer_ctx *k = new_ctx(m, t, i, seq);
         k->st = st ? &st->layer[i] : NULL;
-        x = run_layer(t, k, x, true, &aux);
+        in_place(t, k, x);
     }
     for (int b = 0; st && b < seq->B; b++) st->held[b] += seq->T;
     return cm_rmsnorm(t, x, &m->norm->var, (cm_real)m->conf.norm_eps);
@@ -246,11 +254,11 @@ cm_var *cm_model_hidden(const cm_model *m, cm_tape *t, const int32_t *token,
 cm_var *cm_model_paths(const cm_model *m, cm_tape *t, const int32_t *token,
                        const cm_paths *paths) {
     CM_ASSERT(!t->recording, "cm_model_paths is for inference");
-    cm_var *aux, *x = embed_tokens(m, t, token, paths->rows);
+    cm_var *x = embed_tokens(m, t, token, paths->rows);
     for (int i = 0; i < m->conf.n_layers; i++) {
         layer_ctx *k = new_ctx(m, t, i, &(cm_seq){ .B = 1, .T = paths->rows });
         k->paths = paths;
-        x = run_layer(t, k, x, true, &aux);
+        in_place(t, k, x);
     }
     return cm_rmsnorm(t, x, &m->norm->var, (cm_real)m->conf.norm_eps);
 }
