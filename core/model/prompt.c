@@ -70,7 +70,7 @@ static bool check_head(const cache *k, const head *want, const char *path, cm_er
     if (h->state != want->state || h->vocab != want->vocab || h->row != want->row ||
         h->layers != want->layers)
         return cm_fail(err, CM_EXIT_DATA, "%s: a prompt cache with states of other sizes than "
-                       "this model's (generate.kv?)", path);
+                       "this model's", path);
     if (!h->n || h->n > INT32_MAX || !h->points || h->points > POINTS)
         return cm_fail(err, CM_EXIT_DATA, "%s: a prompt cache of %llu tokens and %llu points",
                        path, (unsigned long long)h->n, (unsigned long long)h->points);
