@@ -537,7 +537,7 @@ static bool run(cm_app_ctx *ctx, cm_err *err) {
 
 int main(int argc, char **argv) {
     static const cm_app_opt options[] = {
-        { "model", "PATH", "checkpoint folder or GGUF file" },
+        { "model", "PATH", "run, checkpoint, Hugging Face folder or GGUF file" },
         { "text", "FILE", "text, or JSON lines (.jsonl), also .gz and .zst; repeatable" },
         { "shards", "DIR", "score the validation documents of a data set; repeatable" },
         { "tasks", "NAME,...", "tasks by name, or task files; repeatable" },

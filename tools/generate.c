@@ -565,7 +565,7 @@ static bool run(cm_app_ctx *ctx, cm_err *err) {
 
 int main(int argc, char **argv) {
     static const cm_app_opt options[] = {
-        { "model", "PATH", "checkpoint folder or GGUF file" },
+        { "model", "PATH", "run, checkpoint, Hugging Face folder or GGUF file" },
         { "prompt", "TEXT", "text to continue" },
         { "prompt-file", "FILE", "the same, from a file" },
         { "tokens", "IDS", "token ids to continue, separated by commas, taken as they are" },

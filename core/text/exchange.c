@@ -73,11 +73,14 @@ void cm_exchange_write(const cm_exchange *x, cm_shard_out *out, int k) {
     int last = x->n - 1; /* the kept document's last span */
     int skip = x->pair ? x->turns - 1 - k : -1;
     while (!kept(x, &x->s[last]) || x->s[last].turn == skip) last--;
+    cm_doc_origin from = x->s[last].from;
+    from.bytes = 0; /* was of all turns: a pair's other answer and what was cut, too */
     for (int i = 0; i <= last; i++) {
         const cm_span *s = &x->s[i];
         if (!kept(x, s) || s->turn == skip) continue;
         const int32_t *id = s->control >= 0 ? &s->control : s->id;
+        if (s->control < 0) from.bytes += s->n;
         cm_shard_out_add_masked(out, id, span_tokens(s), (int)s->mask,
-                                i == last ? &s->from : NULL);
+                                i == last ? &from : NULL);
     }
 }

@@ -14,7 +14,8 @@
 
 /* What is wrong with the documents, and where first. */
 typedef struct {
-    int64_t untrained, first_untrained, open_end, first_open;
+    int64_t untrained, first_untrained, open_end, first_open; /* documents */
+    int64_t overlong, first_long, places;                     /* units; places of the first */
 } faults;
 
 static const char *unit_name(const cm_pack *p) {
@@ -80,8 +81,20 @@ static bool check_doc(cm_pack *p, int64_t doc, int64_t start, int64_t n, faults 
     return true;
 }
 
+static bool report_long(const cm_pack *p, const faults *f, cm_err *err) {
+    if (!f->overlong) return true;
+    char *at = cm_pack_place(p, f->first_long);
+    cm_fail(err, CM_EXIT_USAGE,
+            "%s: %s takes %lld tokens, a row has %d (data.seq_len), and so %lld in all are longer "
+            "than a row: make rows longer, leave such ones out with post.overlong=drop, or "
+            "tokenize with tokenize.max_tokens", p->data->dir, at, (long long)f->places, p->T,
+            (long long)f->overlong);
+    free(at);
+    return false;
+}
+
 static bool report(const cm_pack *p, const faults *f, cm_err *err) {
-    if (!f->untrained && !f->open_end) return true;
+    if (!f->untrained && !f->open_end) return report_long(p, f, err);
     char *at = doc_place(p, f->untrained ? f->first_untrained : f->first_open);
     if (f->untrained)
         cm_fail(err, CM_EXIT_DATA,
@@ -125,18 +138,14 @@ static int64_t measure(cm_pack *p, int64_t u, faults *f, cm_err *err) {
     return places;
 }
 
-static bool too_long(cm_pack *p, int64_t u, int64_t n, cm_err *err) {
+static void too_long(cm_pack *p, int64_t u, int64_t n, faults *f) {
     if (p->drop_long) {
         p->dropped++;
-        return true;
+        return;
     }
-    char *at = cm_pack_place(p, u);
-    cm_fail(err, CM_EXIT_USAGE,
-            "%s: %s takes %lld tokens, a row has %d (data.seq_len): make rows longer, leave "
-            "such ones out with post.overlong=drop, or tokenize with tokenize.max_tokens",
-            p->data->dir, at, (long long)n, p->T);
-    free(at);
-    return false;
+    if (f->overlong++) return;
+    f->first_long = u;
+    f->places = n;
 }
 
 /* The units of the split in `v` (room for all), up to `limit` tokens; 0: all. */
@@ -151,8 +160,8 @@ static bool collect(cm_pack *p, int64_t limit, piece *v, cm_err *err) {
         tokens += n;
         if (n <= p->T)
             v[p->units++] = (piece){ u, cm_rng_u64(tie, (uint64_t)u), (int32_t)n };
-        else if (!too_long(p, u, n, err))
-            return false;
+        else
+            too_long(p, u, n, &f);
     }
     p->tokens = tokens;
     return report(p, &f, err);

@@ -333,8 +333,8 @@ static bool check_pairs(const cm_pack *p, cm_err *err) {
 bool cm_dpo_open(cm_dpo *p, const cm_conf *c, const cm_pack *const *pack,
                  const cm_refs *refs, cm_err *err) {
     if (c->dpo.stop && !pack[CM_SPLIT_VAL]->rows)
-        cm_log(CM_LOG_WARN, "the data has no validation split: dpo.stop has no effect, alarms "
-                            "are only told");
+        cm_log(CM_LOG_WARN, "no validation split, or all of it left out: dpo.stop has no "
+                            "effect, alarms are only told");
     *p = (cm_dpo){ .conf = c, .how = cm_dpo_how(c), .pack = { pack[0], pack[1] },
                    .refs = refs, .row = -1 };
     int64_t rows = c->data.batch_tokens / c->data.seq_len, most = 1;

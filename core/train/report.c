@@ -25,8 +25,8 @@ bool cm__report_event(cm__trainer *t, const char *kind, cm_err *err, const char 
 bool cm__report_open(cm__trainer *t, cm_err *err) {
     if (!t->job->run) return true;
     if (!t->job->val || !t->job->val->rows)
-        cm_log(CM_LOG_WARN, "the data has no validation split: no val/loss, no best "
-                            "checkpoint");
+        cm_log(CM_LOG_WARN, "no validation split, or all of it left out: no val/loss, "
+                            "no best checkpoint");
     t->probe = cm_gemm_probe((cm_compute)t->c->train.compute, 0.1);
     cm_told_load(t->job->run, "experts", t->first_step + 1, &t->collapse_told, 1);
     cm_progress_open(&t->progress, t->job->tool, "tok", (double)t->plan.tokens, 1,

@@ -131,7 +131,7 @@ static bool check_room(const cm_panel *p, cm_err *err) {
 }
 
 static void tell_no_panel(const cm_panel_conf *k) {
-    cm_log(CM_LOG_WARN, "the data has no validation split: no panel%s%s", *k->task
+    cm_log(CM_LOG_WARN, "no validation split, or all of it left out: no panel%s%s", *k->task
            ? ", panel.task is not asked" : "", k->stop ? ", panel.stop has no effect" : "");
 }
 
@@ -151,8 +151,8 @@ bool cm_panel_open(cm_panel **out, const cm_conf *c, const cm_pack *val,
     int64_t units = val->data->n_docs[CM_SPLIT_VAL] / val->docs;
     *out = NULL;
     if (!check_keys(c, err)) return false;
-    if (c->panel.prompts && !units) tell_no_panel(&c->panel);
-    if (!c->panel.prompts || !units) return true;
+    if (c->panel.prompts && !val->rows) tell_no_panel(&c->panel);
+    if (!c->panel.prompts || !val->rows) return true; /* it looks where val/loss is taken */
     cm_panel *p = *out = cm_room(1, sizeof *p);
     *p = (cm_panel){ .c = c, .val = val, .start = start, .spm = start->spm,
                      .dpo = val->docs == 2 };

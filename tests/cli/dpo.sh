@@ -247,6 +247,6 @@ for i in 1 2; do
     check "status, try $i" grep -q '"state":"failed".*"step":10,.*"exit":3' "$tmp/runs/last/status.json"
 done
 tokens "$tmp/long2" "$tmp/long.jsonl" 0
-expect "without a validation the batches are judged" 0 "no validation split: dpo.stop has no effect.*warning: length bias" \
+expect "without a validation the batches are judged" 0 "no validation split.*: dpo.stop has no effect.*warning: length bias" \
     $P name=long2 dpo.stop=true data.shards="$tmp/long2" optim.lr=3e-3 dpo.length_bias=0.3 sched.tokens=51200
 finish
