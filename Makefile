@@ -125,7 +125,7 @@ demo: deps ## text to a GGUF file: generate a corpus, train, sample, export (TEX
 demo-chat: deps ## the demo, then conversations: SFT and DPO, judged on held-out questions
 	@$(MAKE) --no-print-directory -j2 all
 	@sh data/demo-chat.sh
-STUDIES := noise win stability reasoning hacking collapse moe hybrid
+STUDIES := noise win stability reasoning hacking collapse moe hybrid precision
 studies: deps ## the studies of docs/studies, numbers and pictures (hours; study-noise ... one each)
 	@$(MAKE) --no-print-directory -j2 all
 	@for s in $(STUDIES); do sh configs/studies/$$s.sh || exit 1; done

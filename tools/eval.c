@@ -507,6 +507,9 @@ static bool run_job(job *j, cm_err *err) {
     if (cm_app_text(j->app, "reference"))
         j->app->conf.eval.reference = cm_app_text(j->app, "reference");
     if (cm_app_text(j->app, "fertility")) return run_fertility(j, err);
+    if (cm_app_text(j->app, "tokenizer"))
+        return cm_fail(err, CM_EXIT_USAGE, "--tokenizer is for --fertility alone: a model is "
+                       "scored with its own");
     if (cm_app_text(j->app, "retrieval")) return run_retrieval(j, err);
     if (cm_app_text(j->app, "contamination") && !tasks)
         return cm_fail(err, CM_EXIT_USAGE, "--contamination goes with --tasks");
