@@ -11,6 +11,8 @@ enum {
     FEW = 16, MANY = 128 /* rows of halves widened at a time, for few and for many rows of x */
 };
 
+static const cm_qkern *kern = &cm_qkern_ref;
+
 /* ---- forms -------------------------------------------------------------------------- */
 
 #define FULL CM_Q_OFF8
@@ -197,33 +199,24 @@ bool cm_qmat_put(cm_dtype t, int64_t O, int64_t K, void *w, int64_t r, const voi
     return ok;
 }
 
-static void widen(cm_dtype t, const uint8_t *from, int64_t n, cm_real *to) {
-    float part[256];
-    for (int64_t i = 0; i < n; i += 256) {
-        int64_t m = n - i < 256 ? n - i : 256;
-        cm_to_f32(t, from + row_bytes(t, i), part, m);
-        for (int64_t k = 0; k < m; k++) to[i + k] = (cm_real)part[k];
-    }
-}
-
 void cm_qmat_row(cm_dtype t, int64_t O, int64_t K, const void *w, int64_t r, cm_real *x) {
     int block = cm_dtypes[t].block, lane;
     size_t step = LANES * (size_t)cm_dtypes[t].bytes;
     if (!forms[t].n_field) {
-        widen(t, (const uint8_t *)w + (size_t)r * row_bytes(t, K), K, x);
+        kern->widen(t, (const uint8_t *)w + (size_t)r * row_bytes(t, K), K, x);
         return;
     }
     const uint8_t *from = panel_of(t, O, K, w, r, &lane);
     for (int64_t i = 0; i < K; i += block, from += step) {
         uint8_t one[256];
+        float part[256];
         cm_qmat_take(t, from, lane, one);
-        widen(t, one, block, x + i);
+        cm_to_f32(t, one, part, block);
+        for (int k = 0; k < block; k++) x[i + k] = (cm_real)part[k];
     }
 }
 
 /* ---- products ----------------------------------------------------------------------- */
-
-static const cm_qkern *kern = &cm_qkern_ref;
 
 void cm_qmat_use(const cm_qkern *k) { kern = k; }
 
@@ -371,7 +364,7 @@ static void halves_mul(const product *p, bool serial) {
         for (int64_t o = 0; o < p->O; o += p->rows) {
             int64_t n = p->O - o < p->rows ? p->O - o : p->rows;
             cm_real *own = (cm_real *)(p->own + p->own_bytes * (size_t)omp_get_thread_num());
-            widen(p->t, p->w + row_bytes(p->t, (e * p->O + o) * p->K), n * p->K, own);
+            kern->widen(p->t, p->w + row_bytes(p->t, (e * p->O + o) * p->K), n * p->K, own);
             cm_gemm1(false, true, m, n, p->K, p->scale, p->x + r * p->K, p->K, own, p->K, 0,
                      p->y + r * p->O + o, p->O);
         }

@@ -71,6 +71,8 @@ typedef struct cm_qkern {
     void (*tile)(cm_dtype t, int64_t n, const uint8_t *opened, const cm_qtile *x, float *y);
     /* Both at once for a tile of one row; false: not for this type. */
     bool (*row)(cm_dtype t, int64_t n, const uint8_t *panel, const cm_qtile *x, float *y);
+    /* n halves of type t (F16 or BF16), none of them NaN, as reals: exact. */
+    void (*widen)(cm_dtype t, const void *from, int64_t n, cm_real *to);
 } cm_qkern;
 extern const cm_qkern cm_qkern_ref, cm_qkern_avx2, cm_qkern_vnni; /* round NULL: not built */
 /* The kernels in use: the level's best, or a test's choice. */

@@ -216,5 +216,11 @@ static void ref_tile(cm_dtype t, int64_t n, const uint8_t *opened, const cm_qtil
         }
 }
 
+static void ref_widen(cm_dtype t, const void *from, int64_t n, cm_real *to) {
+    const uint16_t *h = from;
+    for (int64_t i = 0; i < n; i++)
+        to[i] = (cm_real)(t == CM_F16_T ? cm_f16_to_f32(h[i]) : cm_bf16_to_f32(h[i]));
+}
+
 const cm_qkern cm_qkern_ref = { .off8 = 128, .round = ref_round, .open = ref_open,
-                                .tile = ref_tile };
+                                .tile = ref_tile, .widen = ref_widen };

@@ -276,6 +276,33 @@ TEST(broken_scales_are_refused) {
     }
 }
 
+/* Every number that a half can be, at every level, whatever the length. */
+TEST(halves_are_widened_exactly) {
+    enum { N = 65536, ODD = 21 };
+    static uint16_t h[N];
+    static cm_real got[N];
+    const cm_qkern *level[3];
+    begin(1);
+    int n = levels(level);
+    for (int t = HALVES; t < TYPES; t++)
+        for (int i = 0; i < n; i++) {
+            int count = 0, wrong = 0;
+            for (int v = 0; v < N; v++) {
+                uint16_t top = types[t] == CM_F16_T ? 0x7c00 : 0x7f80;
+                if ((v & top) != top) h[count++] = (uint16_t)v;
+            }
+            CHECK(count > 60000);
+            for (int at = 0; at < count; at += ODD)
+                level[i]->widen(types[t], h + at, count - at < ODD ? count - at : ODD, got + at);
+            for (int k = 0; k < count; k++) {
+                float want = types[t] == CM_F16_T ? cm_f16_to_f32(h[k]) : cm_bf16_to_f32(h[k]);
+                cm_real real = (cm_real)want;
+                wrong += memcmp(&real, &got[k], sizeof real) != 0;
+            }
+            CHECKF(!wrong, "%s, level %d: %d wrong", cm_dtypes[types[t]].name, i, wrong);
+        }
+}
+
 /* ---- models ------------------------------------------------------------------------- */
 
 enum { TEXT = 40, WIDE_V = 96 };
