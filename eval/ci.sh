@@ -21,12 +21,17 @@ evaluate() { # MODEL OUT TASKS [KEY=VALUE ...]
 }
 report() { # NAME BASE CAND...
     name=$1; shift
-    $B/regress --config eval/ci-"$name".yaml "$@" --report $dir/"$name".html \
+    $B/regress --config eval/ci-"${name%-*}".yaml "$@" --report $dir/"$name".html \
         --report $dir/"$name".md --report $dir/"$name".xml
 }
 
-# Plain C kernels give the same bits on every machine.
-frozen() { CHIMERA_KERNELS=ref evaluate $base/ci.gguf "$1" $stories,world_choice eval.limit=40; }
+# Plain C kernels give the same bits on every machine.  The model's weights as numbers, and as the
+# blocks that its file has.
+frozen() { # float or blocks
+    CHIMERA_KERNELS=ref evaluate $base/ci.gguf $dir/frozen-"$1" $stories,world_choice eval.limit=40 eval.weights="$1"
+}
+unchanged() { frozen "$1" && report frozen-"$1" $base/frozen-"$1" $dir/frozen-"$1"; }
+bless_frozen() { frozen "$1" && $B/regress bless $dir/frozen-"$1" --as frozen-"$1" --replace; }
 train() { # SEED: into build/ci/runs/ci-sSEED
     [ -s $dir/train.jsonl ] || $B/world --seed 1 --bytes 8M --split train --out $dir/train.jsonl || exit
     [ -s $dir/val.jsonl ] || $B/world --seed 1 --bytes 1M --split val --out $dir/val.jsonl || exit
@@ -38,12 +43,12 @@ train() { # SEED: into build/ci/runs/ci-sSEED
 fresh() { train "$1" && evaluate $dir/runs/ci-s"$1"/ckpt/latest "$2" $stories; }
 
 case ${1:-} in
-frozen) data && frozen $dir/frozen && report frozen $base/frozen $dir/frozen ;;
+frozen) data && unchanged float && unchanged blocks ;;
 fresh) data && fresh 1 $dir/fresh && report fresh --replicates "$base/fresh-s*" $dir/fresh ;;
 bless)
     data
     for s in 1 2 3 4 5; do fresh $s $dir/fresh-s$s && $B/regress bless $dir/fresh-s$s --as fresh-s$s --replace; done
     $B/quantize --model $dir/runs/ci-s1/ckpt/latest --type Q8_0 --out $base/ci.gguf
-    frozen $dir/frozen && $B/regress bless $dir/frozen --as frozen --replace ;;
+    bless_frozen float && bless_frozen blocks ;;
 *) sed -n '2,/^set/{/^# /s/^# //p}' "$0"; exit 2 ;;
 esac
