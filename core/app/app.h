@@ -85,8 +85,11 @@ bool cm_app_f64(const cm_app_ctx *ctx, const char *name, double lo, double hi,
  * tool's.  Where ctx->run.skip is set afterwards there is nothing to do: return true (a
  * finished run of other settings has been warned of, by key).
  * --resume=auto goes on only with an equal configuration (sections log, ckpt and val
- * and the key `threads` are free); --resume=must accepts, and records, any change. */
-bool cm_app_run_open(cm_app_ctx *ctx, cm_err *err);
+ * and the key `threads` are free); --resume=must accepts, and records, any change.
+ * in: the run's inputs (NULL: none told); a run does not go on when its start model or reference
+ * has become another. */
+struct cm_app_input;
+bool cm_app_run_open(cm_app_ctx *ctx, const struct cm_app_input *in, cm_err *err);
 
 /* The command line as a shell would take it again. */
 void cm_app_command(const cm_app_ctx *ctx, cm_buf *out);

@@ -47,7 +47,7 @@ static bool print_summary(const cm_app_ctx *ctx, cm_err *err) {
 static bool train(cm_app_ctx *ctx, cm_job *job, const cm_app_input *in, cm_err *err) {
     cm_plan plan; /* refuse before anything is written */
     bool complete;
-    if (!cm_plan_make(job, &plan, err) || !cm_app_run_open(ctx, err)) return false;
+    if (!cm_plan_make(job, &plan, err) || !cm_app_run_open(ctx, in, err)) return false;
     if (ctx->run.skip) return !ctx->json || print_summary(ctx, err);
     job->run = &ctx->run;
     for (; in->what; in++)

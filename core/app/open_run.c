@@ -1,5 +1,6 @@
 /* open_run.c -- a tool's run folder: its name, whether going on is honest, run.json. */
 #include "app/app_priv.h"
+#include "io/io.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -95,6 +96,44 @@ static bool same_run(cm_app_ctx *c, const char *ours, cm_err *err) {
     return ok;
 }
 
+/* The SHA-256 that run.json, read into t, has for input `role`; NULL: none. */
+static const char *input_then(const cm_json_tree *t, const char *role) {
+    int list = cm_json_tree_get(t, 0, "inputs");
+    if (list < 0 || t->node[list].type != CM_JSON_ARRAY) return NULL;
+    for (int i = t->node[list].first; i >= 0; i = t->node[i].next) {
+        int what = cm_json_tree_get(t, i, "role"), sha = cm_json_tree_get(t, i, "sha256");
+        if (what >= 0 && sha >= 0 && !strcmp(t->text.s + t->node[what].at, role))
+            return t->text.s + t->node[sha].at;
+    }
+    return NULL;
+}
+
+/* The start model and dpo's reference lie where others can change them: a run that is retrained,
+ * a `latest` that moves on.  A run that goes on would change its reference unseen. */
+static bool same_models(const cm_app_ctx *c, const cm_app_input *in, cm_err *err) {
+    char *path = cm_run_path(&c->run, "run.json"), *text = NULL;
+    size_t n = 0;
+    cm_json_tree t = {0};
+    cm_err none;
+    bool ok = true;
+    if (in && cm_read_file(path, 1 << 20, &text, &n, &none) &&
+        cm_json_tree_read(&t, text, n, &none))
+        for (; ok && in->what; in++) {
+            const char *then = input_then(&t, in->what);
+            if ((strcmp(in->what, "model") && strcmp(in->what, "reference")) || !then ||
+                !strcmp(then, in->id))
+                continue;
+            ok = cm_fail(err, CM_EXIT_DATA,
+                         "%s: the %s at %s is another than this run began with (SHA-256 %.12s, was "
+                         "%.12s): bring that one back, or give another name", c->run.dir, in->what,
+                         in->path, in->id, then);
+        }
+    cm_json_tree_free(&t);
+    free(text);
+    free(path);
+    return ok;
+}
+
 static void run_info(const cm_app_ctx *c, cm_buf *b) {
     char now[32];
     cm_buf v = {0};
@@ -138,7 +177,7 @@ static void warn_kept(const cm_app_ctx *c, const char *ours) {
     free(path);
 }
 
-bool cm_app_run_open(cm_app_ctx *c, cm_err *err) {
+bool cm_app_run_open(cm_app_ctx *c, const cm_app_input *in, cm_err *err) {
     char *name = *c->conf.top.name ? cm_strf("%s", c->conf.top.name)
                  : c->configs.n    ? stem(c->configs.v[0])
                                    : cm_strf("%s", c->app->name);
@@ -154,7 +193,7 @@ bool cm_app_run_open(cm_app_ctx *c, cm_err *err) {
     }
     if (ok && !c->run.skip) {
         run_info(c, &info);
-        ok = (!c->run.resumed || same_run(c, yaml.s, err)) &&
+        ok = (!c->run.resumed || (same_run(c, yaml.s, err) && same_models(c, in, err))) &&
              cm_run_start(&c->run, yaml.s, &info, err);
         cm_signals_install_as("stopping after saving");
     }

@@ -246,6 +246,16 @@ for i in 1 2; do
         $P name=last data.shards="$tmp/long" optim.lr=3e-3 dpo.length_bias=0.2 val.every=0 dpo.stop=true
     check "status, try $i" grep -q '"state":"failed".*"step":10,.*"exit":3' "$tmp/runs/last/status.json"
 done
+# Start model and reference lie where others can change them (a `latest` that moved on).
+cp -rL "$M" "$tmp/moves"
+Q="$P name=moves post.model=$tmp/moves data.shards=$tmp/long optim.lr=3e-3 dpo.length_bias=0.2 val.every=0 dpo.stop=true"
+expect "stopped, to go on" 3 "" $Q
+rm -rf "$tmp/moves"
+cp -rL "$tmp/runs/last/ckpt/latest" "$tmp/moves"
+expect "not from another model" 4 "runs/moves: the model at .* is another than this run began with" $Q
+rm -rf "$tmp/moves"
+cp -rL "$M" "$tmp/moves"
+expect "the old one is back" 3 "length bias.*dpo.stop" $Q
 tokens "$tmp/long2" "$tmp/long.jsonl" 0
 expect "without a validation the batches are judged" 0 "no validation split.*: dpo.stop has no effect.*warning: length bias" \
     $P name=long2 dpo.stop=true data.shards="$tmp/long2" optim.lr=3e-3 dpo.length_bias=0.3 sched.tokens=51200

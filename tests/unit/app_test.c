@@ -23,7 +23,7 @@ static bool tool_run(cm_app_ctx *c, cm_err *err) {
     if (act && !strcmp(act, "check"))
         c->exit = CM_EXIT_CHECK;
     if (act && !strncmp(act, "run", 3)) {
-        if (!cm_app_run_open(c, err))
+        if (!cm_app_run_open(c, NULL, err))
             return false;
         if (c->run.skip)
             return true;
