@@ -26,7 +26,7 @@
 #define unpoison(p, n) ((void)(p), (void)(n))
 #endif
 
-enum { HUGE = 4 << 20 }; /* bytes from which an arena asks for huge pages */
+enum { HUGE = 8 << 20 }; /* bytes from which an arena asks for huge pages */
 
 static void *reserve(size_t cap, int prot) {
     void *p = mmap(NULL, cap, prot, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);

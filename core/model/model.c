@@ -138,16 +138,22 @@ static cm_var *mixer(const layer_ctx *k, cm_tape *t, cm_var *x) {
                         : cm_mamba2_fwd(&l->mamba, t, x, &k->seq, k->st);
 }
 
+/* The two halves of a layer: x with what the mixer, or the feed-forward part, adds. */
+static cm_var *mixer_half(const layer_ctx *k, cm_tape *t, cm_var *x) {
+    const cm_model_conf *c = &k->m->conf;
+    cm_var *h = cm_rmsnorm(t, x, &k->m->layer[k->i].norm1->var, (cm_real)c->norm_eps);
+    return cm_residual(t, x, mixer(k, t, h), (cm_real)c->residual_scale);
+}
+
+static cm_var *forward_half(const layer_ctx *k, cm_tape *t, cm_var *x, cm_var **aux) {
+    const cm_model_conf *c = &k->m->conf;
+    cm_var *h = cm_rmsnorm(t, x, &k->m->layer[k->i].norm2->var, (cm_real)c->norm_eps);
+    return cm_residual(t, x, feed_forward(k, t, h, aux), (cm_real)c->residual_scale);
+}
+
 /* A cm_block_fn: in[0] = x -> out[0] = x after the layer, out[1] = aux of an expert layer. */
 static void layer_fwd(void *ctx, cm_tape *t, cm_var *const *in, cm_var **out) {
-    const layer_ctx *k = ctx;
-    const cm_layer *l = &k->m->layer[k->i];
-    cm_real eps = (cm_real)k->m->conf.norm_eps, rs = (cm_real)k->m->conf.residual_scale;
-    cm_var *x = in[0];
-    cm_var *h = cm_rmsnorm(t, x, &l->norm1->var, eps);
-    x = cm_residual(t, x, mixer(k, t, h), rs);
-    h = cm_rmsnorm(t, x, &l->norm2->var, eps);
-    out[0] = cm_residual(t, x, feed_forward(k, t, h, &out[1]), rs);
+    out[0] = forward_half(ctx, t, mixer_half(ctx, t, in[0]), &out[1]);
 }
 
 /* Run a layer, keeping only its outputs when `compact`. */
@@ -230,12 +236,18 @@ cm_var *cm_model_logp(const cm_model *m, cm_tape *t, const cm_batch *b, cm_real 
     return cm_target_logp(t, x, &m->head->var, b->target, 1 / (cm_real)m->conf.logit_scale);
 }
 
-/* x becomes what the layer makes of it; nothing else of the layer stays. */
-static void in_place(cm_tape *t, layer_ctx *k, cm_var *x) {
-    size_t mark = cm_arena_mark(t->arena);
-    cm_var *aux, *y = run_layer(t, k, x, true, &aux);
+/* y moves to x, and what was made since `mark` goes. */
+static void settle(cm_tape *t, size_t mark, cm_var *x, const cm_var *y) {
     if (!t->dry) memcpy(x->v.data, y->v.data, cm_tensor_bytes(&x->v));
     cm_arena_reset(t->arena, mark);
+}
+
+/* x becomes what the layer makes of it; nothing else of either half stays. */
+static void in_place(cm_tape *t, const layer_ctx *k, cm_var *x) {
+    size_t mark = cm_arena_mark(t->arena);
+    cm_var *aux;
+    settle(t, mark, x, mixer_half(k, t, x));
+    settle(t, mark, x, forward_half(k, t, x, &aux));
 }
 
 cm_var *cm_model_hidden(const cm_model *m, cm_tape *t, const int32_t *token,

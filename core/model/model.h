@@ -139,12 +139,14 @@ typedef struct cm_trial {
     cm_arena mem;
 } cm_trial;
 
-/* Sessions read in pieces of this many tokens, counted from where each feed begins. */
+/* Sessions read in pieces of this many tokens, counted from where each feed begins, or in
+ * parts of such pieces that give the same bits. */
 enum { CM_PIECE = 256 };
 /* One sequence being read and continued.  cap: most tokens it will hold. */
 typedef struct cm_session {
     const cm_model *m;
     int cap;
+    int piece, rows; /* tokens of a part; most that the arena takes together */
     cm_state st;
     cm_arena arena, meta, keep;
     cm_trial trial; /* most 0: not asked for */

@@ -2,6 +2,8 @@
  *
  * Prompts are fed in pieces of a fixed length, so memory does not grow with the prompt
  * and chunk boundaries of the scan sit at multiples of the piece from where it started.
+ * Weights held as blocks are opened a panel at a time for however many rows there are, so
+ * pieces may be shorter there, and activations less; the scan's chunks, and bits, stay.
  *
  * On trial tokens are read like single steps, but together.  The state before them stays;
  * the one after goes elsewhere, with the rows that made it.  Keeping all of them swaps the
@@ -12,7 +14,22 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { PIECE = CM_PIECE };
+enum { PIECE = CM_PIECE, BLOCK_PIECE = 64, FEW = 3 };
+
+/* Rows that are read together: parts of CM_PIECE, whole chunks. */
+static int piece_for(const cm_model *m) {
+    bool blocks = false;
+    for (int i = 0; i < m->params.n; i++)
+        blocks |= cm_dtypes[m->params.p[i]->var.v.dtype].block > 1;
+    return blocks && BLOCK_PIECE % m->conf.ssm_chunk == 0 ? BLOCK_PIECE : PIECE;
+}
+
+/* Tokens of the next step, i of n being read.  A part of CM_PIECE that a FEW tokens would end is
+ * longer by them: alone they would be a step, or attend as in decoding, which has other bits. */
+static int next_rows(const cm_session *s, int64_t i, int64_t n) {
+    int64_t left = n - i < PIECE - i % PIECE ? n - i : PIECE - i % PIECE;
+    return (int)(left <= s->piece + FEW ? left : s->piece);
+}
 
 /* The forward pass of T tokens on counting memory: what the session's arena must hold. */
 static bool measure(cm_session *s, int T, size_t *bytes, cm_err *err) {
@@ -21,25 +38,38 @@ static bool measure(cm_session *s, int T, size_t *bytes, cm_err *err) {
     cm_tape t;
     size_t mark = cm_arena_mark(&s->meta);
     cm_state st = s->st;
+    int32_t held = st.held[0];
     cm_tape_begin(&t, &count, &s->meta, false, true);
     cm_model_hidden(s->m, &t, NULL, &(cm_seq){ .B = 1, .T = T }, &st);
+    s->st.held[0] = held;
     *bytes = count.peak;
     cm_arena_reset(&s->meta, mark);
     cm_arena_close(&count);
     return true;
 }
 
+/* An arena for up to T tokens together. */
+static bool make_room(cm_session *s, int T, cm_err *err) {
+    size_t step, one;
+    if (!measure(s, T, &step, err) || !measure(s, 1, &one, err)) return false;
+    cm_arena_close(&s->arena);
+    s->rows = T;
+    return cm_arena_open(&s->arena, "session", step > one ? step : one, err);
+}
+
 bool cm_session_open(cm_session *s, const cm_model *m, int cap, cm_err *err) {
     *s = (cm_session){ .m = m, .cap = cap };
-    size_t meta = (size_t)64 << 20, step = 0, one = 0;
+    /* Small enough to be no huge page, of which little would be used: a layer's nodes take
+     * 4 KiB. */
+    size_t meta = ((size_t)2 << 20) + (size_t)m->conf.n_layers * ((size_t)32 << 10);
     if (!cm_arena_open(&s->meta, "session meta", meta, err)) return false;
     if (!cm_arena_open(&s->keep, "decoding state", cm_state_bytes(&m->conf, 1, cap), err))
         return false;
     cm_state_init(&s->st, m, 1, cap, &s->keep);
-    int T = cap < PIECE ? cap : PIECE;
-    if (!measure(s, T, &step, err) || !measure(s, 1, &one, err)) return false;
+    s->piece = piece_for(m);
+    int longest = s->piece < PIECE ? s->piece + FEW : PIECE;
     cm_session_reset(s);
-    return cm_arena_open(&s->arena, "session", step > one ? step : one, err);
+    return make_room(s, cap < longest ? cap : longest, err);
 }
 
 void cm_session_close(cm_session *s) {
@@ -92,10 +122,10 @@ bool cm_session_feed(cm_session *s, const int32_t *token, int64_t n, cm_real *al
     int64_t V = s->m->conf.vocab_size;
     CM_ASSERT(!s->trial.n, "%d tokens are on trial", s->trial.n);
     if (!can_feed(s, token, n, err)) return false;
-    for (int64_t i = 0; i < n; i += PIECE) {
-        int T = n - i < PIECE ? (int)(n - i) : PIECE;
+    for (int64_t i = 0, T; i < n; i += T) {
+        T = next_rows(s, i, n);
         bool end = i + T == n;
-        feed_piece(s, &s->st, token + i, T, false, all ? all + i * V : NULL,
+        feed_piece(s, &s->st, token + i, (int)T, false, all ? all + i * V : NULL,
                    end ? last : NULL);
     }
     return true;
@@ -121,6 +151,8 @@ bool cm_session_allow_trial(cm_session *s, int most, cm_err *err) {
     const cm_model_conf *c = &s->m->conf;
     size_t L = (size_t)c->n_layers, bytes = cm_align_up(L * sizeof *s->trial.layer);
     CM_ASSERT(most >= 1 && most <= PIECE && !s->trial.most, "a trial of %d tokens", most);
+    int together = most < s->cap ? most : s->cap;
+    if (together > s->rows && !make_room(s, together, err)) return false;
     for (int64_t i = 0; i < c->n_layers; i++) {
         sizes z = layer_sizes(c, i);
         bytes += real_bytes(z.conv) + real_bytes(z.ssm) + real_bytes((size_t)most * z.raw);

@@ -426,6 +426,50 @@ TEST(models_held_as_blocks) {
     }
 }
 
+enum { LONG = 200 };
+
+/* Logits of n tokens, `piece` of them at a time (0: what the session chose). */
+static cm_real *long_logits(const cm_model *m, int n, int piece) {
+    cm_err err;
+    cm_session s;
+    int32_t id[LONG];
+    cm_real *all = malloc((size_t)(n * WIDE_V) * sizeof *all);
+    for (int i = 0; i < n; i++) id[i] = i * 41 % WIDE_V;
+    CM_ASSERT(cm_session_open(&s, m, LONG, &err), "%s", err.msg);
+    CHECK(s.piece < CM_PIECE);
+    if (piece) {
+        CM_ASSERT(cm_session_allow_trial(&s, piece, &err), "%s", err.msg); /* makes room */
+        s.piece = piece;
+    }
+    CM_ASSERT(cm_session_feed(&s, id, n, all, NULL, &err), "%s", err.msg);
+    cm_session_close(&s);
+    return all;
+}
+
+/* Blocks are read in parts of a piece; a few tokens alone would be read as in decoding. */
+TEST(parts_of_a_piece_change_no_bit) {
+    static const int lengths[] = { 2, 64, 65, 66, 67, 68, 129, 130, LONG };
+    cm_err err;
+    made x;
+    cm_loaded l;
+    begin(THREADS);
+    make_model(&x, "pattern: MA, rope: plain");
+    char *path = cm_strf("%s/parts.gguf", t_tmpdir());
+    cm_export e = { .model = &x.m, .mix = CM_TYPE_Q4_0, .name = "x" };
+    bool ok = cm_export_gguf(&e, path, &err) && cm_load(&l, path, CM_LOAD_BLOCKS, &err);
+    CHECKF(ok, "%s", err.msg);
+    for (size_t i = 0; ok && i < sizeof lengths / sizeof *lengths; i++) {
+        int n = lengths[i];
+        cm_real *a = long_logits(&l.model, n, 0), *b = long_logits(&l.model, n, CM_PIECE);
+        CHECKF(!memcmp(a, b, (size_t)(n * WIDE_V) * sizeof *a), "%d tokens", n);
+        free(a);
+        free(b);
+    }
+    if (ok) cm_loaded_close(&l);
+    free(path);
+    drop_model(&x);
+}
+
 /* Gate in one type and up in another: expanded, and still the same model. */
 TEST(parts_of_different_types_are_expanded) {
     cm_err err;
