@@ -17,7 +17,7 @@ endif
 ifeq ($(MODE),fuzz)
 OMP := -Itests/fuzz/stub
 WARN += -Wno-unknown-pragmas -Wno-source-uses-openmp -Wno-unused-variable \
-        -Wno-unused-but-set-variable
+        -Wno-unused-but-set-variable -Wno-unused-parameter
 else
 OMP := -fopenmp
 endif
