@@ -100,7 +100,7 @@ int main(int argc, char **argv) {
     options(&j, argc, argv);
     bench_start(CM_NUMERICS_STRICT);
     bench_must(cm_load(&model, j.model, CM_LOAD_UNNAMED, &err), &err);
-    if (j.draft) bench_must(cm_draft_load(&draft, j.draft, &model, &err), &err);
+    if (j.draft) bench_must(cm_draft_load(&draft, j.draft, &model, 0, &err), &err);
     j.how.draft = j.draft ? &draft.model : NULL;
     j.bos = model.spm && cm_spm_bos(model.spm) >= 0 ? cm_spm_bos(model.spm) : 0;
     j.eos = model.spm ? cm_spm_eos(model.spm) : -1;

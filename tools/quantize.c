@@ -370,6 +370,13 @@ static bool verdict(const job *j, cm_err *err) {
                    j->c->out, rel, j->kl, kl_bound(j));
 }
 
+/* What the card judges: the file as users run it. */
+static bool load_judged(job *j, cm_err *err) {
+    if (j->c->weights == CM_WEIGHTS_FLOAT || !j->gguf) return cm_loaded_fetch(&j->back, NULL, err);
+    cm_loaded_close(&j->back);
+    return cm_load(&j->back, j->c->out, CM_LOAD_UNNAMED | CM_LOAD_BLOCKS, err);
+}
+
 /* The card beside the file, where there is a text for it. */
 static bool card(job *j, cm_err *err) {
     const cm_quantize_conf *c = j->c;
@@ -379,9 +386,10 @@ static bool card(job *j, cm_err *err) {
                       .importances = j->imatrix ? cm_imatrix_dataset(j->imatrix) : "",
                       .file_bytes = stat(c->out, &st) ? 0 : (uint64_t)st.st_size,
                       .tensor_bytes = j->bytes,
+                      .blocks = c->weights == CM_WEIGHTS_BLOCKS && j->gguf,
                       .weights = cm_model_count(&j->source.model.conf, false),
                       .context = (int)c->context, .max_chunks = c->chunks};
-    if (!cm_loaded_fetch(&j->source, NULL, err) || !cm_loaded_fetch(&j->back, NULL, err) ||
+    if (!cm_loaded_fetch(&j->source, NULL, err) || !load_judged(j, err) ||
         !cm_file_card_score(&k, &j->source, &j->back, err) ||
         !cm_file_card_write(&k, c->out, err))
         return false;

@@ -36,7 +36,8 @@ void cm_app_log_guesses(const cm_guess_count *c) {
 
 bool cm_app_load_draft(const cm_app_ctx *ctx, cm_loaded *draft, const cm_loaded *of, cm_err *err) {
     const char *path = ctx->conf.generate.draft;
-    if (!cm_draft_load(draft, path, of, err)) return false;
+    unsigned how = ctx->conf.generate.weights == CM_WEIGHTS_BLOCKS ? CM_LOAD_BLOCKS : 0;
+    if (!cm_draft_load(draft, path, of, how, err)) return false;
     int64_t n = cm_model_count(&draft->model.conf, true);
     int64_t most = cm_model_count(&of->model.conf, true);
     if (n >= most)

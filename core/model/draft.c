@@ -35,6 +35,7 @@ static bool same_vocabulary(const cm_loaded *draft, const cm_loaded *of, cm_err 
                    cm_spm_piece(of->spm, where, &score, &type));
 }
 
-bool cm_draft_load(cm_loaded *draft, const char *path, const cm_loaded *of, cm_err *err) {
-    return cm_load(draft, path, CM_LOAD_UNNAMED, err) && same_vocabulary(draft, of, err);
+bool cm_draft_load(cm_loaded *draft, const char *path, const cm_loaded *of, unsigned flags,
+                   cm_err *err) {
+    return cm_load(draft, path, CM_LOAD_UNNAMED | flags, err) && same_vocabulary(draft, of, err);
 }

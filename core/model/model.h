@@ -354,8 +354,10 @@ void cm_loaded_forget(cm_loaded *l, const cm_param *p);
  * no second copy is made.  id: as cm_loaded.id, or NULL.  On failure m may be half read. */
 bool cm_load_into(cm_model *m, const char *path, char id[65], cm_err *err);
 
-/* A draft model for cm_guessing.  Another vocabulary than the model's: CM_EXIT_USAGE. */
-bool cm_draft_load(cm_loaded *draft, const char *path, const cm_loaded *of, cm_err *err);
+/* A draft model for cm_guessing.  flags: 0 or CM_LOAD_BLOCKS.  Another vocabulary than the
+ * model's: CM_EXIT_USAGE. */
+bool cm_draft_load(cm_loaded *draft, const char *path, const cm_loaded *of, unsigned flags,
+                   cm_err *err);
 
 /* config.json of a model (spm may be NULL: no special tokens), and back; the strings of
  * *c then live on `strings`. */

@@ -79,6 +79,7 @@ static void as_json(const cm_file_card *c, cm_buf *b) {
     cm_json_f64(b, "bits_per_weight", bits(c));
     cm_json_str(b, "importances", c->importances);
     cm_json_str(b, "text", c->text);
+    cm_json_str(b, "computed_with", c->blocks ? "blocks" : "float");
     cm_json_i64(b, "context", c->context);
     cm_json_i64(b, "positions", c->card.n);
     put_value(b, "ppl_reference", c->card.ppl_ref);
@@ -115,7 +116,9 @@ static void as_markdown(const cm_file_card *c, const char *name, cm_buf *b) {
     cm_buf_addf(b, "| change of p(true token), RMS | %.3f %% |\n", 100 * k->dp_rms.value);
     cm_buf_addf(b, "\nAgainst the model it was made from, on %s: %lld positions, the second "
                 "halves of %lld rows of %d tokens. Errors are standard errors, rows as "
-                "clusters.\n", c->text, (long long)k->n, (long long)k->rows, c->context);
+                "clusters. %s\n", c->text, (long long)k->n, (long long)k->rows, c->context,
+                c->blocks ? "The file's blocks were used as they are, activations rounded to 8 "
+                            "bits." : "Weights were expanded to floats.");
 }
 
 bool cm_file_card_write(const cm_file_card *c, const char *gguf, cm_err *err) {

@@ -546,6 +546,7 @@ typedef struct cm_file_card {
     const char *importances;   /* the text they were collected on; "": none */
     uint64_t file_bytes, tensor_bytes;
     int64_t weights;           /* parameters of the model */
+    bool blocks;               /* scored with blocks as they are */
     int context;               /* tokens in a row; second halves are scored */
     int64_t max_chunks;        /* rows at most; 0: all */
     cm_kl_card card;           /* by cm_file_card_score */

@@ -41,6 +41,14 @@ expect_out "a card" "card: KL" $Q --model "$M" --type q4_k_s --imatrix "$tmp/im.
     --out "$tmp/im-gguf.gguf" quantize.max_kl=5 $I
 json "the card is JSON" "$tmp/im-gguf.gguf.card.json"
 check "and Markdown" grep -q "| importances | calib.txt |" "$tmp/im-gguf.gguf.card.md"
+check "computed with the file's blocks" grep -q '"computed_with": *"blocks"' "$tmp/im-gguf.gguf.card.json"
+cp "$tmp/im-gguf.gguf.card.json" "$tmp/blocks.json"
+expect_out "or with floats" "card: KL" $Q --model "$M" --type q4_k_s --imatrix "$tmp/im.gguf" --card "$tmp/calib.txt" \
+    --out "$tmp/im-gguf.gguf" quantize.max_kl=5 quantize.weights=float $I
+check "and it says so" grep -q '"computed_with": *"float"' "$tmp/im-gguf.gguf.card.json"
+kl_of() { tr -d ' \n' <"$1" | sed 's/.*"kl":{"value":\([^,]*\),.*/\1/'; }
+check "rounding activations changes the divergence, a little" awk -v a="$(kl_of "$tmp/blocks.json")" \
+    -v b="$(kl_of "$tmp/im-gguf.gguf.card.json")" 'BEGIN { exit !(a > 0 && b > 0 && a != b && a < 1.2 * b && a > b / 1.2) }'
 expect_out "several types, one table" "Q4_0 \| 0\.[0-9]+ \|.*IQ4_NL \| 0\..*importances: calib.txt" env BIN="$BIN" TYPES="q4_0 iq4_nl" \
     KEEP=no sh bench/types.sh "$M" "$tmp/calib.txt" "$tmp/types" "$tmp/calib.txt" -- $I
 json "as JSON" "$tmp/types/types.json"

@@ -486,7 +486,13 @@ TEST(parts_of_different_types_are_expanded) {
     if (ok) {
         CHECK(l.model.layer[0].mlp.in->var.v.dtype == CM_REAL_DTYPE);
         CHECK(l.model.layer[0].mlp.out->var.v.dtype == CM_Q4_0_T);
-        cm_loaded whole;
+        cm_loaded whole, draft;
+        CHECK(cm_draft_load(&draft, path, &l, CM_LOAD_BLOCKS, &err));
+        CHECK(draft.model.layer[0].mlp.out->var.v.dtype == CM_Q4_0_T);
+        cm_loaded_close(&draft);
+        CHECK(cm_draft_load(&draft, path, &l, 0, &err));
+        CHECK(draft.model.layer[0].mlp.out->var.v.dtype == CM_REAL_DTYPE);
+        cm_loaded_close(&draft);
         CHECK(cm_load(&whole, path, 0, &err));
         cm_real *a = logits(&l.model, TEXT), *b = logits(&whole.model, TEXT);
         check_near(a, b, TEXT * WIDE_V, ROUNDING, "parts");
