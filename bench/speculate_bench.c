@@ -105,7 +105,8 @@ int main(int argc, char **argv) {
     j.bos = model.spm && cm_spm_bos(model.spm) >= 0 ? cm_spm_bos(model.spm) : 0;
     j.eos = model.spm ? cm_spm_eos(model.spm) : -1;
     for (int k = 0; k < 2; k++)
-        bench_must(cm_decoder_open(&d[k], &model.model, k ? &j.how : NULL, CAP, &err), &err);
+        bench_must(cm_decoder_open(&d[k], &model.model, k ? &j.how : NULL, CAP, CM_F32_T, &err),
+                   &err);
     for (int i = -1; i < j.rounds; i++) { /* the first warms up */
         double speed[2];
         for (int k = 0; k < 2; k++) {

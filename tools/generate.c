@@ -230,7 +230,9 @@ static bool all_samples(job *j, cm_err *err) {
 /* cap: tokens that the session has room for. */
 static void print_plan(const job *j, int cap) {
     const cm_model_conf *m = &j->l.model.conf;
-    int64_t state = (int64_t)cm_state_bytes(m, 1, cap), per_text = (int64_t)cm_snapshot_bytes(m);
+    cm_dtype kv = cm_kv_choice(j->app->conf.generate.kv);
+    int64_t state = (int64_t)cm_state_bytes(m, 1, cap, kv), per_text = (int64_t)cm_snapshot_bytes(m),
+            per_token = (int64_t)cm_state_token_bytes(m, kv);
     if (j->app->json) {
         cm_buf b = { 0 };
         cm_json_open(&b, NULL, '{');
@@ -242,6 +244,8 @@ static void print_plan(const job *j, int cap) {
         cm_json_i64(&b, "room_tokens", cap);
         cm_json_i64(&b, "state_bytes", state);
         cm_json_i64(&b, "snapshot_bytes", per_text);
+        cm_json_str(&b, "kv", cm_kv_name(kv));
+        cm_json_i64(&b, "kv_bytes_per_token", per_token);
         cm_json_close(&b, '{');
         puts(b.s);
         cm_buf_free(&b);
@@ -249,9 +253,10 @@ static void print_plan(const job *j, int cap) {
     }
     printf("parameters  %lld, %lld used by a token\nvocabulary  %lld\ncontext     %lld\n"
            "state       %lld bytes for %d tokens, %lld of them whatever the length\n"
-           "prompt      %lld tokens\n", (long long)cm_model_count(m, false),
-           (long long)cm_model_count(m, true), (long long)m->vocab_size, (long long)m->context,
-           (long long)state, cap, (long long)per_text, (long long)j->prompt.n);
+           "keys/values %s, %lld bytes a token\nprompt      %lld tokens\n",
+           (long long)cm_model_count(m, false), (long long)cm_model_count(m, true),
+           (long long)m->vocab_size, (long long)m->context, (long long)state, cap,
+           (long long)per_text, cm_kv_name(kv), (long long)per_token, (long long)j->prompt.n);
 }
 
 /* ---- --chat ------------------------------------------------------------------------------ */
@@ -473,7 +478,8 @@ static bool open_chat(chat *k, bool *talks, cm_err *err) {
         cap = bytes + app->conf.generate.max_tokens; /* a token is a byte at least */
     if (cap > INT32_MAX / 4) cap = INT32_MAX / 4;
     cm_guessing how = guessing(k->j);
-    return cm_dialog_open(&k->d, &k->j->l.model, k->j->l.spm, &how, (int)cap, err);
+    return cm_dialog_open(&k->d, &k->j->l.model, k->j->l.spm, &how, (int)cap,
+                          cm_kv_choice(app->conf.generate.kv), err);
 }
 
 static bool run_chat(job *j, cm_err *err) {
@@ -543,11 +549,9 @@ static bool run_job(job *j, cm_err *err) {
     if (need > j->l.model.conf.context)
         cm_log(CM_LOG_WARN, "%lld tokens exceed the context of %lld that the model promises",
                (long long)need, (long long)j->l.model.conf.context);
-    if (!cm_decoder_open(&j->d, &j->l.model, &how, (int)need, err)) return false;
-    if (j->app->dry_run) {
-        print_plan(j, (int)need);
-        return true;
-    }
+    cm_dtype kv = cm_kv_choice(j->app->conf.generate.kv);
+    if (!cm_decoder_open(&j->d, &j->l.model, &how, (int)need, kv, err)) return false;
+    if (j->app->dry_run) return print_plan(j, (int)need), true;
     return logits ? write_logits(j, logits, err) : all_samples(j, err);
 }
 

@@ -4,9 +4,9 @@
 #include <stdlib.h>
 
 bool cm_dialog_open(cm_dialog *d, const cm_model *m, const cm_spm *spm,
-                    const cm_guessing *how, int cap, cm_err *err) {
+                    const cm_guessing *how, int cap, cm_dtype kv, cm_err *err) {
     *d = (cm_dialog){ .spm = spm };
-    if (!cm_chat_open(&d->chat, spm, err) || !cm_decoder_open(&d->dec, m, how, cap, err))
+    if (!cm_chat_open(&d->chat, spm, err) || !cm_decoder_open(&d->dec, m, how, cap, kv, err))
         return false;
     d->id = malloc(((size_t)cap + 1) * sizeof *d->id);
     CM_ASSERT(d->id, "out of memory: a conversation of %d tokens", cap);

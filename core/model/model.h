@@ -102,11 +102,20 @@ typedef struct cm_state {
     int B, cap;
     int32_t *held; /* [B] tokens consumed so far */
     cm_layer_state *layer;
+    cm_dtype kv; /* of keys and values; see cm_kv */
 } cm_state;
-size_t cm_state_bytes(const cm_model_conf *c, int B, int cap);
+/* Of CM_KV_CHOICES (generate.kv) the type, and of a type the word. */
+cm_dtype cm_kv_choice(int64_t choice);
+const char *cm_kv_name(cm_dtype kv);
+/* Whether a token's keys are whole blocks of type kv; CM_EXIT_USAGE. */
+bool cm_state_fits(const cm_model_conf *c, cm_dtype kv, cm_err *err);
+size_t cm_state_bytes(const cm_model_conf *c, int B, int cap, cm_dtype kv);
 /* Bytes of one token's keys in an attention layer, and of its values. */
 size_t cm_state_row_bytes(const cm_state *s, const cm_model_conf *c);
-void cm_state_init(cm_state *s, const cm_model *m, int B, int cap, cm_arena *arena);
+/* The same of all layers: what a token adds to cm_state_bytes. */
+size_t cm_state_token_bytes(const cm_model_conf *c, cm_dtype kv);
+void cm_state_init(cm_state *s, const cm_model *m, int B, int cap, cm_dtype kv,
+                   cm_arena *arena);
 void cm_state_clear(cm_state *s, const cm_model *m);
 
 /* Hidden states after the final norm, [B*T,D].  st NULL: whole documents from scratch;
@@ -151,7 +160,9 @@ typedef struct cm_session {
     cm_arena arena, meta, keep;
     cm_trial trial; /* most 0: not asked for */
 } cm_session;
+/* Keys and values as floats, or (_as) of type kv; one that does not fit: CM_EXIT_USAGE. */
 bool cm_session_open(cm_session *s, const cm_model *m, int cap, cm_err *err);
+bool cm_session_open_as(cm_session *s, const cm_model *m, int cap, cm_dtype kv, cm_err *err);
 void cm_session_close(cm_session *s);
 void cm_session_reset(cm_session *s); /* start of a new text */
 /* Read n tokens.  all: logits after each of them [n,V], or NULL; last: after the last one
@@ -259,9 +270,10 @@ typedef struct cm_decoder {
     cm_candidate *work;   /* [V] */
     struct cm_guesser *guess; /* NULL: no guessing */
 } cm_decoder;
-/* cap: most tokens of the text.  how NULL: no guessing. */
+/* cap: most tokens of the text.  how NULL: no guessing.  kv: of the keys and values of the
+ * model and of the draft. */
 bool cm_decoder_open(cm_decoder *d, const cm_model *m, const cm_guessing *how, int cap,
-                     cm_err *err);
+                     cm_dtype kv, cm_err *err);
 void cm_decoder_close(cm_decoder *d); /* a zeroed one is fine */
 void cm_decoder_reset(cm_decoder *d); /* a new text; count stays */
 /* Read what is unread of text[n]. */
@@ -293,7 +305,7 @@ typedef struct cm_dialog {
 /* cap: most tokens of the whole conversation; how NULL: no guessing.  CM_EXIT_USAGE: a
  * tokenizer without the template's pieces. */
 bool cm_dialog_open(cm_dialog *d, const cm_model *m, const cm_spm *spm,
-                    const cm_guessing *how, int cap, cm_err *err);
+                    const cm_guessing *how, int cap, cm_dtype kv, cm_err *err);
 void cm_dialog_close(cm_dialog *d); /* a zeroed one is fine */
 void cm_dialog_reset(cm_dialog *d); /* a new conversation */
 /* Turns that the assistant is to answer.  CM_EXIT_USAGE: no room; nothing is added. */

@@ -13,12 +13,13 @@
 #include <string.h>
 #include <sys/stat.h>
 
-enum { POINTS = 6, VERSION = 1, HEX = 64 };
+enum { POINTS = 6, VERSION = 2, HEX = 64 };
 static const char MAGIC[8] = "CMPROMPT";
 
 typedef struct head {
     char magic[8];
     char model[64], kernels[64]; /* SHA-256 of the weights; what else decides about bits */
+    char kv[8];                  /* type of keys and values, as in generate.kv */
     uint64_t version, n, points, state, vocab, row, layers;
 } head;
 
@@ -46,6 +47,7 @@ static head head_of(const cm_session *s, const char *model, uint64_t n, uint64_t
     const char *how = cm_kern_describe();
     snprintf(h.kernels, sizeof h.kernels, "%s",
              strstr(how, "strict") ? cm_level_name(cm_kern_level()) : how);
+    snprintf(h.kv, sizeof h.kv, "%s", cm_kv_name(s->st.kv));
     return h;
 }
 
@@ -67,6 +69,9 @@ static bool check_head(const cache *k, const head *want, const char *path, cm_er
     if (memcmp(h->kernels, want->kernels, sizeof h->kernels))
         return cm_fail(err, CM_EXIT_DATA, "%s: a prompt cache made by kernels '%.60s', these are "
                        "'%.60s' and round otherwise", path, h->kernels, want->kernels);
+    if (memcmp(h->kv, want->kv, sizeof h->kv))
+        return cm_fail(err, CM_EXIT_DATA, "%s: a prompt cache of %.8s keys and values, "
+                       "generate.kv is %s", path, h->kv, want->kv);
     if (h->state != want->state || h->vocab != want->vocab || h->row != want->row ||
         h->layers != want->layers)
         return cm_fail(err, CM_EXIT_DATA, "%s: a prompt cache with states of other sizes than "
@@ -239,6 +244,7 @@ static char *file_in(const char *path, const head *h, const int32_t *text, int64
     cm_sha *sha = cm_sha_open();
     cm_sha_add(sha, h->model, sizeof h->model);
     cm_sha_add(sha, h->kernels, sizeof h->kernels);
+    cm_sha_add(sha, h->kv, sizeof h->kv);
     cm_sha_add(sha, &h->row, sizeof h->row);
     cm_sha_add(sha, text, 4 * (size_t)(n < CM_PIECE ? n : CM_PIECE));
     cm_sha_close(sha, hex);

@@ -58,14 +58,19 @@ static bool make_room(cm_session *s, int T, cm_err *err) {
 }
 
 bool cm_session_open(cm_session *s, const cm_model *m, int cap, cm_err *err) {
+    return cm_session_open_as(s, m, cap, CM_F32_T, err);
+}
+
+bool cm_session_open_as(cm_session *s, const cm_model *m, int cap, cm_dtype kv, cm_err *err) {
     *s = (cm_session){ .m = m, .cap = cap };
     /* Small enough to be no huge page, of which little would be used: a layer's nodes take
      * 4 KiB. */
     size_t meta = ((size_t)2 << 20) + (size_t)m->conf.n_layers * ((size_t)32 << 10);
+    if (!cm_state_fits(&m->conf, kv, err)) return false;
     if (!cm_arena_open(&s->meta, "session meta", meta, err)) return false;
-    if (!cm_arena_open(&s->keep, "decoding state", cm_state_bytes(&m->conf, 1, cap), err))
+    if (!cm_arena_open(&s->keep, "decoding state", cm_state_bytes(&m->conf, 1, cap, kv), err))
         return false;
-    cm_state_init(&s->st, m, 1, cap, &s->keep);
+    cm_state_init(&s->st, m, 1, cap, kv, &s->keep);
     s->piece = piece_for(m);
     int longest = s->piece < PIECE ? s->piece + FEW : PIECE;
     cm_session_reset(s);

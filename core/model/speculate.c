@@ -86,12 +86,14 @@ static bool open_guesser(cm_decoder *d, int cap, cm_err *err) {
     k->tried = room(BEHIND + most, sizeof *k->tried);
     k->logits = room(BEHIND * V, sizeof *k->logits);
     k->q = room(most * V, sizeof *k->q);
-    return cm_session_open(&k->draft, d->how.draft, cap, err) &&
-           cm_session_allow_trial(&k->draft, BEHIND + d->how.most, err);
+    cm_err why;
+    if (!cm_session_open_as(&k->draft, d->how.draft, cap, d->s.st.kv, &why))
+        return cm_fail(err, why.code, "the draft model: %s", why.msg);
+    return cm_session_allow_trial(&k->draft, BEHIND + d->how.most, err);
 }
 
 bool cm_decoder_open(cm_decoder *d, const cm_model *m, const cm_guessing *how, int cap,
-                     cm_err *err) {
+                     cm_dtype kv, cm_err *err) {
     size_t V = (size_t)m->conf.vocab_size;
     *d = (cm_decoder){ .how = how ? *how : (cm_guessing){ 0 } };
     if (!d->how.draft && !d->how.ngram) d->how.most = 0;
@@ -99,7 +101,7 @@ bool cm_decoder_open(cm_decoder *d, const cm_model *m, const cm_guessing *how, i
               "a draft of another vocabulary");
     d->logits = room(((size_t)d->how.most + 1) * V, sizeof *d->logits);
     d->work = room(V, sizeof *d->work);
-    if (!cm_session_open(&d->s, m, cap, err)) return false;
+    if (!cm_session_open_as(&d->s, m, cap, kv, err)) return false;
     return !d->how.most || open_guesser(d, cap, err);
 }
 

@@ -82,17 +82,22 @@ static void strip_by_gemm(const cm_attn_tile *t, const cm_strip *w, int64_t j,
              t->P);
 }
 
+/* Rows of a tile as they lie in memory. */
+typedef struct cm_rows {
+    const cm_real *x;
+    int64_t row;
+} cm_rows;
+
 /* Every row on its own: its bits are those of a strip of one. */
-static void strip_by_dots(const cm_attn_tile *t, const cm_strip *w, int64_t j, cm_real *s,
-                          cm_real *m, cm_real *o, int64_t h) {
-    const cm_real *k = t->k + j * t->k_row, *v = t->v + j * t->v_row;
+static void strip_by_dots(const cm_attn_tile *t, const cm_strip *w, int64_t j, cm_rows k,
+                          cm_rows v, cm_real *s, cm_real *m, cm_real *o, int64_t h) {
     const cm_real *q = t->q + h * t->q_head + w->at * t->q_row;
     int64_t first = w->at + t->q0 - j + 1; /* keys that the strip's first row sees */
     for (int64_t i = 0; i < w->n; i++)
-        cm_k.matvec(seen_by(w, first + i), t->P, k, t->k_row, q + i * t->q_row, s + i * N);
+        cm_k.matvec(seen_by(w, first + i), t->P, k.x, k.row, q + i * t->q_row, s + i * N);
     soften(w, t->q0 - j, t->P, s, m, m + M, o);
     for (int64_t i = 0; i < w->n; i++)
-        cm_k.vecmat_add(seen_by(w, first + i), t->P, s + i * N, v, t->v_row,
+        cm_k.vecmat_add(seen_by(w, first + i), t->P, s + i * N, v.x, v.row,
                         o + (w->at + i) * t->P);
 }
 
@@ -108,9 +113,36 @@ static void finish(const cm_attn_tile *t, int64_t h, const cm_real *m, const cm_
     }
 }
 
+size_t cm_kv_bytes(cm_dtype type, int64_t n) {
+    if (type == CM_F32_T) return (size_t)n * sizeof(cm_real);
+    CM_ASSERT(n % cm_dtypes[type].block == 0, "%lld elements of %s", (long long)n,
+              cm_dtypes[type].name);
+    return (size_t)(n / cm_dtypes[type].block) * (size_t)cm_dtypes[type].bytes;
+}
+
+/* The heads' part of the nk coded rows from j on, as y[nk,P]. */
+static cm_rows widen(const cm_attn_tile *t, const unsigned char *code, int64_t j, int64_t nk,
+                     cm_real *y) {
+    code += (size_t)j * t->row;
+    for (int64_t r = 0; r < nk; r++, code += t->row) {
+        const void *x = code;
+        if (t->type == CM_F16_T)
+            cm_k.decode_f16(t->P, (const uint16_t *)x + t->from, y + r * t->P);
+        else
+            cm_k.decode_q8(t->P, t->from, x, y + r * t->P);
+    }
+    return (cm_rows){ y, t->P };
+}
+
 /* Dense copies of a tile: k transposed, v as it is. */
 static void copy_tile(const cm_attn_tile *t, int64_t j, int64_t nk, cm_real *kt,
                       cm_real *v) {
+    if (t->type != CM_F32_T) {
+        widen(t, t->k_code, j, nk, v);
+        cm_k.transpose(nk, t->P, v, t->P, kt, N);
+        widen(t, t->v_code, j, nk, v);
+        return;
+    }
     cm_k.transpose(nk, t->P, t->k + j * t->k_row, t->k_row, kt, N);
     for (int64_t r = 0; r < nk; r++)
         cm_k.set_scaled(t->P, 1, t->v + (j + r) * t->v_row, v + r * t->P);
@@ -124,11 +156,18 @@ void cm_attn_forward(const cm_attn_tile *t, cm_real *own) {
     for (int64_t i = 0; i < t->heads * 2 * M; i++) ml[i] = i / M % 2 ? 0 : NOTHING;
     for (int64_t j = 0; j < end; j += N) {
         int64_t nk = end - j < N ? end - j : N;
-        if (!t->decode) copy_tile(t, j, nk, kt, v);
+        cm_rows kr = { 0 }, vr = { 0 };
+        if (!t->decode)
+            copy_tile(t, j, nk, kt, v);
+        else if (t->type != CM_F32_T)
+            kr = widen(t, t->k_code, j, nk, kt), vr = widen(t, t->v_code, j, nk, v);
+        else
+            kr = (cm_rows){ t->k + j * t->k_row, t->k_row },
+            vr = (cm_rows){ t->v + j * t->v_row, t->v_row };
         for (int64_t h = 0; h < t->heads; h++) {
             cm_real *m = ml + h * 2 * M, *o = out + h * M * P;
             for (cm_strip w = { .n = -1 }; cm_attn_strip(&w, t->nq, nk, t->q0 - j);) {
-                if (t->decode) strip_by_dots(t, &w, j, s, m, o, h);
+                if (t->decode) strip_by_dots(t, &w, j, kr, vr, s, m, o, h);
                 else strip_by_gemm(t, &w, j, kt, v, s, m, o, h);
             }
         }

@@ -63,6 +63,10 @@ typedef struct cm_attn_tile {
     int64_t q_head, q_row;
     const cm_real *k, *v; /* row 0 is the document's first; k rotated */
     int64_t k_row, v_row;
+    cm_dtype type;      /* other than CM_F32_T: k and v are not used, but */
+    const unsigned char *k_code, *v_code; /* rows of this type, `row` bytes each, */
+    size_t row;
+    int64_t from;       /* whose elements [from, from+P) are the heads' */
     cm_real *y;
     int64_t y_head, y_row;
     cm_real *lse;       /* NULL: not wanted */

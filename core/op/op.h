@@ -331,13 +331,18 @@ cm_var *cm_attention(cm_tape *t, cm_var *q, cm_var *k, cm_var *v, const cm_seq *
 /* Keys and values of B sequences, for inference.  The op appends the new rows at held[b];
  * the caller then adds the number of rows to held[b] (after the last layer). */
 typedef struct cm_kv {
-    cm_real *k, *v;      /* [B,cap,G*P]; k rotated */
+    void *k, *v;         /* [B,cap,G*P] of `type`; k rotated */
     int64_t cap;         /* rows of room */
     const int32_t *held; /* [B] rows held before the call */
     bool exact;          /* the bits of cm_attention however few rows come at a time;
                             else up to 3 rows take a faster path, equal to ~1e-6 */
     bool steps;          /* any number of rows has the bits of one at a time */
+    cm_dtype type;       /* CM_F32_T: cm_real as they are; CM_F16_T, or CM_Q8_0_T in blocks
+                            along the row: rounded when appended, so that the numbers do not
+                            depend on how rows are fed; magnitudes beyond the type's saturate */
 } cm_kv;
+/* Bytes of n elements of a KV cache; n is a multiple of the type's block. */
+size_t cm_kv_bytes(cm_dtype type, int64_t n);
 
 /* Attention of T new rows in each of B sequences to the cache and themselves; R = B*T.
  *   q[R,H*P] k[R,G*P] v[R,G*P] -> y[R,H*P]       rows at positions held[b] + 0..T-1

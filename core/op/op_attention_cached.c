@@ -31,8 +31,16 @@ static bool cached_infer(cm_node *n, const char **why) {
     if (!cm_tensor_same_shape(k, v)) return false;
     *why = "RoPE needs an even head width";
     if (a->inv && P % 2) return false;
+    *why = "a row of the KV cache must be whole blocks of its type";
+    if (k->dim[1] % cm_dtypes[a->kv.type].block) return false;
     n->out[0]->v = *q;
     return true;
+}
+
+/* A thread's reals: cm_attn_forward's, or a rotation table and a row of k or v. */
+static int64_t own_reals(const cached_attr *a, int64_t P) {
+    int64_t tile = cm_attn_own(a->H / a->G, P), row = (a->G + 1) * P;
+    return tile > row ? tile : row;
 }
 
 static size_t map(const cm_node *n, void *base, cm_real **q, cm_real **own) {
@@ -40,14 +48,19 @@ static size_t map(const cm_node *n, void *base, cm_real **q, cm_real **own) {
     const cm_tensor *x = &n->in[0]->v;
     cm_cut c = { base, 0 };
     *q = cm_cut_reals(&c, cm_tensor_count(x));
-    *own = cm_cut_reals(&c, cm_attn_own(a->H / a->G, x->dim[1] / a->H) *
-                            cm_kern_threads());
+    *own = cm_cut_reals(&c, own_reals(a, x->dim[1] / a->H) * cm_kern_threads());
     return c.used;
 }
 
 static size_t cached_scratch(const cm_node *n, bool backward) {
     cm_real *q, *own;
     return backward ? 0 : map(n, NULL, &q, &own);
+}
+
+/* A row of n elements to where it stays. */
+static void put_row(cm_dtype type, int64_t n, const cm_real *x, void *to) {
+    if (type == CM_F16_T) cm_k.encode_f16(n, x, to);
+    else cm_k.encode_q8(n, x, to);
 }
 
 /* Rotate the new rows: q into scratch, k and v into the caches. */
@@ -59,19 +72,26 @@ static void append(const cm_node *n, int64_t T, int64_t P, cm_real *q, cm_real *
     const cm_real *xv = cm_rdata(&n->in[2]->v);
 #pragma omp parallel for num_threads(cm_kern_threads()) schedule(static) if (R > 8)
     for (int64_t r = 0; r < R; r++) {
-        int64_t b = r / T, at = a->kv.held[b] + r % T, row = (b * a->kv.cap + at) * G;
+        int64_t b = r / T, at = a->kv.held[b] + r % T, row = b * a->kv.cap + at;
         CM_ASSERT(at < a->kv.cap, "KV cache: row %lld of %lld", (long long)at,
                   (long long)a->kv.cap);
-        cm_attn_rot rot = { a->inv, a->mscale, P, own + omp_get_thread_num() * stride,
-                            -1 };
+        cm_real *mine = own + omp_get_thread_num() * stride;
+        cm_attn_rot rot = { a->inv, a->mscale, P, mine, -1 };
         cm_attn_rot_at(&rot, at);
         for (int64_t h = 0; h < H; h++)
             cm_attn_rotate(&rot, xq + (r * H + h) * P, a->scale, 1, false,
                            q + (r * H + h) * P);
-        for (int64_t g = 0; g < G; g++) {
-            cm_attn_rotate(&rot, xk + (r * G + g) * P, 1, 1, false,
-                           a->kv.k + (row + g) * P);
-            cm_k.set_scaled(P, 1, xv + (r * G + g) * P, a->kv.v + (row + g) * P);
+        size_t skip = cm_kv_bytes(a->kv.type, row * G * P);
+        void *k = (char *)a->kv.k + skip, *v = (char *)a->kv.v + skip;
+        bool coded = a->kv.type != CM_F32_T;
+        cm_real *turned = coded ? mine + P : k;
+        for (int64_t g = 0; g < G; g++)
+            cm_attn_rotate(&rot, xk + (r * G + g) * P, 1, 1, false, turned + g * P);
+        if (coded) {
+            put_row(a->kv.type, G * P, turned, k);
+            put_row(a->kv.type, G * P, xv + r * G * P, v);
+        } else {
+            cm_k.set_scaled(G * P, 1, xv + r * G * P, v);
         }
     }
 }
@@ -87,14 +107,19 @@ static void attend(const cm_node *n, int64_t b, int64_t i, int64_t g, const cm_r
     if (from < n0) from = n0;
     if (to > n0 + T) to = n0 + T;
     if (from >= to) return;
-    int64_t at = ((b * T + from - n0) * H + g * HG) * P, kv = (b * a->kv.cap * G + g) * P;
+    int64_t at = ((b * T + from - n0) * H + g * HG) * P;
+    size_t row = cm_kv_bytes(a->kv.type, G * P), skip = (size_t)(b * a->kv.cap) * row;
+    const void *k = (const char *)a->kv.k + skip, *v = (const char *)a->kv.v + skip;
     cm_attn_tile task = {
         .heads = HG, .P = P, .q0 = from, .nq = to - from,
         .q = q + at, .q_head = P, .q_row = H * P,
-        .k = a->kv.k + kv, .v = a->kv.v + kv, .k_row = G * P, .v_row = G * P,
+        .type = a->kv.type, .k_row = G * P, .v_row = G * P,
+        .k_code = k, .v_code = v, .row = row, .from = g * P,
         .y = cm_rdata(&n->out[0]->v) + at, .y_head = P, .y_row = H * P,
         .decode = (T < DECODE || a->kv.steps) && !a->kv.exact,
     };
+    if (a->kv.type == CM_F32_T)
+        task.k = (const cm_real *)k + g * P, task.v = (const cm_real *)v + g * P;
     cm_attn_forward(&task, own);
 }
 
@@ -102,7 +127,7 @@ static void cached_fwd(cm_node *n, void *scratch) {
     const cached_attr *a = n->attr;
     int64_t T = n->in[0]->v.dim[0] / a->B, P = n->in[0]->v.dim[1] / a->H;
     int64_t cuts = (T + CM_ATTN_QUERIES - 1) / CM_ATTN_QUERIES + 1; /* one may be void */
-    int64_t stride = cm_attn_own(a->H / a->G, P);
+    int64_t stride = own_reals(a, P);
     cm_real *q, *own;
     map(n, scratch, &q, &own);
     append(n, T, P, q, own, stride);

@@ -55,7 +55,7 @@ static cm_state slot(gen *g, const cm_state *st, int s) {
         *v = st->layer[i];
         if (z.row) {
             size_t at = (size_t)s * (size_t)st->cap * z.row;
-            v->kv.k += at, v->kv.v += at;
+            v->kv.k = (cm_real *)v->kv.k + at, v->kv.v = (cm_real *)v->kv.v + at;
             v->kv.held = one.held;
             v->kv.exact = true;
         } else {
@@ -75,8 +75,9 @@ static void copy_slot(const gen *g, const cm_state *from, int f, cm_state *to, i
         if (z.row) {
             size_t x = (size_t)f * (size_t)from->cap * z.row;
             size_t y = (size_t)t * (size_t)to->cap * z.row;
-            memcpy(b->kv.k + y, a->kv.k + x, held * z.row * real);
-            memcpy(b->kv.v + y, a->kv.v + x, held * z.row * real);
+            size_t n = held * z.row * real;
+            memcpy((cm_real *)b->kv.k + y, (const cm_real *)a->kv.k + x, n);
+            memcpy((cm_real *)b->kv.v + y, (const cm_real *)a->kv.v + x, n);
         } else {
             memcpy(b->conv + (size_t)t * z.conv, a->conv + (size_t)f * z.conv, z.conv * real);
             memcpy(b->ssm + (size_t)t * z.ssm, a->ssm + (size_t)f * z.ssm, z.ssm * real);
@@ -130,8 +131,8 @@ static bool measure(gen *g, int B, int T, size_t *most, cm_err *err) {
 
 static void lay_out(gen *g) {
     size_t B = (size_t)g->batch, V = (size_t)g->m->conf.vocab_size;
-    cm_state_init(&g->st, g->m, g->batch, g->cap, &g->keep);
-    if (g->shared) cm_state_init(&g->begin, g->m, 1, g->shared, &g->keep);
+    cm_state_init(&g->st, g->m, g->batch, g->cap, CM_F32_T, &g->keep);
+    if (g->shared) cm_state_init(&g->begin, g->m, 1, g->shared, CM_F32_T, &g->keep);
     g->view = cm_arena_alloc(&g->keep, (size_t)g->m->conf.n_layers * sizeof *g->view);
     g->prompt = cm_arena_alloc(&g->keep, B * sizeof *g->prompt);
     g->text = cm_arena_alloc(&g->keep, B * (size_t)g->cap * sizeof *g->text);
@@ -143,8 +144,8 @@ static void lay_out(gen *g) {
 static size_t kept_bytes(const gen *g) {
     const cm_model_conf *c = &g->m->conf;
     size_t B = (size_t)g->batch, V = (size_t)c->vocab_size;
-    size_t n = cm_state_bytes(c, g->batch, g->cap);
-    if (g->shared) n += cm_state_bytes(c, 1, g->shared);
+    size_t n = cm_state_bytes(c, g->batch, g->cap, CM_F32_T);
+    if (g->shared) n += cm_state_bytes(c, 1, g->shared, CM_F32_T);
     n += cm_align_up((size_t)c->n_layers * sizeof *g->view);
     n += cm_align_up(B * sizeof *g->prompt) + cm_align_up(B * sizeof *g->last);
     n += cm_align_up(B * (size_t)g->cap * sizeof *g->text);

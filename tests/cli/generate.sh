@@ -83,6 +83,32 @@ expect "with --logits" 2 "prompt-cache means nothing" $G --model "$M" --tokens 1
 DISK_FULL_BYTES=100 disk_full "prompt cache" "$tmp" $G --model "$M" --prompt x --prompt-cache "$tmp/full.prompt"
 denied "a prompt cache where we may not write" 1 "$tmp/ro/p" generate --model "$M" --prompt x --prompt-cache "$tmp/ro/p"
 
+# ---- keys and values in fewer bytes
+pretrain_narrow() { # one head of 16 numbers of keys
+    "$BIN/pretrain" --config "$tmp/tiny.yaml" --runs "$tmp/runs" --quiet name=narrow model.n_kv_heads=1 \
+        sched.tokens=512 val.samples=0
+}
+pretrain_narrow
+for kv in f16 q8_0; do
+    g="$G --model $M generate.kv=$kv generate.temperature=0 generate.max_tokens=20"
+    rm -f "$tmp/kv.prompt"
+    plain=$($g --prompt "$long")
+    same "$kv: a text is there" "$(printf %s "$plain" | wc -c | tr -d ' ' | grep -c '^[1-9]')" 1
+    same "$kv: with guesses" "$($g --prompt "$long" "generate.draft=$M" generate.ngram=2 2>/dev/null)" "$plain"
+    same "$kv: a prompt nobody read" "$($g --prompt "$long" --prompt-cache "$tmp/kv.prompt")" "$plain"
+    same "$kv: the same again" "$($g --prompt "$long" --prompt-cache "$tmp/kv.prompt")" "$plain"
+    expect "$kv: the cache of another type" 4 "kv.prompt: a prompt cache of $kv keys and values, generate.kv is f32" \
+        $G --model "$M" --prompt "$long" --prompt-cache "$tmp/kv.prompt"
+    same "$kv: in a conversation" "$($g --chat --prompt Hm generate.ngram=2)" "$($g --chat --prompt Hm)"
+done
+bytes() { $G --model "$M" --prompt x --dry-run --json "generate.kv=$1" | sed 's/.*"kv":"'"$1"'","kv_bytes_per_token":\([0-9]*\).*/\1/'; }
+same "bytes of a token" "$(bytes f32) $(bytes f16) $(bytes q8_0)" "256 128 68"
+expect "rows that are no whole blocks" 2 "generate.kv: q8_0 stores blocks of 32 numbers, but a token's keys in this model are 16" \
+    $G --model "$tmp/runs/narrow" --prompt x generate.kv=q8_0
+expect "a draft with such rows" 2 "the draft model: generate.kv: q8_0 stores blocks of 32" \
+    $G --model "$M" --prompt x generate.kv=q8_0 "generate.draft=$tmp/runs/narrow"
+expect "a type that there is not" 2 "generate.kv" $G --model "$M" --prompt x generate.kv=q4_0
+
 # ---- refusals
 other() { # NAME PIECES: a model of another vocabulary, made from the corpus backwards
     rev "$tmp/words" >"$tmp/$1.txt"

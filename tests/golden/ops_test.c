@@ -204,7 +204,7 @@ static void do_attention_cached(gold *g) {
     size_t bytes = sizeof(cm_real) * (size_t)(B * T * G * P);
     int32_t held[8] = { 0 };
     cm_kv kv = { cm_arena_alloc(&g->arena, bytes), cm_arena_alloc(&g->arena, bytes), T,
-                 held, g->index % 2, false };
+                 held, g->index % 2, false, CM_F32_T };
     for (int from = 0, n = cut; from < T; from += n, n = T - from) {
         if (n <= 0) n = T;
         cm_var *part[3];

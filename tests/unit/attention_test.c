@@ -265,7 +265,8 @@ TEST(attention_packing_changes_no_bit) {
 /* ---- cache ---- */
 
 /* Largest difference between all rows at once and rows fed through a cache. */
-static double cache_diff(const int *portion, bool exact) {
+enum { CACHE_REALS = 2 * 150 * 6 * 16 };
+static double cache_diff_as(const int *portion, bool exact, cm_dtype type, cm_real *rows) {
     enum { B = 2, T = 150, H = 6, G = 2, P = 16, CAP = 160 };
     op_fix f;
     fix_open(&f, false);
@@ -279,7 +280,7 @@ static double cache_diff(const int *portion, bool exact) {
     int32_t held[B] = { 0, 0 };
     size_t bytes = sizeof(cm_real) * B * CAP * G * P;
     cm_kv kv = { cm_arena_alloc(&f.arena, bytes), cm_arena_alloc(&f.arena, bytes), CAP,
-                 held, exact, false };
+                 held, exact, false, type };
     for (int at = 0, i = 0; at < T; i++) {
         int n = portion[i] < T - at ? portion[i] : T - at;
         cm_var *y = cm_attention_cached(&f.t, rows_of(&f, q, B, T, at, n),
@@ -290,11 +291,42 @@ static double cache_diff(const int *portion, bool exact) {
         const cm_real *got = cm_rdata(&y->v), *full = cm_rdata(&want->v);
         for (int64_t j = 0; j < cm_tensor_count(&y->v); j++)
             worst = fmax(worst, fabs((double)(got[j] - full[j])));
+        for (int b = 0; rows && b < B; b++)
+            memcpy(rows + (b * T + at) * H * P, got + b * n * H * P,
+                   sizeof *rows * (size_t)(n * H * P));
         at += n;
         for (int b = 0; b < B; b++) held[b] = at;
     }
     fix_close(&f);
     return worst;
+}
+
+static double cache_diff(const int *portion, bool exact) {
+    return cache_diff_as(portion, exact, CM_F32_T, NULL);
+}
+
+/* Values are at most 1 in magnitude, and so is each one's error e here; scores are sums of
+ * P = 16 products of numbers up to 1 (q times 0.4), off by 0.4 * 16 e at most and softmax's
+ * weights by twice that relatively: together e (1 + 2 * 6.4).  Heads of 16 numbers share
+ * blocks of 32. */
+TEST(attention_over_a_narrow_cache) {
+    static const int once[] = { 150 }, bits[] = { 1, 5, 64, 2, 61, 1, 3, 13 };
+    static const struct { cm_dtype type; double e; } as[] = {
+        { CM_F16_T, 1.0 / 2048 }, { CM_Q8_0_T, 1.5 / 254 },
+    };
+    static cm_real a[CACHE_REALS], b[CACHE_REALS];
+    fix_threads(2);
+    for (int i = 0; i < 2; i++) {
+        double d = cache_diff_as(once, true, as[i].type, a);
+        CHECKF(d > 0.01 * as[i].e && d < 13.8 * as[i].e, "%s is off by %.3g",
+               cm_dtypes[as[i].type].name, d);
+        CHECK(cache_diff_as(bits, true, as[i].type, b) == d);
+        CHECKF(!memcmp(a, b, sizeof a), "%s: portions matter", cm_dtypes[as[i].type].name);
+        cache_diff_as(bits, false, as[i].type, b);
+        double most = 0;
+        for (int k = 0; k < CACHE_REALS; k++) most = fmax(most, fabs((double)(a[k] - b[k])));
+        CHECKF(most <= TOL(1e-14, 1e-6), "decode is off by %.3g", most);
+    }
 }
 
 TEST(attention_cache_equals_full) {

@@ -187,6 +187,43 @@ TEST(sums_agree_between_levels) {
     sweep_end(&s);
 }
 
+/* Rows of a KV cache at the edges of what their types hold, and a row with NaN. */
+static void cached_rows(const cm_kern *k, const char *what) {
+    enum { N = 96 };
+    cm_kern ref = level_table(CM_LEVEL_REF);
+    cm_real x[N], want[N], got[N];
+    uint16_t h[2][N];
+    cm_q8_0 b[2][N / 32];
+    for (int i = 0; i < N; i++) x[i] = (cm_real)ldexp(1 + i / 97.0, i * 5 % 40 - 23);
+    x[3] = (cm_real)INFINITY, x[5] = -(cm_real)INFINITY, x[17] = (cm_real)-3e38, x[40] = 0;
+    for (int i = 64; i < N; i++) x[i] = (cm_real)((i - 80.5) * 6.4e-7); /* a subnormal scale */
+    ref.encode_f16(N, x, h[0]), k->encode_f16(N, x, h[1]);
+    CHECKF(!memcmp(h[0], h[1], sizeof *h), "%s: other halves", what);
+    CHECK(h[1][3] == 0x7bff && h[1][5] == 0xfbff && h[1][17] == 0xfbff);
+    ref.encode_q8(N, x, b[0]), k->encode_q8(N, x, b[1]);
+    CHECKF(!memcmp(b[0], b[1], sizeof *b), "%s: other blocks", what);
+    CHECK(b[1][0].q[3] == 127 && b[1][0].q[5] == -127 && b[1][2].q[31] == 127);
+    for (int from = 0; from < 64; from += 7) {
+        ref.decode_q8(N - from, from, b[0], want), k->decode_q8(N - from, from, b[0], got);
+        CHECKF(!memcmp(want, got, (size_t)(N - from) * sizeof *got), "%s: other numbers", what);
+    }
+    x[2] = x[33] = (cm_real)NAN;
+    k->encode_f16(N, x, h[1]), k->decode_f16(N, h[1], got);
+    CHECK(isnan(got[2]) && isnan(got[33]) && got[40] == 0);
+    k->encode_q8(N, x, b[1]), k->decode_q8(N, 0, b[1], got);
+    CHECK(isnan(got[2]) && isnan(got[31]) && isnan(got[33]) && got[64] <= 0);
+}
+
+TEST(rows_of_a_cache_have_one_code_at_every_level) {
+    cm_kern e = level_table(CM_LEVEL_REF);
+    if (cm_kern_best_level() >= CM_LEVEL_AVX2) emu512_overlay(&e);
+    cached_rows(&e, "emulated avx512");
+    for (int i = 0; i <= (int)cm_kern_best_level(); i++) {
+        cm_kern k = level_table((cm_level_id)i);
+        cached_rows(&k, cm_level_name((cm_level_id)i));
+    }
+}
+
 /* ---- exp and friends ---- */
 
 typedef struct fn_case {

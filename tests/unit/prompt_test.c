@@ -14,6 +14,8 @@ static void make_texts(void) {
 }
 
 /* Read, with the file or (NULL) without, and write a few tokens more. */
+static cm_dtype type; /* of keys and values */
+
 static int64_t read_and_write(const world *w, const char *path, const int32_t *from, int n,
                               cm_real *logits, int32_t *more) {
     const cm_sampling how = { .temperature = 1, .top_p = 1, .repeat_penalty = 1, .seed = 3 };
@@ -22,7 +24,7 @@ static int64_t read_and_write(const world *w, const char *path, const int32_t *f
     int64_t reused = 0;
     static int32_t id[CAP + MORE];
     memcpy(id, from, (size_t)n * sizeof *id);
-    CM_ASSERT(cm_decoder_open(&d, &w->m, NULL, CAP + MORE, &err), "%s", err.msg);
+    CM_ASSERT(cm_decoder_open(&d, &w->m, NULL, CAP + MORE, type, &err), "%s", err.msg);
     bool ok = path ? cm_decoder_read_cached(&d, id, n, path, ID, &reused, &err)
                    : cm_decoder_read(&d, id, n, &err);
     CM_ASSERT(ok, "%s", err.msg);
@@ -44,11 +46,13 @@ TEST(a_text_from_a_file_is_the_text_itself) {
     };
     make_texts();
     threads(1);
-    for (int k = 0; k < KINDS; k++) {
+    for (int way = 0; way < KINDS + 2; way++) { /* the hybrid with each type */
+        int k = way < KINDS ? way : 0;
         world w;
         cm_err err;
         char *path = cm_strf("%s/%s.prompt", t_tmpdir(), kinds[k][0]);
-        open_world(&w, k, NULL);
+        open_world(&w, k, way < KINDS ? NULL : "model.n_kv_heads=2");
+        type = way < KINDS ? CM_F32_T : way == KINDS ? CM_F16_T : CM_Q8_0_T;
         for (size_t i = 0; i < sizeof step / sizeof *step; i++) {
             cm_real want[V], got[V];
             int32_t a[MORE], b[MORE];
@@ -64,6 +68,7 @@ TEST(a_text_from_a_file_is_the_text_itself) {
         free(path);
         close_world(&w);
     }
+    type = CM_F32_T;
 }
 
 TEST(texts_in_a_folder) {
@@ -88,7 +93,7 @@ static void refused(const world *w, const char *path, const char *id, const char
     cm_err err;
     cm_decoder d;
     int64_t reused;
-    CM_ASSERT(cm_decoder_open(&d, &w->m, NULL, 400, &err), "%s", err.msg);
+    CM_ASSERT(cm_decoder_open(&d, &w->m, NULL, 400, type, &err), "%s", err.msg);
     err.msg[0] = 0;
     CHECK(!cm_decoder_read_cached(&d, text[0], 300, path, id, &reused, &err));
     CHECKF(err.code == CM_EXIT_DATA && strstr(err.msg, why) && strstr(err.msg, path),
@@ -113,6 +118,9 @@ TEST(what_is_no_cache_of_this_model_is_refused) {
     id[5]++;
     refused(&w, path, id, "of another model");
     refused(&other, path, ID, "states of other sizes");
+    type = CM_F16_T;
+    refused(&w, path, ID, "a prompt cache of f32 keys and values, generate.kv is f16");
+    type = CM_F32_T;
     for (size_t cut = 0; cut < n; cut += cut < 700 ? 37 : n / 7) {
         CM_ASSERT(cm_write_file(path, bytes, cut, &err), "%s", err.msg);
         refused(&w, path, ID, "a prompt cache of");
@@ -138,7 +146,7 @@ TEST(a_text_longer_than_the_session) {
     cm_decoder d;
     int64_t reused;
     open_world(&w, 0, NULL);
-    CM_ASSERT(cm_decoder_open(&d, &w.m, NULL, 20, &err), "%s", err.msg);
+    CM_ASSERT(cm_decoder_open(&d, &w.m, NULL, 20, CM_F32_T, &err), "%s", err.msg);
     char *path = cm_strf("%s/long.prompt", t_tmpdir());
     CHECK(!cm_decoder_read_cached(&d, text[0], 21, path, ID, &reused, &err));
     CHECK(err.code == CM_EXIT_USAGE && !cm_exists(path));
