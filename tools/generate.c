@@ -231,8 +231,9 @@ static bool all_samples(job *j, cm_err *err) {
 static void print_plan(const job *j, int cap) {
     const cm_model_conf *m = &j->l.model.conf;
     cm_dtype kv = cm_kv_choice(j->app->conf.generate.kv);
-    int64_t state = (int64_t)cm_state_bytes(m, 1, cap, kv), per_text = (int64_t)cm_snapshot_bytes(m),
-            per_token = (int64_t)cm_state_token_bytes(m, kv);
+    int64_t state = (int64_t)cm_state_bytes(m, 1, cap, kv);
+    int64_t per_text = (int64_t)cm_snapshot_bytes(m);
+    int64_t per_token = (int64_t)cm_state_token_bytes(m, kv);
     if (j->app->json) {
         cm_buf b = { 0 };
         cm_json_open(&b, NULL, '{');
