@@ -4,7 +4,7 @@
 #include <omp.h>
 #include <string.h>
 
-enum { LANES = CM_Q_LANES, TILE = CM_Q_TILE };
+enum { LANES = CM_Q_LANES, TILE = CM_Q_TILE, SOME = 9 };
 enum {
     CHUNK = 1 << 16,  /* bytes of W that a thread takes at a time */
     SERIAL = 1 << 17, /* multiplications that one thread does alone */
@@ -248,6 +248,7 @@ typedef struct product {
     const cm_real *x;
     cm_real scale, *y;
     cm_qtile all;       /* of M rows: tiles one behind the other */
+    int tile;           /* rows of a tile */
     uint8_t *own;       /* per thread: a decoded panel, or widened halves */
     size_t own_bytes;
     int64_t rows;       /* of halves at a time */
@@ -276,6 +277,8 @@ static size_t lay(product *p, const cm_tensor *w, int64_t M, void *scratch) {
     p->block = info->block;
     p->n = p->K / p->block;
     p->rows = M < FEW ? FEW : MANY;
+    /* SOME rows are cheaper straight from a panel, CM_Q_FEW at a time while a cache has it. */
+    p->tile = M <= SOME && kern->few ? CM_Q_FEW : TILE;
     if (p->f) {
         p->sums = cm_qsums(p->f, p->block, kern->off8);
         p->all.a = cut(&at, (size_t)(M * p->K));
@@ -296,7 +299,7 @@ size_t cm_qmat_scratch(const cm_tensor *w, int64_t M) {
 }
 
 static cm_qtile tile_at(const product *p, int64_t row, int64_t end) {
-    cm_qtile t = { .rows = end - row < TILE ? (int)(end - row) : TILE };
+    cm_qtile t = { .rows = end - row < p->tile ? (int)(end - row) : p->tile };
     t.a = p->all.a + row * p->K;
     t.d = p->all.d + row * p->n;
     t.sum = p->all.sum + row * p->n * p->sums;
@@ -309,7 +312,7 @@ static void round_all(const product *p, bool serial) {
     for (int64_t e = 0; e < p->E; e++) {
         int64_t end = p->first[e + 1];
 #pragma omp for schedule(static) nowait
-        for (int64_t r = p->first[e]; r < end; r += TILE) {
+        for (int64_t r = p->first[e]; r < end; r += p->tile) {
             cm_qtile t = tile_at(p, r, end);
             kern->round(p->f, p->block, p->K, p->x + r * p->K, p->K, &t);
         }
@@ -331,14 +334,12 @@ static void panel(const product *p, int64_t e, int64_t i) {
     uint8_t *open = p->own + p->own_bytes * (size_t)omp_get_thread_num();
     float y[TILE * LANES];
     cm_qtile t = tile_at(p, begin, end);
-    if (t.rows == 1 && kern->row && kern->row(p->t, p->n, w, &t, y)) {
-        store(p, begin, 1, i * LANES, y);
-        return;
-    }
-    kern->open(p->t, p->n, w, open);
-    for (int64_t r = begin; r < end; r += TILE) {
+    bool direct = kern->few && t.rows <= CM_Q_FEW; /* then all the others are, too */
+    if (!direct) kern->open(p->t, p->n, w, open);
+    for (int64_t r = begin; r < end; r += p->tile) {
         t = tile_at(p, r, end);
-        kern->tile(p->t, p->n, open, &t, y);
+        if (direct) kern->few(p->t, p->n, w, &t, y);
+        else kern->tile(p->t, p->n, open, &t, y);
         store(p, r, t.rows, i * LANES, y);
     }
 }

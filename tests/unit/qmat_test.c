@@ -158,7 +158,7 @@ static void check_prob(const prob *p, const char *what) {
 TEST(products_are_the_weights_times_the_rounded_rows) {
     static const struct { int64_t O, K; int32_t M; } shapes[] = {
         { 1, 1, 1 }, { 16, 1, 2 }, { 33, 2, 1 }, { 50, 3, 3 }, { 7, 5, 13 }, { 64, 1, 25 },
-        { 17, 2, 0 },
+        { 17, 2, 0 }, { 40, 2, 4 }, { 33, 1, 7 }, { 16, 2, 9 },
     };
     begin(THREADS);
     for (int t = 0; t < TYPES; t++)
