@@ -90,21 +90,18 @@ static bool starts(const char *s, size_t n, const char *with) {
     return n >= strlen(with) && !memcmp(s, with, strlen(with));
 }
 
-/* Markers that would be trained as text of the answer: reasoning that does not begin with the
- * answer, or whose beginning was cut off. */
-static const char *stray_marker(const char *s, size_t n) {
+/* White space before <think>: reasoning that would be learned as text of the answer. */
+static bool late_marker(const char *s, size_t n) {
     size_t white = 0;
     while (white < n && strchr(" \t\r\n", s[white])) white++;
-    if (white && starts(s + white, n - white, "<think>")) return "white space before <think>";
-    const char *open = memmem(s, n, "<think>", 7), *close = memmem(s, n, "</think>", 8);
-    return close && (!open || close < open) ? "</think> without <think>" : NULL;
+    return white && starts(s + white, n - white, "<think>");
 }
 
 static bool add_answer(cm_talk *t, const char *s, size_t n) {
-    const char *stray = stray_marker(s, n);
-    if (!cm_turn_answer(add_turn(t, CM_ROLE_ASSISTANT, s, n), s, n))
-        stray = "<think> without </think>";
-    return !stray || refuse(t, CM_REJECT_THINK, "turn %d: %s", t->n, stray);
+    if (late_marker(s, n))
+        return refuse(t, CM_REJECT_THINK, "turn %d: white space before <think>", t->n + 1);
+    return cm_turn_answer(add_turn(t, CM_ROLE_ASSISTANT, s, n), s, n) ||
+           refuse(t, CM_REJECT_THINK, "turn %d: <think> without </think>", t->n);
 }
 
 static bool role_of(cm_talk *t, int node, cm_role *role) {

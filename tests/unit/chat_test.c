@@ -172,6 +172,7 @@ TEST(every_form_of_chat) {
                   "\"b\"}"), "user: a|assistant: (w)b");
     CHAT(MESSAGES(U("<think>a</think>") "," S("b <think>")),
          "user: <think>a</think>|assistant: b <think>");
+    CHAT(MESSAGES(U("a") "," S("up to </think>")), "user: a|assistant: up to </think>");
     CHAT(MESSAGES(U("a") "," S("<think>w</think>b</think>")),
          "user: a|assistant: (w)b</think>");
     CHAT(MESSAGES(U("a") ",{\"role\":\"assistant\",\"content\":\"b\",\"weight\":1}"),
@@ -204,7 +205,6 @@ TEST(what_is_no_conversation_says_why) {
     CHAT(MESSAGES(U(" ") "," S("b")), "empty-prompt: turn 1");
     CHAT(MESSAGES(U("a") "," S("<think>w")), "open-think: turn 2");
     CHAT(MESSAGES(U("a") "," S(" <think>w</think>b")), "open-think: turn 2: white space");
-    CHAT(MESSAGES(U("a") "," S("w</think>b")), "open-think: turn 2: </think> without");
     CHAT(MESSAGES(U("a") "," S("b\\u0000c")), "bad-text: turn 2: zero byte");
     CHAT(MESSAGES(U("a") ",{\"role\":\"assistant\",\"content\":\"b\",\"tool_calls\":[1]}"),
          "unsupported: turn 2 has 'tool_calls'");
