@@ -67,7 +67,9 @@ script() { # the given script, which measures dense and MoE by itself
 # lines of infer_bench become keys.
 gguf() { # MODEL TYPE
     file=build/bench/$1-$2.gguf
-    [ -s "$file" ] || $bin/infer_bench make "configs/$1.yaml" "$2" "$file" >&2 || return 0
+    # llama.cpp wants a tokenizer in the file, any.
+    [ -s "$file" ] ||
+        $bin/infer_bench make "configs/$1.yaml" "$2" "$file" tests/golden/chat/tokenizer.model >&2 || return 0
     peer=
     [ ! -d build/interop/node_modules ] || peer='node bench/infer_peer.mjs'
     $bin/infer_bench run "$file" rounds=1 threads="$threads" ${peer:+peer="$peer"} |
