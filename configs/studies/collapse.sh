@@ -6,14 +6,7 @@
 . configs/studies/lib.sh
 bytes=4M tokens=64k val_every=9 log_every=3
 [ -z "$SMALL" ] || { bytes=200k tokens=8k val_every=4 log_every=2; }
-mkdir -p "$out"
-make_text speedrun.jsonl --seed 1 --split train --bytes $bytes
-make_text speedrun-val.jsonl --seed 1 --split val --bytes 400k
-data=runs/$pre-speedrun-data
-[ -s "$data/manifest.json" ] ||
-    "$B/tokenize" --quiet --config configs/speedrun.yaml tokenize.val_frac=0 tokenize.out="$data" \
-        tokenize.inputs="[$text/speedrun.jsonl]" tokenize.val_inputs="[$text/speedrun-val.jsonl]" \
-        >/dev/null
+speedrun_data $bytes
 arms="none z lb lb+z"
 for seed in $SEEDS; do
     for arm in $arms; do

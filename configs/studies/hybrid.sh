@@ -11,9 +11,7 @@ bytes=4M tokens=200k pairs=16 rows=12000 recall_tokens=800k asked=200
 if [ -n "$SMALL" ]; then
     bytes=200k tokens=6k pairs=4 rows=1500 recall_tokens=6k asked=20 RECALL_SEEDS=$SEEDS
 fi
-mkdir -p "$out"
-make_text speedrun.jsonl --seed 1 --split train --bytes $bytes
-make_text speedrun-val.jsonl --seed 1 --split val --bytes 400k
+speedrun_data $bytes
 make_text hybrid-test.jsonl --seed 1 --split test --bytes 100k
 rows_of() { # FILE SEED ROWS ASK
     [ -s "$text/$1" ] ||
@@ -23,11 +21,7 @@ rows_of() { # FILE SEED ROWS ASK
 rows_of hybrid-rows.jsonl 1 $rows 0
 rows_of hybrid-rows-val.jsonl 2 50 0
 rows_of hybrid-recall.jsonl 3 $asked 1
-data=runs/$pre-speedrun-data recall=runs/$pre-hybrid-rows
-[ -s "$data/manifest.json" ] ||
-    "$B/tokenize" --quiet --config configs/speedrun.yaml tokenize.val_frac=0 tokenize.out="$data" \
-        tokenize.inputs="[$text/speedrun.jsonl]" tokenize.val_inputs="[$text/speedrun-val.jsonl]" \
-        >/dev/null
+recall=runs/$pre-hybrid-rows
 # Each syllable becomes one piece: 80 of them, in a vocabulary with little room for more.
 [ -s "$recall/manifest.json" ] ||
     "$B/tokenize" --quiet --config configs/speedrun.yaml tokenize.vocab_size=384 \

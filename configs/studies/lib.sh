@@ -33,6 +33,17 @@ shards() { # NAME CONFIG TRAIN VAL
             tokenize.val_inputs="[$text/$4]" tokenize.tokenizer="$base" tokenize.val_frac=0 \
             tokenize.out="runs/$pre-$1" >/dev/null
 }
+# Stories for the runs that train from nothing, and their shards: $data.
+speedrun_data() { # BYTES
+    mkdir -p "$out"
+    make_text speedrun.jsonl --seed 1 --split train --bytes "$1"
+    make_text speedrun-val.jsonl --seed 1 --split val --bytes 400k
+    data=runs/$pre-speedrun-data
+    [ -s "$data/manifest.json" ] ||
+        "$B/tokenize" --quiet --config configs/speedrun.yaml tokenize.val_frac=0 \
+            tokenize.out="$data" tokenize.inputs="[$text/speedrun.jsonl]" \
+            tokenize.val_inputs="[$text/speedrun-val.jsonl]" >/dev/null
+}
 prepare() { # the base model, the questions that are asked
     mkdir -p "$out"
     if [ -n "$SMALL" ]; then

@@ -8,14 +8,7 @@
 . configs/studies/lib.sh
 bytes=4M lengths="60k 75k 95k"
 [ -z "$SMALL" ] || { bytes=200k lengths="6k 9k 16k"; }
-mkdir -p "$out"
-make_text speedrun.jsonl --seed 1 --split train --bytes $bytes
-make_text speedrun-val.jsonl --seed 1 --split val --bytes 400k
-data=runs/$pre-speedrun-data
-[ -s "$data/manifest.json" ] ||
-    "$B/tokenize" --quiet --config configs/speedrun.yaml tokenize.val_frac=0 tokenize.out="$data" \
-        tokenize.inputs="[$text/speedrun.jsonl]" tokenize.val_inputs="[$text/speedrun-val.jsonl]" \
-        >/dev/null
+speedrun_data $bytes
 all=runs/$pre-moe.txt
 : >"$all"
 # ARM WIDTH LENGTH SEED: width 0 is the model with experts.  A line of $all: arm, seed, length, bits

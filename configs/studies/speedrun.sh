@@ -15,14 +15,7 @@ if [ -n "$SMALL" ]; then
     target=2.0 tune_adamw=3k tune_ours=3k bytes=200k rates="16e-3 24e-3"
     adamw_lengths="9k 24k" ours_lengths="6k 14k"
 fi
-mkdir -p "$out"
-make_text speedrun.jsonl --seed 1 --split train --bytes $bytes
-make_text speedrun-val.jsonl --seed 1 --split val --bytes 400k
-data=runs/$pre-speedrun-data
-[ -s "$data/manifest.json" ] ||
-    "$B/tokenize" --quiet --config configs/speedrun.yaml tokenize.val_frac=0 tokenize.out="$data" \
-        tokenize.inputs="[$text/speedrun.jsonl]" tokenize.val_inputs="[$text/speedrun-val.jsonl]" \
-        >/dev/null
+speedrun_data $bytes
 side_of() { # a side's files
     [ "$1" = ours ] || echo "--config $here/speedrun-adamw.yaml"
 }
