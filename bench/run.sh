@@ -2,7 +2,7 @@
 # run.sh -- products, ops, training steps, inference; ours and peers by turns; build/bench.json.
 #
 #   make bench                 everything: an hour or two
-#   QUICK=1 make bench         the small models at T = 512: three minutes
+#   QUICK=1 make bench         the small models at T = 512: three minutes, peers not counted
 #   TINY=1                     every program once on almost nothing: do they run?
 #   ROUNDS=5                   how often all take turns; medians and intervals come from that
 #   ONLY='host gemm'           some of: host gemm ops train long big infer gguf attn
@@ -105,11 +105,11 @@ while [ $round -lt "$rounds" ]; do
     if wants train; then
         for c in bench8m bench8m-moe bench30m; do
             step $c
-            peers $c steps=2
+            [ "$c" = bench30m ] && [ -n "$quick" ] || peers $c steps=2
         done
         step bench8m name=bench8m-attention model.pattern=A
         step bench8m name=bench8m-mamba2 model.pattern=M
-        if [ $round = 0 ]; then script; fi
+        script
     fi
     if wants long; then
         for T in 2048 8192 16384; do

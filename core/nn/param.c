@@ -74,10 +74,17 @@ int64_t cm_params_count(const cm_params *ps) {
     return n;
 }
 
+/* By all threads: memory takes more than one can write, and where there are several memory
+ * nodes, the first to write a page decides on which it lies. */
 void cm_params_zero_grad(cm_params *ps) {
+    enum { PART = 1 << 18 };
+#pragma omp parallel
     for (int i = 0; i < ps->n; i++) {
         cm_var *v = &ps->p[i]->var;
-        if (v->g) memset(v->g, 0, cm_tensor_bytes(&v->v));
+        int64_t bytes = v->g ? (int64_t)cm_tensor_bytes(&v->v) : 0;
+#pragma omp for schedule(static) nowait
+        for (int64_t k = 0; k < bytes; k += PART)
+            memset((char *)v->g + k, 0, (size_t)(bytes - k < PART ? bytes - k : PART));
     }
 }
 
