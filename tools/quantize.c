@@ -199,21 +199,10 @@ static bool may_replace(const job *j, cm_err *err) {
                            "choose another --out", out, j->gguf ? "GGUF file" : "model folder");
 }
 
-/* Bytes of memory that can be had without swapping, or 0 where that is not told. */
-static uint64_t memory_left(void) {
-    char line[128];
-    unsigned long long kib = 0;
-    FILE *f = fopen("/proc/meminfo", "r");
-    while (f && !kib && fgets(line, sizeof line, f)) sscanf(line, "MemAvailable: %llu kB", &kib);
-    if (f) fclose(f);
-    return (uint64_t)kib << 10;
-}
-
 /* Whether one copy of the model as floats leaves room for the rest. */
 static bool fits_memory(const job *j) {
-    uint64_t left = memory_left();
-    uint64_t need = (uint64_t)cm_model_count(&j->source.model.conf, false) * sizeof(cm_real);
-    return !left || need < left / 10 * 8;
+    double need = (double)cm_model_count(&j->source.model.conf, false) * sizeof(cm_real);
+    return need < 0.8 * cm_limits_get().memory;
 }
 
 static bool probe(cm_loaded *l, cm_real *out, cm_err *err) {

@@ -4,7 +4,6 @@
 #include "text/corpus.h"
 
 #include <inttypes.h>
-#include <omp.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -145,7 +144,7 @@ static bool build(cm_app_ctx *ctx, cm_err *err) {
     const cm_tokenize_conf *t = &ctx->conf.tokenize;
     view v = { .mode = ctx->progress };
     cm_corpus_conf c = { t, (uint64_t)ctx->conf.top.seed,
-                         ctx->threads ? ctx->threads : omp_get_num_procs(), show, &v,
+                         ctx->threads ? ctx->threads : cm_cpus(), show, &v,
                          cm_load_tokenizer };
     if (ctx->dry_run) return plan(ctx, &c, err);
     bool skip = false;

@@ -93,6 +93,20 @@ static inline size_t cm_align_up(size_t n) {
     return (n + (CM_ALIGN - 1)) & ~(size_t)(CM_ALIGN - 1);
 }
 
+/* ---- what the machine grants ------------------------------------------------------- */
+
+typedef struct cm_limits {
+    double cpus;   /* processors: affinity and the control group's quota (2.5: two and a half) */
+    double memory; /* bytes to be had without swapping; infinite where nothing tells */
+} cm_limits;
+
+cm_limits cm_limits_get(void);
+/* Whole processors of these, at least 1: threads that wait for each other at barriers would
+ * all wait for the one that has half a processor. */
+int cm_cpus(void);
+/* Lowers *l to what the control groups under a root folder allow ("" is the machine's). */
+void cm_limits_under(const char *root, cm_limits *l);
+
 /* ---- counter-based random numbers ------------------------------------------------ */
 
 /* A stream is a pure function of (seed, purpose, step): element i can be asked for in

@@ -92,7 +92,7 @@ bool cm_kern_init(cm_numerics numerics, int threads, cm_err *err) {
     if (threads < 0 || threads > CM_MAX_THREADS)
         return cm_fail(err, CM_EXIT_USAGE, "threads: %d, wanted 0 (all) to %d", threads,
                        CM_MAX_THREADS);
-    if (!threads) threads = omp_get_num_procs();
+    if (!threads) threads = cm_cpus();
     if (threads > CM_MAX_THREADS) threads = CM_MAX_THREADS;
     cm_kern table = {
 #define KERN(ret, name, args) .name = cm_ref_##name,
