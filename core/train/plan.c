@@ -118,9 +118,20 @@ size_t cm_plan_bytes(const cm_plan *p) {
     return run > p->ahead ? run : p->ahead;
 }
 
+/* Without a limit of the user's the machine's holds, which ends a run without a word. */
+static void warn_if_scarce(double need) {
+    double free = cm_limits_get().memory;
+    char a[32], b[32];
+    if (need > free)
+        cm_log(CM_LOG_WARN, "this run needs %s of memory and %s can be had: the system may end "
+               "it; train.recompute=auto with train.max_gb takes less",
+               cm_human_bytes(need, a, sizeof a), cm_human_bytes(free, b, sizeof b));
+}
+
 static bool fits(const cm_job *job, const cm_plan *p, cm_err *err) {
     double max = job->conf->train.max_gb * 1e9;
     double need = (double)cm_plan_bytes(p);
+    if (max <= 0) warn_if_scarce(need);
     if (max <= 0 || need <= max) return true;
     char a[32], b[32], s[32];
     if (need > (double)(p->perm + p->step + p->meta + p->beside))
