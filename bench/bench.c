@@ -33,6 +33,28 @@ double bench_now(void) {
     return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
 }
 
+static int ascending(const void *a, const void *b) {
+    double x = *(const double *)a, y = *(const double *)b;
+    return (x > y) - (x < y);
+}
+
+double bench_median(double *x, int n) {
+    qsort(x, (size_t)n, sizeof *x, ascending);
+    return n % 2 ? x[n / 2] : 0.5 * (x[n / 2 - 1] + x[n / 2]);
+}
+
+int bench_list(const char *s, int *x, int most) {
+    int n = 0;
+    while (*s && n < most) {
+        char *end;
+        long v = strtol(s, &end, 10);
+        if (end == s) break;
+        x[n++] = (int)v;
+        s = end + (*end == ',');
+    }
+    return n;
+}
+
 void bench_put(double value, const char *key, ...) {
     if (!bench.json || !isfinite(value)) return;
     va_list ap;

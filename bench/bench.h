@@ -24,6 +24,10 @@ void bench_start(cm_numerics numerics);
 void bench_must(bool ok, const cm_err *err);
 /* Seconds: of the clock, or of the processor when busy. */
 double bench_now(void);
+/* The middle of n numbers, of an even n the mean of the middle two; sorts them. */
+double bench_median(double *x, int n);
+/* "512,2048" to at most `most` numbers; returns how many. */
+int bench_list(const char *s, int *x, int most);
 /* A JSON line, with json=1. */
 void bench_put(double value, const char *key, ...) CM_PRINTF(2, 3);
 void bench_put_text(const char *value, const char *key);

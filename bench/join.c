@@ -48,24 +48,18 @@ static series *get(const char *key) {
 
 /* ---- medians -------------------------------------------------------------------------- */
 
-static int ascending(const void *a, const void *b) {
-    double x = *(const double *)a, y = *(const double *)b;
-    return (x > y) - (x < y);
-}
-
-/* The values there are, in order. */
-static int sorted(const series *s, double *out) {
+/* The values there are. */
+static int values(const series *s, double *out) {
     int n = 0;
     for (int r = 0; r < ROUNDS; r++)
         if (isfinite(s->x[r])) out[n++] = s->x[r];
-    qsort(out, (size_t)n, sizeof *out, ascending);
     return n;
 }
 
 static double median(const series *s) {
     double x[ROUNDS];
-    int n = s ? sorted(s, x) : 0;
-    return n ? 0.5 * (x[(n - 1) / 2] + x[n / 2]) : NAN;
+    int n = s ? values(s, x) : 0;
+    return n ? bench_median(x, n) : NAN;
 }
 
 /* ---- keys ----------------------------------------------------------------------------- */
@@ -257,9 +251,9 @@ static void write_all(void) {
     for (int i = 0; i < all.n; i++) {
         const series *s = &all.s[i];
         double x[ROUNDS];
-        int n = sorted(s, x);
+        int n = values(s, x);
         if (s->text) write_text(s, &first);
-        if (n) write_number(s->key, "", median(s), &first);
+        if (n) write_number(s->key, "", bench_median(x, n), &first); /* in order now */
         if (n > 1) write_number(s->key, "_max", x[n - 1], &first);
         if (n > 1) write_number(s->key, "_min", x[0], &first);
     }

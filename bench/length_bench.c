@@ -14,7 +14,7 @@
 
 enum { MAX_LENGTHS = 16, MAX_ROUNDS = 32 };
 
-typedef struct bench {
+typedef struct job {
     cm_conf conf;
     cm_model m;
     cm_arena perm, step, meta;
@@ -44,9 +44,7 @@ static void options(job *b, int argc, char **argv) {
     int forward = 0;
     for (int i = 1; i < argc; i++) {
         if (!strncmp(argv[i], "T=", 2)) {
-            char *s = argv[i] + 2;
-            for (b->n = 0; *s && b->n < MAX_LENGTHS; s += *s == ',')
-                b->length[b->n++] = (int)strtol(s, &s, 10);
+            b->n = bench_list(argv[i] + 2, b->length, MAX_LENGTHS);
         } else if (!bench_option(argv[i]) &&
                    sscanf(argv[i], "tokens=%d", &b->tokens) != 1 &&
                    sscanf(argv[i], "rounds=%d", &b->rounds) != 1 &&
@@ -96,15 +94,6 @@ static void setup(job *b, double *bytes) {
     bench_must(cm_arena_open(&b->step, "step", most, &err), &err);
 }
 
-static int ascending(const void *a, const void *b) {
-    double x = *(const double *)a, y = *(const double *)b;
-    return (x > y) - (x < y);
-}
-static double median(double *x, int n) {
-    qsort(x, (size_t)n, sizeof *x, ascending);
-    return x[n / 2];
-}
-
 static void report(const job *b, double seconds[][MAX_ROUNDS], const double *bytes) {
     double ratio[MAX_LENGTHS][MAX_ROUNDS];
     for (int i = 0; i < b->n; i++)
@@ -115,7 +104,7 @@ static void report(const job *b, double seconds[][MAX_ROUNDS], const double *byt
         char key[160];
         snprintf(key, sizeof key, "length/%s/%s/T%d", b->conf.top.name, what,
                  b->length[i]);
-        double x = median(ratio[i], b->rounds), each = median(seconds[i], b->rounds);
+        double x = bench_median(ratio[i], b->rounds), each = bench_median(seconds[i], b->rounds);
         double said = cm_model_flops(c, b->length[i]) / cm_model_flops(c, b->length[0]);
         bench_put(x, "%s/time_ratio", key);
         bench_put(said, "%s/predicted_ratio", key);

@@ -143,10 +143,12 @@ while [ $round -lt "$rounds" ]; do
         done
     fi
     if wants long || wants attn; then
-        $bin/attn_bench 1 ${BUSY:+1} >>"$lines" || echo "bench: failed: attn_bench" >&2
-        for python in ${TORCH_PYTHON:-}; do
-            "$python" bench/torch_attn.py rounds=1 threads="$threads" >>"$lines" ||
-                echo "bench: failed: torch_attn.py" >&2
+        for compute in fp32 bf16; do
+            measure $bin/attn_bench rounds=1 compute=$compute
+            for python in ${TORCH_PYTHON:-}; do
+                "$python" bench/torch_attn.py rounds=1 threads="$threads" \
+                    compute=$compute >>"$lines" || echo "bench: failed: torch_attn.py" >&2
+            done
         done
     fi
     round=$((round + 1))

@@ -1,10 +1,12 @@
 """Causal attention, forward and backward, beside PyTorch's scaled_dot_product_attention.
 
 usage: python bench/torch_attn.py [rounds=5] [threads=1] [heads=4] [kv=4] [T=1024,4096]
-Same shapes, head width 64, fp32, one row; ours (build/bench/attn_bench ask) and PyTorch take
-turns.  Ours includes RoPE of q and k, PyTorch's does not.  With one thread the clock is the
-processor's, so that it stands up under load.  One JSON line a length: median of the rounds'
-ratios (PyTorch's time / ours).
+                                  [compute=fp32] [theirs=fp32]
+Same shapes, head width 64, one row; ours (build/bench/attn_bench ask, products of `compute`)
+and PyTorch (q, k, v and gradients of `theirs`: the same, unless said) take turns.  Ours reads
+and writes fp32 in both and includes RoPE of q and k, PyTorch's does not.  With one thread the
+clock is the processor's, so that it stands up under load.  One JSON line a length: median of
+the rounds' ratios (PyTorch's time / ours), and the milliseconds of both.
 """
 import json
 import statistics
@@ -20,11 +22,15 @@ ROUNDS, THREADS = int(ARGS.get("rounds", 5)), int(ARGS.get("threads", 1))
 HEADS, KV = int(ARGS.get("heads", 4)), int(ARGS.get("kv", 4))
 LENGTHS = [int(t) for t in ARGS.get("T", "1024,4096").split(",")]
 P = 64
+COMPUTE = ARGS.get("compute", "fp32")
+THEIRS = ARGS.get("theirs", COMPUTE)
+TYPE = {"fp32": torch.float32, "bf16": torch.bfloat16}[THEIRS]
 clock = time.thread_time if THREADS == 1 else time.perf_counter
 
 
 def theirs(T):
-    shape = lambda h: torch.rand(1, h, T, P).mul_(2).sub_(1).requires_grad_()
+    def shape(h):
+        return torch.rand(1, h, T, P).mul_(2).sub_(1).to(TYPE).requires_grad_()
     q, k, v = shape(HEADS), shape(KV), shape(KV)
     start = clock()
     y = F.scaled_dot_product_attention(q, k, v, is_causal=True, enable_gqa=HEADS != KV)
@@ -44,10 +50,12 @@ def ours(server, T):
 
 
 torch.set_num_threads(THREADS)
-server = subprocess.Popen(["build/bench/attn_bench", "ask", str(THREADS)], text=True,
-                          stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+busy = ["busy=1"] if THREADS == 1 else [f"threads={THREADS}"]
+server = subprocess.Popen(["build/bench/attn_bench", "ask", f"compute={COMPUTE}", *busy],
+                          text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
 for T in LENGTHS:
     ratio = {"forward": [], "backward": [], "both": []}
+    ms = {"ours": [], "theirs": []}
     for i in range(ROUNDS + 1):
         a, b = ours(server, T), theirs(T)
         if i == 0:
@@ -55,7 +63,11 @@ for T in LENGTHS:
         ratio["forward"].append(b[0] / a[0])
         ratio["backward"].append(b[1] / a[1])
         ratio["both"].append(sum(b) / sum(a))
-    key = f"peer/torch-{torch.__version__}/attention/T{T}/threads{THREADS}"
-    print(json.dumps({f"{key}/{k}_ratio": round(statistics.median(v), 2)
-                      for k, v in ratio.items()}), flush=True)
+        ms["ours"].append(1e3 * sum(a))
+        ms["theirs"].append(1e3 * sum(b))
+    pair = COMPUTE if THEIRS == COMPUTE else f"{COMPUTE}-{THEIRS}"
+    key = f"peer/torch-{torch.__version__}/attention/{pair}/T{T}/threads{THREADS}"
+    line = {f"{key}/{k}_ratio": round(statistics.median(v), 2) for k, v in ratio.items()}
+    line |= {f"{key}/{k}_ms": round(statistics.median(v), 2) for k, v in ms.items()}
+    print(json.dumps(line), flush=True)
 server.stdin.close()

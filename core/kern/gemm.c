@@ -54,9 +54,11 @@ static void blas(const cm_gemm_args *g) {
 #endif
 }
 
-static const cm_micro *micro_of(const cm_gemm_args *g) {
-    return g->how == CM_COMPUTE_BF16 ? &micro16 : &micro;
+const cm_micro *cm_gemm_micro(cm_compute how) {
+    return how == CM_COMPUTE_BF16 ? &micro16 : &micro;
 }
+
+static const cm_micro *micro_of(const cm_gemm_args *g) { return cm_gemm_micro(g->how); }
 
 static bool by_blas(const cm_gemm_args *g) {
     return backend == CM_NUMERICS_FAST && g->how == CM_COMPUTE_FP32 && g->K > 0;

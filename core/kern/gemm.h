@@ -82,6 +82,17 @@ void cm_pack_cols(cm_real *dst, int w, const void *src, bool stored, int64_t ld,
 /* An fp32 product with M <= CM_GEMM_NARROW and brs = 1, see narrow_avx2.c. */
 void cm_gemm_narrow(const cm_gemm_args *g);
 
+/* x = cm_as_bf16(x), n of them; where there is a vector level. */
+void cm_round_avx2(int64_t n, cm_real *x);
+/* Words of pairs (kern.h), where the CPU multiplies them. */
+void cm_pairs_along(int64_t rows, int64_t n, const cm_real *s, const cm_real *x, int64_t ldx,
+                    cm_real *y, int64_t ldy);
+void cm_pairs_down(int64_t rows, int64_t n, const cm_real *s, const cm_real *x, int64_t ldx,
+                   cm_real *y, int64_t ldy);
+
+/* The micro-kernel in use; mr = 0: the reference. */
+const cm_micro *cm_gemm_micro(cm_compute how);
+
 /* The strict product on a vector level: on one thread with its own buffers, or opening a
  * parallel region of `threads`. */
 void cm_gemm_strict(const cm_micro *mk, const cm_gemm_args *g, int threads);

@@ -121,6 +121,57 @@ void cm_product(cm_compute how, int64_t M, int64_t N, int64_t K, cm_real alpha, 
 void cm_product1(cm_compute how, int64_t M, int64_t N, int64_t K, cm_real alpha, cm_mat A,
                  cm_mat B, cm_real beta, cm_real *C, int64_t ldc);
 
+/* ---- small products over operands in words -------------------------------------------- */
+
+/* Attention and the scan multiply small matrices, most of them more than once, and lay their
+ * operands out themselves, as words: what one step of K takes of a row of A or a column of
+ * B.  In fp32 a word is an element.  In BF16 it is one rounded element, or where the CPU
+ * multiplies pairs two of them, the earlier in the upper half, the one past an odd K zero.
+ * All of this runs on the calling thread, and sums are those of cm_product1 at every level. */
+int cm_word_len(cm_compute how); /* elements in a word: 1 or 2 */
+static inline int64_t cm_word_count(cm_compute how, int64_t n) {
+    int pair = cm_word_len(how);
+    return (n + pair - 1) / pair;
+}
+
+/* Words of x[rows,n], row i times s[i] (s = NULL: 1).
+ *   along:  pairs in a row         y[i*ldy + p/pair]       rows of A, where K runs along
+ *   down:   pairs in a column      y[i/pair*ldy + p]       B as it lies, or A transposed
+ *   across: along, transposed      y[p/pair*ldy + i]       B transposed */
+void cm_words_along(cm_compute how, int64_t rows, int64_t n, const cm_real *s,
+                    const cm_real *x, int64_t ldx, cm_real *y, int64_t ldy);
+void cm_words_down(cm_compute how, int64_t rows, int64_t n, const cm_real *s,
+                   const cm_real *x, int64_t ldx, cm_real *y, int64_t ldy);
+void cm_words_across(cm_compute how, int64_t rows, int64_t n, const cm_real *x, int64_t ldx,
+                     cm_real *y, int64_t ldy);
+
+/* Words of which word p of row i (A), or of column j (B), is at at[i*row + p*step]. */
+typedef struct cm_word_mat {
+    const cm_real *at;
+    int64_t row, step;
+} cm_word_mat;
+
+/* x[rows,n] along or down without a copy where its elements are words already; else written
+ * to room[rows,n], words of `along` in rows of cm_word_count(n). */
+static inline cm_word_mat cm_as_along(cm_compute how, int64_t rows, int64_t n,
+                                      const cm_real *x, int64_t ldx, cm_real *room) {
+    int64_t ld = cm_word_count(how, n);
+    if (how == CM_COMPUTE_FP32) return (cm_word_mat){ x, ldx, 1 };
+    cm_words_along(how, rows, n, NULL, x, ldx, room, ld);
+    return (cm_word_mat){ room, ld, 1 };
+}
+static inline cm_word_mat cm_as_down(cm_compute how, int64_t rows, int64_t n,
+                                     const cm_real *x, int64_t ldx, cm_real *room) {
+    if (how == CM_COMPUTE_FP32) return (cm_word_mat){ x, 1, ldx };
+    cm_words_down(how, rows, n, NULL, x, ldx, room, n);
+    return (cm_word_mat){ room, 1, n };
+}
+
+/* C[M,N] = A B + beta C, beta 0 or 1; K in elements, columns of B beside each other (row 1).
+ * Each element one chain over K: keep K within 512, where cm_product cuts it. */
+void cm_word_product(cm_compute how, int64_t M, int64_t N, int64_t K, cm_word_mat A,
+                     cm_word_mat B, cm_real beta, cm_real *C, int64_t ldc);
+
 /* ---- weights that stay as a file has them -------------------------------------------- */
 
 /* A matrix W[O,K] of a block type, or E of them, is held in panels of 16 rows (the layout:

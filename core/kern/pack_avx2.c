@@ -52,25 +52,36 @@ void cm_pack_cols(float *dst, int w, const void *from, bool stored, int64_t ld,
     }
 }
 
+/* cm_as_bf16 of 8 elements. */
+static __m256i rounded8(__m256i u) {
+    const __m256i one = _mm256_set1_epi32(1), exponent = _mm256_set1_epi32(0x7f800000);
+    __m256i odd = _mm256_and_si256(_mm256_srli_epi32(u, 16), one);
+    __m256i up = _mm256_add_epi32(_mm256_set1_epi32(0x7fff), odd);
+    __m256i r = _mm256_add_epi32(u, up), e = _mm256_and_si256(u, exponent);
+    /* Infinity and NaN keep their upper bits, NaN gets a set one. */
+    __m256i m = _mm256_and_si256(u, _mm256_set1_epi32(0x7fffff));
+    __m256i nan = _mm256_andnot_si256(_mm256_cmpeq_epi32(m, _mm256_setzero_si256()),
+                                      _mm256_set1_epi32(0x400000));
+    __m256i huge = _mm256_cmpeq_epi32(e, exponent);
+    r = _mm256_blendv_epi8(r, _mm256_or_si256(u, nan), huge);
+    __m256i tiny = _mm256_cmpeq_epi32(e, _mm256_setzero_si256());
+    __m256i keep = _mm256_blendv_epi8(_mm256_set1_epi32((int)0xffff0000u),
+                                      _mm256_set1_epi32((int)0x80000000u), tiny);
+    return _mm256_and_si256(r, keep);
+}
+
 /* cm_as_bf16 of n elements; writes up to 7 more. */
 static void round_panels(float *x, int64_t n) {
-    const __m256i one = _mm256_set1_epi32(1), exponent = _mm256_set1_epi32(0x7f800000);
     for (int64_t i = 0; i < n; i += 8) {
-        __m256i *at = (__m256i *)(void *)(x + i), u = _mm256_loadu_si256(at);
-        __m256i odd = _mm256_and_si256(_mm256_srli_epi32(u, 16), one);
-        __m256i up = _mm256_add_epi32(_mm256_set1_epi32(0x7fff), odd);
-        __m256i r = _mm256_add_epi32(u, up), e = _mm256_and_si256(u, exponent);
-        /* Infinity and NaN keep their upper bits, NaN gets a set one. */
-        __m256i m = _mm256_and_si256(u, _mm256_set1_epi32(0x7fffff));
-        __m256i nan = _mm256_andnot_si256(_mm256_cmpeq_epi32(m, _mm256_setzero_si256()),
-                                          _mm256_set1_epi32(0x400000));
-        __m256i huge = _mm256_cmpeq_epi32(e, exponent);
-        r = _mm256_blendv_epi8(r, _mm256_or_si256(u, nan), huge);
-        __m256i tiny = _mm256_cmpeq_epi32(e, _mm256_setzero_si256());
-        __m256i keep = _mm256_blendv_epi8(_mm256_set1_epi32((int)0xffff0000u),
-                                          _mm256_set1_epi32((int)0x80000000u), tiny);
-        _mm256_storeu_si256(at, _mm256_and_si256(r, keep));
+        __m256i *at = (__m256i *)(void *)(x + i);
+        _mm256_storeu_si256(at, rounded8(_mm256_loadu_si256(at)));
     }
+}
+
+void cm_round_avx2(int64_t n, float *x) {
+    int64_t whole = n / 8 * 8;
+    round_panels(x, whole);
+    for (int64_t i = whole; i < n; i++) x[i] = cm_as_bf16(x[i]);
 }
 
 /* w values from BF16, the last of them repeated. */
@@ -106,5 +117,8 @@ cm_micro cm_micro_rounded(const cm_micro *m) {
 }
 
 #else /* no vector level here: nobody packs */
+void cm_round_avx2(int64_t n, cm_real *x) {
+    for (int64_t i = 0; i < n; i++) x[i] = cm_as_bf16(x[i]);
+}
 cm_micro cm_micro_rounded(const cm_micro *m) { return *m; }
 #endif

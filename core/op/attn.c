@@ -52,7 +52,7 @@ bool cm_attn_strip(cm_strip *s, int64_t nq, int64_t nk, int64_t ahead) {
 }
 
 int64_t cm_attn_own(int64_t heads, int64_t P) {
-    return 2 * N * P + M * N + heads * M * (P + 2) + 2 * P;
+    return 2 * N * P + 2 * M * N + heads * M * (P + 2) + 2 * P;
 }
 
 static int64_t seen_by(const cm_strip *w, int64_t keys) {
@@ -71,22 +71,24 @@ static void soften(const cm_strip *w, int64_t ahead, int64_t P, cm_real *s, cm_r
     }
 }
 
-/* One strip against the tile at key j: scores, softmax, mix.  kt [P,N], v [N,P]. */
-static void strip_by_gemm(const cm_attn_tile *t, const cm_strip *w, int64_t j,
-                          const cm_real *kt, const cm_real *v, cm_real *s, cm_real *m,
-                          cm_real *o, int64_t h) {
-    const cm_real *q = t->q + h * t->q_head + w->at * t->q_row;
-    cm_gemm1(false, false, w->n, w->seen, t->P, 1, q, t->q_row, kt, N, 0, s, N);
-    soften(w, t->q0 - j, t->P, s, m, m + M, o);
-    cm_gemm1(false, false, w->n, t->P, w->seen, 1, s, N, v, t->P, 1, o + w->at * t->P,
-             t->P);
-}
-
 /* Rows of a tile as they lie in memory. */
 typedef struct cm_rows {
     const cm_real *x;
     int64_t row;
 } cm_rows;
+
+/* One strip against the tile at key j: scores, softmax, mix.  k: words across, v: down;
+ * words[M,N]: room. */
+static void strip_by_products(const cm_attn_tile *t, const cm_strip *w, int64_t j, cm_rows k,
+                              cm_rows v, cm_real *s, cm_real *words, cm_real *m, cm_real *o,
+                              int64_t h) {
+    cm_word_mat q = { t->q + h * t->q_head + w->at * t->q_row, t->q_row, 1 };
+    cm_word_product(t->how, w->n, w->seen, t->P, q, (cm_word_mat){ k.x, 1, k.row }, 0, s, N);
+    soften(w, t->q0 - j, t->P, s, m, m + M, o);
+    cm_word_mat p = cm_as_along(t->how, w->n, w->seen, s, N, words);
+    cm_word_product(t->how, w->n, t->P, w->seen, p, (cm_word_mat){ v.x, 1, v.row }, 1,
+                    o + w->at * t->P, t->P);
+}
 
 /* Every row on its own: its bits are those of a strip of one. */
 static void strip_by_dots(const cm_attn_tile *t, const cm_strip *w, int64_t j, cm_rows k,
@@ -134,41 +136,54 @@ static cm_rows widen(const cm_attn_tile *t, const unsigned char *code, int64_t j
     return (cm_rows){ y, t->P };
 }
 
-/* Dense copies of a tile: k transposed, v as it is. */
-static void copy_tile(const cm_attn_tile *t, int64_t j, int64_t nk, cm_real *kt,
-                      cm_real *v) {
+/* A tile's operands: those prepared, or made here in kt and v[N,P]. */
+static void take_tile(const cm_attn_tile *t, int64_t j, int64_t nk, cm_real *kt, cm_real *v,
+                      cm_rows *kr, cm_rows *vr) {
+    if (t->kx) {
+        *kr = (cm_rows){ t->kx + j * cm_word_count(t->how, t->P), nk };
+        *vr = (cm_rows){ t->vd + cm_word_count(t->how, j) * t->P, t->P };
+        return;
+    }
+    *kr = (cm_rows){ kt, N }, *vr = (cm_rows){ v, t->P };
     if (t->type != CM_F32_T) {
         widen(t, t->k_code, j, nk, v);
-        cm_k.transpose(nk, t->P, v, t->P, kt, N);
+        cm_words_across(t->how, nk, t->P, v, t->P, kt, N);
         widen(t, t->v_code, j, nk, v);
         return;
     }
-    cm_k.transpose(nk, t->P, t->k + j * t->k_row, t->k_row, kt, N);
-    for (int64_t r = 0; r < nk; r++)
-        cm_k.set_scaled(t->P, 1, t->v + (j + r) * t->v_row, v + r * t->P);
+    cm_words_across(t->how, nk, t->P, t->k + j * t->k_row, t->k_row, kt, N);
+    cm_words_down(t->how, nk, t->P, NULL, t->v + j * t->v_row, t->v_row, v, t->P);
+}
+
+/* The rows of a tile, for dot products. */
+static void take_rows(const cm_attn_tile *t, int64_t j, int64_t nk, cm_real *k, cm_real *v,
+                      cm_rows *kr, cm_rows *vr) {
+    if (t->type != CM_F32_T) {
+        *kr = widen(t, t->k_code, j, nk, k);
+        *vr = widen(t, t->v_code, j, nk, v);
+    } else {
+        *kr = (cm_rows){ t->k + j * t->k_row, t->k_row };
+        *vr = (cm_rows){ t->v + j * t->v_row, t->v_row };
+    }
 }
 
 void cm_attn_forward(const cm_attn_tile *t, cm_real *own) {
     int64_t P = t->P, end = t->q0 + t->nq;
-    cm_real *kt = own, *v = kt + N * P, *s = v + N * P, *ml = s + M * N;
-    cm_real *out = ml + 2 * M * t->heads;
+    cm_real *kt = own, *v = kt + N * P, *s = v + N * P, *words = s + M * N;
+    cm_real *ml = words + M * N, *out = ml + 2 * M * t->heads;
+    CM_ASSERT(t->how == CM_COMPUTE_FP32 || (!t->decode && t->type == CM_F32_T),
+              "BF16 products of a cache");
     for (int64_t i = 0; i < t->heads * M * P; i++) out[i] = 0;
     for (int64_t i = 0; i < t->heads * 2 * M; i++) ml[i] = i / M % 2 ? 0 : NOTHING;
     for (int64_t j = 0; j < end; j += N) {
         int64_t nk = end - j < N ? end - j : N;
-        cm_rows kr = { 0 }, vr = { 0 };
-        if (!t->decode)
-            copy_tile(t, j, nk, kt, v);
-        else if (t->type != CM_F32_T)
-            kr = widen(t, t->k_code, j, nk, kt), vr = widen(t, t->v_code, j, nk, v);
-        else
-            kr = (cm_rows){ t->k + j * t->k_row, t->k_row },
-            vr = (cm_rows){ t->v + j * t->v_row, t->v_row };
+        cm_rows kr, vr;
+        (t->decode ? take_rows : take_tile)(t, j, nk, kt, v, &kr, &vr);
         for (int64_t h = 0; h < t->heads; h++) {
             cm_real *m = ml + h * 2 * M, *o = out + h * M * P;
             for (cm_strip w = { .n = -1 }; cm_attn_strip(&w, t->nq, nk, t->q0 - j);) {
                 if (t->decode) strip_by_dots(t, &w, j, kr, vr, s, m, o, h);
-                else strip_by_gemm(t, &w, j, kt, v, s, m, o, h);
+                else strip_by_products(t, &w, j, kr, vr, s, words, m, o, h);
             }
         }
     }

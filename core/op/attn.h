@@ -59,10 +59,13 @@ void cm_attn_rotate(const cm_attn_rot *rot, const cm_real *x, cm_real scale, int
  * document and sees the keys 0 .. q0 + i.  *_row and *_head are strides in elements. */
 typedef struct cm_attn_tile {
     int64_t heads, P, q0, nq;
-    const cm_real *q;   /* scaled and rotated */
+    cm_compute how;     /* of the products; decode: fp32 */
+    const cm_real *q;   /* scaled and rotated; words of `along` (kern.h), in fp32 the same */
     int64_t q_head, q_row;
     const cm_real *k, *v; /* row 0 is the document's first; k rotated */
     int64_t k_row, v_row;
+    const cm_real *kx, *vd; /* unless NULL instead of k and v: words of each tile in turn,
+                               k across in rows of the tile's length, v down in rows of P */
     cm_dtype type;      /* other than CM_F32_T: k and v are not used, but */
     const unsigned char *k_code, *v_code; /* rows of this type, `row` bytes each, */
     size_t row;
@@ -74,7 +77,7 @@ typedef struct cm_attn_tile {
     bool decode;        /* few queries: dot products instead of gemm tiles */
 } cm_attn_tile;
 
-/* Reals of working memory for cm_attn_forward; at least 2P. */
+/* Reals of working memory for cm_attn_forward; at least CM_ATTN_STRIP * P. */
 int64_t cm_attn_own(int64_t heads, int64_t P);
 void cm_attn_forward(const cm_attn_tile *t, cm_real *own);
 

@@ -6,8 +6,11 @@
  * head runs over the key tiles with a running maximum and sum.  Backward: one task for a
  * span of keys and a head owns the sums of those keys; the sums of a block of queries
  * pass from span to span in order, and query heads that share keys are added in order
- * afterwards.  Heads are stored apart, [B,H,T,P], while the op works, and q carries the
- * softmax scale.  Formulas: docs/math/attention.md */
+ * afterwards.  Heads are stored apart while the op works, as words that the products take
+ * (kern.h), of the tape's precision; q carries the softmax scale.  Scores, softmax, sums and
+ * gradients are fp32.  Where there are parts enough, a part being a row of the batch and a
+ * KV head, each thread takes whole parts, whose operands stay in its cache; else all threads
+ * share everything: the same bits.  Formulas: docs/math/attention.md */
 #include "op/attn.h"
 
 #include <omp.h>
@@ -25,72 +28,98 @@ typedef struct attention_attr {
     double mscale;
 } attention_attr;
 
-typedef struct dims {
-    int64_t B, T, R, P;
-    int H, G;
-} dims;
+/* Some rows of the batch and KV heads with their query heads. */
+typedef struct part {
+    const cm_node *n;
+    cm_seq seq;        /* of its rows */
+    int64_t T, R, P;   /* R = seq.B * T */
+    int64_t H, G, HG;  /* heads; HG: of a KV head */
+    int64_t row, h, g; /* the first, in the batch */
+    cm_compute how;
+    bool shared;       /* by all threads */
+} part;
 
-/* Kept for the backward. */
-typedef struct kept {
-    cm_real *q;   /* [B,H,T,P] rotated, scaled */
-    cm_real *k;   /* [B,G,T,P] rotated */
-    cm_real *lse; /* [B,H,T] */
-} kept;
+/* Rotations of the positions lo .. lo+n-1, P reals each: cosines, then sines. */
+typedef struct turns {
+    int64_t lo, n;
+    cm_real *tab;
+} turns;
 
-typedef struct back {
-    cm_real *gy, *gq, *gk, *gv; /* [B,H,T,P] each; gk, gv one for every query head */
-    cm_real *delta;             /* [B,H,T]  <gy, y> */
-    cm_span *span;              /* [R] keys of the tasks */
-    int *passed;                /* [B,H,T] at a block's first query: how many tasks have
-                                   added to its gq */
-    cm_real *own;               /* per thread */
-} back;
+/* Operands of the products: planes of heads in which a document has the rows that it has in
+ * the part.  Words along take `words` reals a row and, with words across, those of a tile
+ * follow those of the tile before; words down fill the first rows of their document. */
+typedef struct planes {
+    int64_t words;        /* of P elements along */
+    cm_span *tile;        /* [R] */
+    cm_real *q, *kx, *vd; /* q along, rotated, scaled; k across; v down */
+    cm_real *qd, *ga, *gd, *kd, *vx; /* backward: q down, gy along and down, k down, v across */
+    cm_span *span;        /* [R] queries of the forward's tasks, keys of the backward's */
+    cm_real *gq, *gk, *gv; /* backward: [B,H,T,P]; gk, gv one for every query head */
+    cm_real *delta;       /* [B,H,T]  <gy, y> */
+    int *passed;          /* [B,H,T] at a block's first query: how many tasks have added to
+                             its gq */
+    cm_real *own;         /* per thread */
+    int64_t stride;
+} planes;
 
-static dims dims_of(const cm_node *n) {
+static part whole(const cm_node *n) {
     const attention_attr *a = n->attr;
-    dims d = { .B = a->seq.B, .T = a->seq.T, .H = a->H, .G = a->G };
-    d.R = d.B * d.T;
-    d.P = n->in[0]->v.dim[1] / a->H;
-    return d;
+    part p = { .n = n, .seq = a->seq, .T = a->seq.T, .H = a->H, .G = a->G, .HG = a->H / a->G,
+               .how = n->tape ? n->tape->compute : CM_COMPUTE_FP32, .shared = true };
+    p.R = (int64_t)a->seq.B * a->seq.T;
+    p.P = n->in[0]->v.dim[1] / a->H;
+    return p;
 }
 
-static size_t map_kept(const dims *d, void *base, kept *s) {
+/* Row b and KV head g. */
+static part part_of(const part *all, int64_t b, int64_t g) {
+    part p = *all;
+    p.R = p.T, p.seq.B = 1, p.row = b * p.T;
+    if (p.seq.doc) p.seq.doc += p.row;
+    if (p.seq.pos) p.seq.pos += p.row;
+    p.H = p.HG, p.G = 1, p.h = g * p.HG, p.g = g;
+    p.shared = false;
+    return p;
+}
+
+/* No choice changes a bit. */
+static bool apart(const part *all) {
+    int64_t parts = all->seq.B * all->G, threads = cm_kern_threads();
+    return parts > 0 && (parts % threads == 0 || parts >= 4 * threads);
+}
+
+/* Reals of one thread in the backward: two tiles of scores, and words of them. */
+static int64_t back_own(const part *p) {
+    int64_t work = (p->how == CM_COMPUTE_BF16 ? 5 : 2) * QUERIES * KEYS, rows = KEYS * p->P;
+    return (work > rows ? work : rows) + 2 * p->P;
+}
+
+/* Words of one element are the same along and down. */
+static size_t map_part(const part *p, bool backward, void *base, planes *s) {
     cm_cut c = { base, 0 };
-    s->q = cm_cut_reals(&c, d->R * d->H * d->P);
-    s->k = cm_cut_reals(&c, d->R * d->G * d->P);
-    s->lse = cm_cut_reals(&c, d->R * d->H);
-    return c.used;
-}
-
-/* Reals of one thread in the backward: tiles of K^T and V^T and two of scores. */
-static int64_t back_own(const dims *d) {
-    return 2 * SPAN * d->P + 2 * QUERIES * KEYS + 2 * d->P;
-}
-
-static size_t map_back(const dims *d, void *base, back *s) {
-    cm_cut c = { base, 0 };
-    int64_t n = d->R * d->H * d->P;
-    s->gy = cm_cut_reals(&c, n);
-    s->gq = cm_cut_reals(&c, n);
-    s->gk = cm_cut_reals(&c, n);
-    s->gv = cm_cut_reals(&c, n);
-    s->delta = cm_cut_reals(&c, d->R * d->H);
-    s->span = cm_cut_take(&c, sizeof *s->span * (size_t)d->R);
-    s->passed = cm_cut_take(&c, sizeof *s->passed * (size_t)(d->R * d->H));
-    s->own = cm_cut_reals(&c, back_own(d) * cm_kern_threads());
-    return c.used;
-}
-
-/* Forward scratch: the kept buffers when nobody keeps them, blocks, thread buffers. */
-static size_t map_fwd(const cm_node *n, const dims *d, void *base, kept *s, cm_span **blk,
-                      cm_real **own) {
-    cm_cut c = { base, 0 };
-    kept spare;
-    size_t bytes = map_kept(d, NULL, &spare);
-    if (n->grad) map_kept(d, n->saved, s);
-    else map_kept(d, cm_cut_take(&c, bytes), s);
-    *blk = cm_cut_take(&c, sizeof **blk * (size_t)d->R);
-    *own = cm_cut_reals(&c, cm_attn_own(d->H / d->G, d->P) * cm_kern_threads());
+    int64_t words = cm_word_count(p->how, p->P), H = p->R * p->H, G = p->R * p->G;
+    bool pairs = cm_word_len(p->how) == 2;
+    *s = (planes){ .words = words };
+    s->tile = cm_cut_take(&c, sizeof *s->tile * (size_t)p->R);
+    s->span = cm_cut_take(&c, sizeof *s->span * (size_t)p->R);
+    s->q = cm_cut_reals(&c, H * words);
+    s->kx = cm_cut_reals(&c, G * words);
+    s->stride = backward ? back_own(p) : cm_attn_own(p->HG, p->P);
+    s->own = cm_cut_reals(&c, s->stride * (p->shared ? cm_kern_threads() : 1));
+    if (!backward) {
+        s->vd = cm_cut_reals(&c, G * p->P);
+        return c.used;
+    }
+    s->qd = pairs ? cm_cut_reals(&c, H * p->P) : s->q;
+    s->ga = cm_cut_reals(&c, H * words);
+    s->gd = pairs ? cm_cut_reals(&c, H * p->P) : s->ga;
+    s->kd = cm_cut_reals(&c, G * p->P);
+    s->vx = cm_cut_reals(&c, G * words);
+    s->gq = cm_cut_reals(&c, H * p->P);
+    s->gk = cm_cut_reals(&c, H * p->P);
+    s->gv = cm_cut_reals(&c, H * p->P);
+    s->delta = cm_cut_reals(&c, H);
+    s->passed = cm_cut_take(&c, sizeof *s->passed * (size_t)H);
     return c.used;
 }
 
@@ -109,89 +138,203 @@ static bool attention_infer(cm_node *n, const char **why) {
     return true;
 }
 
+/* Kept: lse[B,H,T]. */
 static size_t attention_saved(const cm_node *n) {
-    dims d = dims_of(n);
-    kept s;
-    return map_kept(&d, NULL, &s);
+    part p = whole(n);
+    return (size_t)(p.R * p.H) * sizeof(cm_real);
 }
 
 static size_t attention_scratch(const cm_node *n, bool backward) {
-    dims d = dims_of(n);
-    kept s;
-    back b;
-    cm_span *blk;
-    cm_real *own;
-    return backward ? map_back(&d, NULL, &b) : map_fwd(n, &d, NULL, &s, &blk, &own);
+    part all = whole(n), one = part_of(&all, 0, 0);
+    planes s;
+    cm_cut c = { NULL, 0 };
+    cm_cut_reals(&c, all.T * all.P);
+    if (!apart(&all)) return c.used + map_part(&all, backward, NULL, &s);
+    return c.used + (size_t)cm_kern_threads() * map_part(&one, backward, NULL, &s);
+}
+
+/* ---- parts ------------------------------------------------------------------------- */
+
+/* Rotations of the positions that occur, once each, as far as the table goes. */
+static void set_turns(const part *all, turns *t) {
+    const attention_attr *a = all->n->attr;
+    if (!a->inv) return;
+    int64_t hi = t->lo = all->R ? cm_attn_pos(&a->seq, 0) : 0;
+    for (int64_t r = 0; r < all->R; r++) {
+        int64_t pos = cm_attn_pos(&a->seq, r);
+        if (pos < t->lo) t->lo = pos;
+        if (pos > hi) hi = pos;
+    }
+    t->n = hi - t->lo + 1 < all->T ? hi - t->lo + 1 : all->T;
+#pragma omp parallel for schedule(static) num_threads(cm_kern_threads())
+    for (int64_t i = 0; i < t->n; i++) {
+        cm_real *tab = t->tab + i * all->P;
+        cm_k.rope_table(all->P / 2, (double)(t->lo + i), a->inv, a->mscale, tab,
+                        tab + all->P / 2);
+    }
+}
+
+/* Run all parts, or all as one. */
+static void each_part(const cm_node *n, bool backward, void *scratch,
+                      void (*run)(const part *p, const turns *t, planes *s)) {
+    part all = whole(n), one = part_of(&all, 0, 0);
+    cm_cut c = { scratch, 0 };
+    turns t = { .tab = cm_cut_reals(&c, all.T * all.P) };
+    unsigned char *mem = (unsigned char *)scratch + c.used;
+    set_turns(&all, &t);
+    planes s;
+    if (!apart(&all)) {
+        map_part(&all, backward, mem, &s);
+        run(&all, &t, &s);
+        return;
+    }
+    size_t size = map_part(&one, backward, NULL, &s);
+    int64_t parts = all.seq.B * all.G;
+#pragma omp parallel for schedule(dynamic) num_threads(cm_kern_threads()) private(s)
+    for (int64_t i = 0; i < parts; i++) {
+        part p = part_of(&all, i / all.G, i % all.G);
+        map_part(&p, backward, mem + (size_t)omp_get_thread_num() * size, &s);
+        run(&p, &t, &s);
+    }
 }
 
 /* ---- rotation, and heads apart ----------------------------------------------------- */
 
-/* Copy q and k to [B,H,T,P], rotated, q scaled.  tab: 2P reals for each thread. */
-static void split_heads(const cm_node *n, const dims *d, const kept *s, cm_real *tab,
-                        int64_t stride) {
-    const attention_attr *a = n->attr;
-    const cm_real *q = cm_rdata(&n->in[0]->v), *k = cm_rdata(&n->in[1]->v);
-#pragma omp parallel for schedule(static) num_threads(cm_kern_threads())
-    for (int64_t t = 0; t < d->T; t++) {
-        cm_attn_rot rot = { a->inv, a->mscale, d->P, tab + omp_get_thread_num() * stride,
-                            -1 };
-        for (int64_t b = 0; b < d->B; b++) {
-            int64_t r = b * d->T + t;
-            cm_attn_rot_at(&rot, cm_attn_pos(&a->seq, r));
-            for (int64_t h = 0; h < d->H; h++)
-                cm_attn_rotate(&rot, q + (r * d->H + h) * d->P, a->scale, 1, false,
-                               s->q + ((b * d->H + h) * d->T + t) * d->P);
-            for (int64_t g = 0; g < d->G; g++)
-                cm_attn_rotate(&rot, k + (r * d->G + g) * d->P, 1, 1, false,
-                               s->k + ((b * d->G + g) * d->T + t) * d->P);
-        }
+/* Where the batch's x[R,heads,P] has row r of head h of a part. */
+static int64_t q_at(const part *p, int64_t r, int64_t h) {
+    const attention_attr *a = p->n->attr;
+    return ((p->row + r) * a->H + p->h + h) * p->P;
+}
+static int64_t k_at(const part *p, int64_t r, int64_t g) {
+    const attention_attr *a = p->n->attr;
+    return ((p->row + r) * a->G + p->g + g) * p->P;
+}
+
+/* Where lse[B,H,T] has it. */
+static int64_t lse_at(const part *p, int64_t r, int64_t h) {
+    const attention_attr *a = p->n->attr;
+    return ((p->row + r) / p->T * a->H + p->h + h) * p->T + r % p->T;
+}
+
+/* A rotation for rot_to; own[P]: for positions that are not in the table. */
+static cm_attn_rot rot_begin(const part *p, cm_real *own) {
+    const attention_attr *a = p->n->attr;
+    return (cm_attn_rot){ a->inv, a->mscale, p->P, own, -1 };
+}
+
+static void rot_to(cm_attn_rot *rot, const turns *t, int64_t pos, cm_real *own) {
+    if (pos - t->lo < t->n) {
+        rot->tab = t->tab + (pos - t->lo) * rot->P;
+        return;
+    }
+    if (rot->tab != own) rot->pos = -1;
+    rot->tab = own;
+    cm_attn_rot_at(rot, pos);
+}
+
+/* Ask for one head's row some rows ahead: rows lie pages apart in a wide model. */
+static void ahead(const cm_real *x, int64_t ld, int64_t P) {
+    enum { ROWS = 6, LINE = 64 / sizeof(cm_real) };
+    for (int64_t i = 0; i < P; i += LINE) __builtin_prefetch(x + ROWS * ld + i);
+}
+
+/* y[to-from,P] = scale * rotated rows of one head, `ld` apart. */
+static void turn_rows(const part *p, const turns *t, const cm_span *w, const cm_real *x,
+                      int64_t ld, cm_real scale, cm_real *own, cm_real *y) {
+    const int32_t *pos = p->seq.pos;
+    int64_t first = cm_attn_pos(&p->seq, w->from);
+    cm_attn_rot rot = rot_begin(p, own);
+    for (int64_t r = w->from; r < w->to; r++, x += ld, y += p->P) {
+        ahead(x, ld, p->P);
+        rot_to(&rot, t, pos ? pos[r] : first + r - w->from, own);
+        cm_attn_rotate(&rot, x, scale, 1, false, y);
+    }
+}
+
+/* Where the plane of head h of `heads` has row r's `width` reals. */
+static int64_t plane_at(const part *p, int64_t heads, int64_t h, int64_t r, int64_t width) {
+    return ((r / p->T * heads + h) * p->T + r % p->T) * width;
+}
+
+/* Where it has the words down of the rows from w->from on. */
+static int64_t down_at(const part *p, int64_t heads, int64_t h, const cm_span *w) {
+    return plane_at(p, heads, h, w->doc, p->P) +
+           cm_word_count(p->how, w->from - w->doc) * p->P;
+}
+
+/* The operands of one tile of rows.  own: [KEYS,P] and P reals. */
+static void split_tile(const part *p, const turns *t, const planes *s, const cm_span *w,
+                       cm_real *own) {
+    const attention_attr *a = p->n->attr;
+    const cm_real *q = cm_rdata(&p->n->in[0]->v), *k = cm_rdata(&p->n->in[1]->v);
+    const cm_real *v = cm_rdata(&p->n->in[2]->v);
+    int64_t P = p->P, rows = w->to - w->from, ldq = a->H * P, ldk = a->G * P;
+    cm_real *x = own, *tab = own + KEYS * P;
+    for (int64_t h = 0; h < p->H; h++) {
+        turn_rows(p, t, w, q + q_at(p, w->from, h), ldq, a->scale, tab, x);
+        cm_words_along(p->how, rows, P, NULL, x, P,
+                       s->q + plane_at(p, p->H, h, w->from, s->words), s->words);
+        if (s->qd && s->qd != s->q)
+            cm_words_down(p->how, rows, P, NULL, x, P, s->qd + down_at(p, p->H, h, w), P);
+    }
+    for (int64_t g = 0; g < p->G; g++) {
+        int64_t tile = plane_at(p, p->G, g, w->from, s->words), down = down_at(p, p->G, g, w);
+        const cm_real *vg = v + k_at(p, w->from, g);
+        turn_rows(p, t, w, k + k_at(p, w->from, g), ldk, 1, tab, x);
+        cm_words_across(p->how, rows, P, x, P, s->kx + tile, rows);
+        if (s->vd) cm_words_down(p->how, rows, P, NULL, vg, ldk, s->vd + down, P);
+        if (s->kd) cm_words_down(p->how, rows, P, NULL, x, P, s->kd + down, P);
+        if (s->vx) cm_words_across(p->how, rows, P, vg, ldk, s->vx + tile, rows);
     }
 }
 
 /* ---- forward ----------------------------------------------------------------------- */
 
-static void attention_fwd(cm_node *n, void *scratch) {
-    const attention_attr *a = n->attr;
-    dims d = dims_of(n);
-    kept s;
-    cm_span *blk;
-    cm_real *own;
-    map_fwd(n, &d, scratch, &s, &blk, &own);
-    int64_t HG = d.H / d.G, stride = cm_attn_own(HG, d.P), HP = d.H * d.P;
-    split_heads(n, &d, &s, own, stride);
-    const cm_real *v = cm_rdata(&n->in[2]->v);
-    cm_real *y = cm_rdata(&n->out[0]->v);
-    int64_t tasks = cm_attn_cut(&a->seq, QUERIES, blk) * d.G;
+static void forward(const part *p, const turns *t, planes *s) {
+    const attention_attr *a = p->n->attr;
+    int64_t P = p->P, tiles = cm_attn_cut(&p->seq, KEYS, s->tile);
+    int64_t tasks = cm_attn_cut(&p->seq, QUERIES, s->span) * p->G;
+    cm_real *y = cm_rdata(&p->n->out[0]->v), *lse = p->n->grad ? p->n->saved : NULL;
+#pragma omp parallel for schedule(dynamic) num_threads(cm_kern_threads()) if (p->shared)
+    for (int64_t i = 0; i < tiles; i++)
+        split_tile(p, t, s, &s->tile[i], s->own + omp_get_thread_num() * s->stride);
     /* Last blocks first: they are the longest. */
-#pragma omp parallel for schedule(dynamic) num_threads(cm_kern_threads())
+#pragma omp parallel for schedule(dynamic) num_threads(cm_kern_threads()) if (p->shared)
     for (int64_t i = tasks - 1; i >= 0; i--) {
-        const cm_span *w = &blk[i / d.G];
-        int64_t g = i % d.G, b = w->doc / d.T, t0 = w->doc % d.T, at = w->from % d.T;
+        const cm_span *w = &s->span[i / p->G];
+        int64_t g = i % p->G, h = g * p->HG;
         cm_attn_tile task = {
-            .heads = HG, .P = d.P, .q0 = w->from - w->doc, .nq = w->to - w->from,
-            .q = s.q + ((b * d.H + g * HG) * d.T + at) * d.P, .q_head = d.T * d.P,
-            .q_row = d.P,
-            .k = s.k + ((b * d.G + g) * d.T + t0) * d.P, .k_row = d.P,
-            .v = v + (w->doc * d.G + g) * d.P, .v_row = d.G * d.P,
-            .y = y + w->from * HP + g * HG * d.P, .y_head = d.P, .y_row = HP,
-            .lse = s.lse + (b * d.H + g * HG) * d.T + at, .lse_head = d.T,
+            .heads = p->HG, .P = P, .q0 = w->from - w->doc, .nq = w->to - w->from,
+            .how = p->how, .q = s->q + plane_at(p, p->H, h, w->from, s->words),
+            .q_head = p->T * s->words, .q_row = s->words,
+            .kx = s->kx + plane_at(p, p->G, g, w->doc, s->words),
+            .vd = s->vd + plane_at(p, p->G, g, w->doc, P),
+            .y = y + q_at(p, w->from, h), .y_head = P, .y_row = a->H * P,
+            .lse = lse ? lse + lse_at(p, w->from, h) : NULL, .lse_head = p->T,
         };
-        cm_attn_forward(&task, own + omp_get_thread_num() * stride);
+        cm_attn_forward(&task, s->own + omp_get_thread_num() * s->stride);
     }
 }
 
+static void attention_fwd(cm_node *n, void *scratch) { each_part(n, false, scratch, forward); }
+
 /* ---- backward ---------------------------------------------------------------------- */
 
-/* gy to [B,H,T,P] and delta = <gy, y>. */
-static void split_gy(const cm_node *n, const dims *d, const back *s) {
-    const cm_real *gy = n->out[0]->g, *y = cm_rdata(&n->out[0]->v);
-#pragma omp parallel for schedule(static) num_threads(cm_kern_threads())
-    for (int64_t r = 0; r < d->R; r++) {
-        for (int64_t h = 0; h < d->H; h++) {
-            int64_t from = (r * d->H + h) * d->P;
-            int64_t to = (r / d->T * d->H + h) * d->T + r % d->T;
-            cm_k.set_scaled(d->P, 1, gy + from, s->gy + to * d->P);
-            s->delta[to] = (cm_real)cm_k.dot(d->P, gy + from, y + from);
+/* The words of gy, and delta = <gy, y>. */
+static void split_gy(const part *p, const planes *s, const cm_span *w) {
+    const attention_attr *a = p->n->attr;
+    int64_t P = p->P, ld = a->H * P, rows = w->to - w->from;
+    for (int64_t h = 0; h < p->H; h++) {
+        const cm_real *gy = p->n->out[0]->g + q_at(p, w->from, h);
+        const cm_real *y = cm_rdata(&p->n->out[0]->v) + q_at(p, w->from, h);
+        cm_words_along(p->how, rows, P, NULL, gy, ld,
+                       s->ga + plane_at(p, p->H, h, w->from, s->words), s->words);
+        if (s->gd != s->ga)
+            cm_words_down(p->how, rows, P, NULL, gy, ld, s->gd + down_at(p, p->H, h, w), P);
+        cm_real *delta = s->delta + plane_at(p, p->H, h, w->from, 1);
+        for (int64_t i = 0; i < rows; i++) {
+            ahead(y + i * ld, ld, P);
+            delta[i] = (cm_real)cm_k.dot(P, gy + i * ld, y + i * ld);
         }
     }
 }
@@ -208,27 +351,40 @@ static void back_scores(const cm_strip *w, int64_t ahead, const cm_real *lse,
 }
 
 /* Keys [from,to) of a document and one head, against all queries of the document from
- * there.  Pointers name the document's first row of [T,P] planes. */
+ * there.  Pointers name the document's first row of their planes. */
 typedef struct back_task {
-    int64_t len, P, from, to;
-    const cm_real *q, *k, *gy, *lse, *delta, *v;
-    int64_t v_row;
+    int64_t len, P, from, to, words;
+    cm_compute how;
+    const cm_real *q, *qd, *ga, *gd, *kx, *kd, *vx, *lse, *delta;
     cm_real *gq, *gk, *gv;
     int *passed;
 } back_task;
 
-/* One strip of the queries from row i on against the tile at key j: five products.
- * kt, vt: the tile transposed, [P,KEYS]. */
+/* A thread's tiles: scores and their gradients, [QUERIES,KEYS]; in BF16 words of them. */
+typedef struct back_tiles {
+    cm_real *s, *ds, *pd, *dd, *da;
+} back_tiles;
+
+/* One strip of the queries from row i on against the tile of nk keys at j: five products. */
 static void back_strip(const back_task *t, const cm_strip *w, int64_t i, int64_t j,
-                       const cm_real *kt, const cm_real *vt, cm_real *s, cm_real *ds) {
-    int64_t P = t->P, n = w->n, seen = w->seen, at = (i + w->at) * P;
-    const cm_real *q = t->q + at, *gy = t->gy + at;
-    cm_gemm1(false, false, n, seen, P, 1, q, P, kt, KEYS, 0, s, KEYS);
-    cm_gemm1(false, false, n, seen, P, 1, gy, P, vt, KEYS, 0, ds, KEYS);
-    back_scores(w, i - j, t->lse + i, t->delta + i, s, ds);
-    cm_gemm1(true, false, seen, P, n, 1, s, KEYS, gy, P, 1, t->gv + j * P, P);
-    cm_gemm1(true, false, seen, P, n, 1, ds, KEYS, q, P, 1, t->gk + j * P, P);
-    cm_gemm1(false, false, n, P, seen, 1, ds, KEYS, t->k + j * P, P, j > 0, t->gq + at, P);
+                       int64_t nk, const back_tiles *b) {
+    int64_t P = t->P, n = w->n, seen = w->seen, at = i + w->at;
+    cm_compute how = t->how;
+    cm_word_mat q = { t->q + at * t->words, t->words, 1 };
+    cm_word_mat ga = { t->ga + at * t->words, t->words, 1 };
+    cm_word_mat k = { t->kx + j * t->words, 1, nk }, v = { t->vx + j * t->words, 1, nk };
+    cm_word_mat qd = { t->qd + cm_word_count(how, at) * P, 1, P };
+    cm_word_mat gd = { t->gd + cm_word_count(how, at) * P, 1, P };
+    cm_word_mat kd = { t->kd + cm_word_count(how, j) * P, 1, P };
+    cm_word_product(how, n, seen, P, q, k, 0, b->s, KEYS);
+    cm_word_product(how, n, seen, P, ga, v, 0, b->ds, KEYS);
+    back_scores(w, i - j, t->lse + i, t->delta + i, b->s, b->ds);
+    cm_word_mat s = cm_as_down(how, n, seen, b->s, KEYS, b->pd);
+    cm_word_mat ds = cm_as_down(how, n, seen, b->ds, KEYS, b->dd);
+    cm_word_product(how, seen, P, n, s, gd, 1, t->gv + j * P, P);
+    cm_word_product(how, seen, P, n, ds, qd, 1, t->gk + j * P, P);
+    ds = cm_as_along(how, n, seen, b->ds, KEYS, b->da);
+    cm_word_product(how, n, P, seen, ds, kd, j > 0, t->gq + at * P, P);
 }
 
 /* Wait until the tasks before this one have added to the queries' gq. */
@@ -239,107 +395,99 @@ static void await_turn(const int *passed, int64_t turn) {
 }
 
 /* All strips of the queries from row i on against each tile of the task. */
-static void back_block(const back_task *t, int64_t i, const cm_real *tiles, cm_real *s,
-                       cm_real *ds) {
-    int64_t P = t->P, nq = t->len - i < QUERIES ? t->len - i : QUERIES;
-    for (int64_t j = t->from; j < t->to; j += KEYS, tiles += 2 * KEYS * P) {
+static void back_block(const back_task *t, int64_t i, const back_tiles *b) {
+    int64_t nq = t->len - i < QUERIES ? t->len - i : QUERIES;
+    for (int64_t j = t->from; j < t->to; j += KEYS) {
         int64_t nk = t->to - j < KEYS ? t->to - j : KEYS;
         for (cm_strip w = { .n = -1 }; cm_attn_strip(&w, nq, nk, i - j);)
-            back_strip(t, &w, i, j, tiles, tiles + KEYS * P, s, ds);
+            back_strip(t, &w, i, j, nk, b);
     }
 }
 
 /* The last block of queries first: a task then follows the one before it at a distance of
  * one block, and all tasks of a document end together however many threads there are. */
 static void back_run(const back_task *t, cm_real *own) {
-    int64_t P = t->P, from = t->from, turn = from / SPAN;
-    cm_real *s = own + 2 * SPAN * P, *ds = s + QUERIES * KEYS;
+    int64_t P = t->P, from = t->from, turn = from / SPAN, size = QUERIES * KEYS;
+    back_tiles b = { own, own + size, own + 2 * size, own + 3 * size, own + 4 * size };
     memset(t->gk + from * P, 0, sizeof *own * (size_t)((t->to - from) * P));
     memset(t->gv + from * P, 0, sizeof *own * (size_t)((t->to - from) * P));
-    for (int64_t j = from; j < t->to; j += KEYS) {
-        int64_t nk = t->to - j < KEYS ? t->to - j : KEYS;
-        cm_real *kt = own + 2 * (j - from) * P;
-        cm_k.transpose(nk, P, t->k + j * P, P, kt, KEYS);
-        cm_k.transpose(nk, P, t->v + j * t->v_row, t->v_row, kt + KEYS * P, KEYS);
-    }
     for (int64_t i = (t->len - 1) / QUERIES * QUERIES; i + QUERIES > from; i -= QUERIES) {
         await_turn(t->passed + i, turn);
-        back_block(t, i, own, s, ds);
+        back_block(t, i, &b);
         __atomic_store_n(t->passed + i, (int)turn + 1, __ATOMIC_RELEASE);
     }
 }
 
-/* Turn the gradients back and put them where they belong, heads of a group in order. */
-static void join_heads(const cm_node *n, const dims *d, const back *s, int64_t stride) {
+/* Turn the gradients of some rows back and put them where they belong, heads of a group in
+ * order. */
+static void join_rows(const part *p, const turns *t, const planes *s, const cm_span *w,
+                      cm_real *own) {
+    const cm_node *n = p->n;
     const attention_attr *a = n->attr;
     cm_real *gq = n->in[0]->g, *gk = n->in[1]->g, *gv = n->in[2]->g;
-    int64_t HG = d->H / d->G, P = d->P;
-#pragma omp parallel for schedule(static) num_threads(cm_kern_threads())
-    for (int64_t t = 0; t < d->T; t++) {
-        cm_attn_rot rot = { a->inv, a->mscale, P, s->own + omp_get_thread_num() * stride,
-                            -1 };
-        for (int64_t b = 0; b < d->B; b++) {
-            int64_t r = b * d->T + t;
-            cm_attn_rot_at(&rot, cm_attn_pos(&a->seq, r));
-            for (int64_t h = 0; h < d->H; h++) {
-                int64_t from = ((b * d->H + h) * d->T + t) * P;
-                int64_t to = (r * d->G + h / HG) * P;
-                bool more = h % HG > 0;
-                if (gq)
-                    cm_attn_rotate(&rot, s->gq + from, a->scale, -1, !n->fresh[0],
-                                   gq + (r * d->H + h) * P);
-                if (gk)
-                    cm_attn_rotate(&rot, s->gk + from, 1, -1, more || !n->fresh[1],
-                                   gk + to);
-                if (!gv) continue;
-                if (more || !n->fresh[2]) cm_k.add_scaled(P, 1, s->gv + from, gv + to);
-                else cm_k.set_scaled(P, 1, s->gv + from, gv + to);
-            }
+    int64_t P = p->P;
+    cm_attn_rot rot = rot_begin(p, own);
+    for (int64_t r = w->from; r < w->to; r++) {
+        rot_to(&rot, t, cm_attn_pos(&p->seq, r), own);
+        for (int64_t h = 0; h < p->H; h++) {
+            int64_t from = plane_at(p, p->H, h, r, P), to = k_at(p, r, h / p->HG);
+            bool more = h % p->HG > 0;
+            if (gq)
+                cm_attn_rotate(&rot, s->gq + from, a->scale, -1, !n->fresh[0],
+                               gq + q_at(p, r, h));
+            if (gk)
+                cm_attn_rotate(&rot, s->gk + from, 1, -1, more || !n->fresh[1], gk + to);
+            if (!gv) continue;
+            if (more || !n->fresh[2]) cm_k.add_scaled(P, 1, s->gv + from, gv + to);
+            else cm_k.set_scaled(P, 1, s->gv + from, gv + to);
         }
     }
 }
 
 /* Task i.  Heads of the same keys are neighbours, since they need not wait for each
  * other. */
-static back_task back_task_of(const cm_node *n, const dims *d, const kept *s,
-                              const back *w, int64_t i) {
-    const cm_span *span = &w->span[i / d->H];
-    int64_t h = i % d->H, g = h / (d->H / d->G), P = d->P, doc = span->doc;
-    int64_t b = doc / d->T, t = doc % d->T, row = (b * d->H + h) * d->T + t;
-    int64_t at = row * P;
+static back_task back_task_of(const part *p, const planes *s, int64_t i) {
+    const cm_span *span = &s->span[i / p->H];
+    int64_t h = i % p->H, g = h / p->HG, P = p->P, doc = span->doc;
+    int64_t row = plane_at(p, p->H, h, doc, 1), key = plane_at(p, p->G, g, doc, 1);
     return (back_task){
         .len = span->end - doc, .P = P, .from = span->from - doc, .to = span->to - doc,
-        .q = s->q + at, .k = s->k + ((b * d->G + g) * d->T + t) * P, .gy = w->gy + at,
-        .lse = s->lse + row, .delta = w->delta + row,
-        .v = cm_rdata(&n->in[2]->v) + (doc * d->G + g) * P, .v_row = d->G * P,
-        .gq = w->gq + at, .gk = w->gk + at, .gv = w->gv + at, .passed = w->passed + row,
+        .words = s->words, .how = p->how,
+        .q = s->q + row * s->words, .qd = s->qd + row * P,
+        .ga = s->ga + row * s->words, .gd = s->gd + row * P,
+        .kx = s->kx + key * s->words, .kd = s->kd + key * P, .vx = s->vx + key * s->words,
+        .lse = (const cm_real *)p->n->saved + lse_at(p, doc, h), .delta = s->delta + row,
+        .gq = s->gq + row * P, .gk = s->gk + row * P, .gv = s->gv + row * P,
+        .passed = s->passed + row,
     };
 }
 
-static void attention_bwd(cm_node *n, void *scratch) {
-    const attention_attr *a = n->attr;
-    dims d = dims_of(n);
-    kept s;
-    back w;
-    map_kept(&d, n->saved, &s);
-    map_back(&d, scratch, &w);
-    int64_t stride = back_own(&d);
-    split_gy(n, &d, &w);
-    memset(w.passed, 0, sizeof *w.passed * (size_t)(d.R * d.H));
-    int64_t tasks = cm_attn_cut(&a->seq, SPAN, w.span) * d.H, next = 0;
-    /* Tasks are taken strictly in order, so the earliest one running never waits. */
-#pragma omp parallel num_threads(cm_kern_threads())
-    for (int64_t i; (i = __atomic_fetch_add(&next, 1, __ATOMIC_RELAXED)) < tasks;) {
-        back_task task = back_task_of(n, &d, &s, &w, i);
-        back_run(&task, w.own + omp_get_thread_num() * stride);
+static void backward(const part *p, const turns *t, planes *s) {
+    int64_t tiles = cm_attn_cut(&p->seq, KEYS, s->tile);
+    int64_t tasks = cm_attn_cut(&p->seq, SPAN, s->span) * p->H, next = 0;
+#pragma omp parallel for schedule(dynamic) num_threads(cm_kern_threads()) if (p->shared)
+    for (int64_t i = 0; i < tiles; i++) {
+        split_tile(p, t, s, &s->tile[i], s->own + omp_get_thread_num() * s->stride);
+        split_gy(p, s, &s->tile[i]);
     }
-    join_heads(n, &d, &w, stride);
+    memset(s->passed, 0, sizeof *s->passed * (size_t)(p->R * p->H));
+    /* Tasks are taken strictly in order, so the earliest one running never waits. */
+#pragma omp parallel num_threads(cm_kern_threads()) if (p->shared)
+    for (int64_t i; (i = __atomic_fetch_add(&next, 1, __ATOMIC_RELAXED)) < tasks;) {
+        back_task task = back_task_of(p, s, i);
+        back_run(&task, s->own + omp_get_thread_num() * s->stride);
+    }
+#pragma omp parallel for schedule(dynamic) num_threads(cm_kern_threads()) if (p->shared)
+    for (int64_t i = 0; i < tiles; i++)
+        join_rows(p, t, s, &s->tile[i], s->own + omp_get_thread_num() * s->stride);
 }
+
+static void attention_bwd(cm_node *n, void *scratch) { each_part(n, true, scratch, backward); }
 
 /* Causal half of the two products, documents not counted. */
 static double attention_flops(const cm_node *n) {
-    dims d = dims_of(n);
-    return 2.0 * (double)d.R * (double)(d.T + 1) * (double)(d.H * d.P);
+    part p = whole(n);
+    return 2.0 * (double)p.R * (double)(p.T + 1) * (double)(p.H * p.P);
 }
 
 static bool attention_sample(cm_sample *s, int i) {
@@ -370,7 +518,7 @@ static bool attention_sample(cm_sample *s, int i) {
 
 const cm_op cm_op_attention = {
     .name = "attention", .shapes = "q[R,H*P] k[R,G*P] v[R,G*P] -> y[R,H*P]", .n_in = 3,
-    .n_out = 1, .attr_bytes = sizeof(attention_attr), .sets = 7,
+    .n_out = 1, .attr_bytes = sizeof(attention_attr), .sets = 7, .mixed = true,
     .infer = attention_infer, .saved = attention_saved, .scratch = attention_scratch,
     .fwd = attention_fwd, .bwd = attention_bwd, .flops = attention_flops,
     .sample = attention_sample,

@@ -48,10 +48,13 @@ static void freqs(int P, double *inv, double *mscale) {
     cm_rope_freqs(&c, inv, mscale);
 }
 
+static cm_compute how; /* precision of the products, until set back */
+
 /* Run forward and backward; bump != 0 changes the inputs of rows [from,to). */
 static result run(const shape *s, double bump, int from, int to) {
     op_fix f;
     fix_open(&f, true);
+    f.t.compute = how;
     int64_t R = (int64_t)s->B * s->T, HP = s->H * s->P, GP = s->G * s->P;
     int32_t *doc = malloc((size_t)R * 2 * sizeof *doc), *pos = doc + R;
     double inv[64], mscale = 1;
@@ -163,9 +166,8 @@ static void plain_free(plain *p) {
     free(p->gy), free(p->gq), free(p->gk), free(p->gv);
 }
 
-TEST(attention_equals_plain_loops) {
-    fix_threads(2);
-    double tol_y = TOL(1e-12, 2e-6), tol_g = TOL(1e-12, 1e-5);
+static void compare(double tol_y, double tol_g, double least) {
+    double most = 0;
     for (int i = 0; i < N_SHAPES; i++) {
         result a = run(&SHAPES[i], 0, 0, 0);
         plain b = plain_run(&SHAPES[i]);
@@ -175,9 +177,30 @@ TEST(attention_equals_plain_loops) {
         CHECKF(gq <= tol_g, "shape %d: dq is off by %.3g", i, gq);
         CHECKF(gk <= tol_g, "shape %d: dk is off by %.3g", i, gk);
         CHECKF(gv <= tol_g, "shape %d: dv is off by %.3g", i, gv);
+        most = fmax(most, y);
         result_free(&a);
         plain_free(&b);
     }
+    CHECKF(most >= least, "nothing was rounded: y is off by %.3g", most);
+}
+
+TEST(attention_equals_plain_loops) {
+    fix_threads(2);
+    compare(TOL(1e-12, 2e-6), TOL(1e-12, 1e-5), 0);
+}
+
+/* Rounding to BF16 moves a number by 2^-9 of itself at the most, 0.41 of that on average
+ * (mean square).  A score is a sum of P <= 64 products of numbers in [-1,1] times 0.4: off
+ * by about 0.4 sqrt(64) / 3 * 1.41 * 0.41 * 2^-9 = 1.2e-3, and its weight by as much of
+ * itself.  y, a mean of v in [-1,1], is then off by the mean of such errors and the roundings
+ * of v and of the weights: 2^-9 at the worst when one weight is nearly 1, and 6 x 1.2e-3 in
+ * the tail of some 10^5 scores: 1e-2.  Gradients are sums of products of numbers as rounded
+ * and reach 10 here; 4e-2 is 2^-8 of that. */
+TEST(attention_in_bf16_is_near_plain_loops) {
+    fix_threads(2);
+    how = CM_COMPUTE_BF16;
+    compare(1e-2, 4e-2, 1e-4);
+    how = CM_COMPUTE_FP32;
 }
 
 static bool same(const result *a, const result *b) {
@@ -186,22 +209,24 @@ static bool same(const result *a, const result *b) {
 }
 
 TEST(attention_same_bits_for_any_threads) {
-    for (int i = 0; i < N_SHAPES; i++) {
+    for (int i = 0; i < 2 * N_SHAPES; i++) {
+        const shape *s = &SHAPES[i / 2];
+        how = i % 2 ? CM_COMPUTE_BF16 : CM_COMPUTE_FP32;
         fix_threads(1);
-        result a = run(&SHAPES[i], 0, 0, 0);
+        result a = run(s, 0, 0, 0);
         for (int threads = 2; threads <= 4; threads++) {
             fix_threads(threads);
-            result b = run(&SHAPES[i], 0, 0, 0);
-            CHECKF(same(&a, &b), "shape %d differs on %d threads", i, threads);
+            result b = run(s, 0, 0, 0);
+            CHECKF(same(&a, &b), "shape %d differs on %d threads", i / 2, threads);
             result_free(&b);
         }
         result_free(&a);
     }
+    how = CM_COMPUTE_FP32;
 }
 
 /* Change rows [65,130) of a row of documents 0-64, 65-129, 130-194: only they change. */
-TEST(attention_documents_are_alone) {
-    fix_threads(2);
+static void documents_are_alone(void) {
     const shape s = { 1, 195, 4, 2, 6, 3, true };
     const int64_t lo = 65, hi = 130;
     result a = run(&s, 0, 0, 0), b = run(&s, 0.3, (int)lo, (int)hi);
@@ -218,6 +243,14 @@ TEST(attention_documents_are_alone) {
     result_free(&a), result_free(&b);
 }
 
+TEST(attention_documents_are_alone) {
+    fix_threads(2);
+    documents_are_alone();
+    how = CM_COMPUTE_BF16;
+    documents_are_alone();
+    how = CM_COMPUTE_FP32;
+}
+
 static cm_var *rows_of(op_fix *f, cm_var *x, int B, int T, int from, int n) {
     int64_t w = x->v.dim[1];
     cm_var *y = cm_var_new(&f->t, (int64_t[]){ (int64_t)B * n, w }, 2, false);
@@ -229,7 +262,7 @@ static cm_var *rows_of(op_fix *f, cm_var *x, int B, int T, int from, int n) {
 }
 
 /* A document packed behind others has the bits it has alone. */
-TEST(attention_packing_changes_no_bit) {
+static void packing_changes_no_bit(void) {
     enum { LEN = 150, AT = 37, H = 4, G = 2, P = 8, ALL = AT + LEN + 20 };
     static int32_t doc[ALL], pos[ALL];
     op_fix f;
@@ -247,6 +280,7 @@ TEST(attention_packing_changes_no_bit) {
                        .pos = packed ? pos : NULL };
         cm_var *x[3];
         fix_open(&f, true);
+        f.t.compute = how;
         for (int i = 0; i < 3; i++) {
             int64_t w = (i ? G : H) * P;
             x[i] = fix_var(&f, 9, 2, (int64_t[]){ rows, w });
@@ -260,6 +294,13 @@ TEST(attention_packing_changes_no_bit) {
         fix_close(&f);
     }
     free(alone);
+}
+
+TEST(attention_packing_changes_no_bit) {
+    packing_changes_no_bit();
+    how = CM_COMPUTE_BF16;
+    packing_changes_no_bit();
+    how = CM_COMPUTE_FP32;
 }
 
 /* ---- cache ---- */
