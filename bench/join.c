@@ -10,6 +10,7 @@
  *   ratio/PEER/infer/.../x    the same of inference
  *   ratio/moe/...             MoE over the dense model of equal active parameters
  *   ratio/long/NAME-T.../C/x  seconds a token over what the formula makes of those at 512 */
+#include "bench/bench.h"
 #include "run/run.h"
 
 #include <cjson/cJSON.h>
