@@ -62,23 +62,32 @@ static size_t row_bytes(cm_dtype dt, int64_t cols) {
     return (size_t)(cols / cm_dtypes[dt].block) * (size_t)cm_dtypes[dt].bytes;
 }
 
+/* Whether all magnitudes are below; NaN is not. */
+static bool all_below(const float *x, int64_t n, float below) {
+    int64_t bad = 0;
+#pragma omp simd reduction(+ : bad)
+    for (int64_t k = 0; k < n; k++) bad += !(fabsf(x[k]) < below);
+    return !bad;
+}
+
 /* Elements that rows are cut into: the parameter's, unless the file's are shorter (a
  * vector that a block type would not divide is never narrowed, so any cut will do). */
 static bool write_row(const cm_item *it, int64_t r, float *row, unsigned char *dst) {
     const cm_tensor *v = &it->p->var.v;
-    const cm_real *w = cm_rdata(v);
-    const uint16_t *h = v->dtype == CM_BF16_T ? v->data : NULL;
-    int64_t at = param_row(it, r) * it->cols;
-    bool ok = true, halves = it->t.dtype == CM_F16_T || cm_dtypes[it->t.dtype].block > 1;
-    for (int64_t k = 0; k < it->cols; k++) {
-        double x = h ? (double)cm_bf16_to_f32(h[at + k]) : (double)w[at + k];
-        row[k] = (float)(it->how == CM_ITEM_DECAY ? -exp(x) : x);
-        ok = ok && isfinite(row[k]);
-        if (halves) ok = ok && fabsf(row[k]) < 65520;
+    int64_t n = it->cols, at = param_row(it, r) * n;
+    if (v->dtype == CM_BF16_T) {
+        cm_to_f32(CM_BF16_T, (const uint16_t *)v->data + at, row, n);
+    } else {
+        const cm_real *w = cm_rdata(v) + at;
+        for (int64_t k = 0; k < n; k++) row[k] = (float)w[k];
+        for (int64_t k = 0; it->how == CM_ITEM_DECAY && k < n; k++)
+            row[k] = (float)-exp((double)w[k]);
     }
-    const float *imp = it->imp ? it->imp + r / it->rows * it->cols : NULL;
-    if (ok) cm_quantize_for(it->t.dtype, row, imp, dst, it->cols);
-    return ok;
+    bool halves = it->t.dtype == CM_F16_T || cm_dtypes[it->t.dtype].block > 1;
+    if (!all_below(row, n, halves ? 65520 : INFINITY)) return false;
+    const float *imp = it->imp ? it->imp + r / it->rows * n : NULL;
+    cm_quantize_for(it->t.dtype, row, imp, dst, n);
+    return true;
 }
 
 static bool read_row(const cm_item *it, int64_t r, cm_dtype dt, const unsigned char *src,
@@ -86,20 +95,19 @@ static bool read_row(const cm_item *it, int64_t r, cm_dtype dt, const unsigned c
     const cm_tensor *v = &it->p->var.v;
     if (v->dtype == dt && cm_qmat_holds(dt))
         return cm_qmat_put(dt, v->dim[v->nd - 2], it->cols, v->data, param_row(it, r), src);
-    cm_real *w = cm_rdata(v);
-    uint16_t *h = v->dtype == CM_BF16_T ? v->data : NULL;
-    int64_t at = param_row(it, r) * it->cols;
-    bool ok = true;
-    cm_to_f32(dt, src, row, it->cols);
-    for (int64_t k = 0; k < it->cols; k++) {
-        double x = (double)row[k];
-        ok = ok && isfinite(x);
-        if (h) {
-            h[at + k] = cm_f32_to_bf16(row[k]);
-            continue;
-        }
-        w[at + k] = (cm_real)(it->how == CM_ITEM_DECAY ? x < 0 ? log(-x) : NAN : x);
-        ok = ok && isfinite(w[at + k]);
+    int64_t n = it->cols, at = param_row(it, r) * n;
+    cm_to_f32(dt, src, row, n);
+    bool ok = all_below(row, n, INFINITY);
+    if (v->dtype == CM_BF16_T) {
+        uint16_t *h = (uint16_t *)v->data + at;
+        for (int64_t k = 0; k < n; k++) h[k] = cm_f32_to_bf16(row[k]);
+        return ok;
+    }
+    cm_real *w = cm_rdata(v) + at;
+    for (int64_t k = 0; k < n; k++) w[k] = (cm_real)row[k];
+    for (int64_t k = 0; it->how == CM_ITEM_DECAY && k < n; k++) {
+        w[k] = (cm_real)(row[k] < 0 ? log(-(double)row[k]) : NAN);
+        ok = ok && isfinite(w[k]);
     }
     return ok;
 }

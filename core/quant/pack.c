@@ -12,6 +12,13 @@ static void put_half(uint8_t *b, float f) {
 
 /* ---- without a search --------------------------------------------------------------- */
 
+/* To the nearest integer, halves away from zero; |v| < 2^31. */
+static inline int round_away(float v) {
+    int t = (int)v;
+    float rest = v - (float)t; /* exact */
+    return t + (rest >= 0.5f) - (rest <= -0.5f);
+}
+
 /* llama.cpp divides by the scale before it is rounded to half precision, and rounds halves
  * away from zero; both are needed for equal bytes. */
 void cm_encode_q8_0(const float *x, void *dst) {
@@ -21,9 +28,9 @@ void cm_encode_q8_0(const float *x, void *dst) {
     float d = amax / 127, id = d != 0 ? 1 / d : 0;
     put_half(b->d, d);
     for (int j = 0; j < 32; j++) {
-        float q = roundf(x[j] * id);
         /* 1/d can be infinite for subnormal d: keep the conversion defined. */
-        b->q[j] = (int8_t)(q > 127 ? 127 : q >= -127 ? q : -127);
+        float v = x[j] * id;
+        b->q[j] = (int8_t)round_away(v > 127 ? 127 : v >= -127 ? v : -127);
     }
 }
 

@@ -9,17 +9,17 @@ enum { CHUNK = 256 };
 
 static const cm_grid *grid_of(cm_dtype dt) {
     /*                    run  min    table  lo   hi  super  scales       inverse scales */
-    static const cm_grid q40 = {32, false, false, -8, 7, false, 0, 0, 0.7, 1.25, 24},
-                         q50 = {32, false, false, -16, 15, false, 0, 0, 0.9, 1.15, 24},
-                         nl = {32, false, true, 0, 15, false, 0, 0, 0.75, 1.3, 20},
-                         q41 = {32, true, false, 0, 15, false, 0, 0, 0.9, 1.3, 14},
-                         q51 = {32, true, false, 0, 31, false, 0, 0, 0.96, 1.15, 12},
-                         q2k = {16, true, false, 0, 3, true, 0, 15, 0.7, 1.7, 24},
-                         q3k = {16, false, false, -4, 3, true, -32, 31, 0.6, 2.2, 40},
-                         q4k = {32, true, false, 0, 15, true, 0, 63, 0.9, 1.3, 14},
-                         q5k = {32, true, false, 0, 31, true, 0, 63, 0.96, 1.15, 12},
-                         q6k = {16, false, false, -32, 31, true, -128, 127, 0.96, 1.06, 16},
-                         xs = {32, false, true, 0, 15, true, -32, 31, 0.75, 1.3, 16};
+    static const cm_grid q40 = {32, false, false, -8, 7, false, 0, 0, 0.7, 1.25, 12},
+                         q50 = {32, false, false, -16, 15, false, 0, 0, 0.9, 1.15, 12},
+                         nl = {32, false, true, 0, 15, false, 0, 0, 0.75, 1.3, 10},
+                         q41 = {32, true, false, 0, 15, false, 0, 0, 0.9, 1.3, 8},
+                         q51 = {32, true, false, 0, 31, false, 0, 0, 0.96, 1.15, 7},
+                         q2k = {16, true, false, 0, 3, true, 0, 15, 0.7, 1.7, 12},
+                         q3k = {16, false, false, -4, 3, true, -32, 31, 0.6, 2.2, 18},
+                         q4k = {32, true, false, 0, 15, true, 0, 63, 0.9, 1.3, 8},
+                         q5k = {32, true, false, 0, 31, true, 0, 63, 0.96, 1.15, 6},
+                         q6k = {16, false, false, -32, 31, true, -128, 127, 0.96, 1.06, 8},
+                         xs = {32, false, true, 0, 15, true, -32, 31, 0.75, 1.3, 9};
     switch (dt) {
     case CM_Q4_0_T: return &q40;
     case CM_Q4_1_T: return &q41;

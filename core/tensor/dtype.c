@@ -18,12 +18,28 @@ static float of_bits(uint32_t u) {
     return f;
 }
 
-float cm_f16_to_f32(uint16_t h) {
-    uint32_t sign = (uint32_t)(h & 0x8000) << 16, exp = (h >> 10) & 31, man = h & 0x3ff;
-    if (exp == 31) return of_bits(sign | 0x7f800000 | man << 13 | (man ? 0x400000 : 0));
-    if (exp) return of_bits(sign | (exp + 112) << 23 | man << 13);
-    float f = (float)man * 0x1p-24f;
-    return sign ? -f : f;
+/* Masks in place of branches, so that loops over it become vectors. */
+static inline uint32_t half_bits(uint32_t h) {
+    uint32_t mag = h & 0x7fff, huge = -(uint32_t)(mag >= 0x7c00), nan = -(uint32_t)(mag > 0x7c00);
+    uint32_t tiny = -(uint32_t)(mag < 0x400); /* below 2^-14: a multiple of 2^-24 */
+    uint32_t bits = (mag << 13) + 0x38000000u + (huge & 0x38000000u);
+    uint32_t small = bits_of((float)(int32_t)mag * 0x1p-24f);
+    return (bits & ~tiny) | (small & tiny) | (nan & 0x400000) | (h & 0x8000) << 16;
+}
+
+float cm_f16_to_f32(uint16_t h) { return of_bits(half_bits(h)); }
+
+static void widen_f16(const uint16_t *restrict h, float *restrict f, int64_t n) {
+#pragma omp simd
+    for (int64_t i = 0; i < n; i++) {
+        uint32_t u = half_bits(h[i]);
+        memcpy(f + i, &u, sizeof u);
+    }
+}
+
+static void widen_bf16(const uint16_t *restrict h, float *restrict f, int64_t n) {
+#pragma omp simd
+    for (int64_t i = 0; i < n; i++) f[i] = cm_bf16_to_f32(h[i]);
 }
 
 uint16_t cm_f32_to_f16(float f) {
@@ -53,8 +69,8 @@ void cm_to_f32(cm_dtype dt, const void *src, float *dst, int64_t n) {
     switch (dt) {
     case CM_F32_T: if (n) memcpy(dst, src, (size_t)n * sizeof *dst); return;
     case CM_F64_T: for (int64_t i = 0; i < n; i++) dst[i] = (float)d[i]; return;
-    case CM_F16_T: for (int64_t i = 0; i < n; i++) dst[i] = cm_f16_to_f32(h[i]); return;
-    case CM_BF16_T: for (int64_t i = 0; i < n; i++) dst[i] = cm_bf16_to_f32(h[i]); return;
+    case CM_F16_T: widen_f16(h, dst, n); return;
+    case CM_BF16_T: widen_bf16(h, dst, n); return;
     default:
         CM_ASSERT(cm_dtypes[dt].block > 1, "no conversion from %s to F32", cm_dtypes[dt].name);
         cm_blocks_to_f32(dt, src, dst, n);
