@@ -8,7 +8,9 @@ enum { LANES = CM_Q_LANES, TILE = CM_Q_TILE, SOME = 9 };
 enum {
     CHUNK = 1 << 16,  /* bytes of W that a thread takes at a time */
     SERIAL = 1 << 17, /* multiplications that one thread does alone */
-    FEW = 16, MANY = 128 /* rows of halves widened at a time, for few and for many rows of x */
+    FEW = 16, MANY = 128, /* rows of halves widened at a time, for few and for many rows of x */
+    STEP = 256,           /* elements of a panel's rows decoded at a time: a cache has them */
+    TILES = 12            /* that meet them; more decode them again */
 };
 
 static const cm_qkern *kern = &cm_qkern_ref;
@@ -248,8 +250,9 @@ typedef struct product {
     const cm_real *x;
     cm_real scale, *y;
     cm_qtile all;       /* of M rows: tiles one behind the other */
+    bool direct;        /* without decoding */
     int tile;           /* rows of a tile */
-    uint8_t *own;       /* per thread: a decoded panel, or widened halves */
+    uint8_t *own;       /* per thread: decoded blocks, or widened halves */
     size_t own_bytes;
     int64_t rows;       /* of halves at a time */
 } product;
@@ -278,13 +281,14 @@ static size_t lay(product *p, const cm_tensor *w, int64_t M, void *scratch) {
     p->n = p->K / p->block;
     p->rows = M < FEW ? FEW : MANY;
     /* SOME rows are cheaper straight from a panel, CM_Q_FEW at a time while a cache has it. */
-    p->tile = M <= SOME && kern->few ? CM_Q_FEW : TILE;
+    p->direct = M <= SOME && kern->few;
+    p->tile = p->direct ? CM_Q_FEW : TILE;
     if (p->f) {
         p->sums = cm_qsums(p->f, p->block, kern->off8);
         p->all.a = cut(&at, (size_t)(M * p->K));
         p->all.d = cut(&at, (size_t)(M * p->n) * sizeof(float));
         p->all.sum = cut(&at, (size_t)(M * p->n * p->sums) * sizeof(int32_t));
-        p->own_bytes = (size_t)(p->n * cm_qopen_of(p->f, p->block).bytes);
+        p->own_bytes = (size_t)(STEP / p->block * cm_qopen_of(p->f, p->block).bytes);
     } else {
         p->own_bytes = (size_t)(p->rows * p->K) * sizeof(cm_real);
     }
@@ -298,50 +302,101 @@ size_t cm_qmat_scratch(const cm_tensor *w, int64_t M) {
     return lay(&p, w, M, NULL);
 }
 
-static cm_qtile tile_at(const product *p, int64_t row, int64_t end) {
-    cm_qtile t = { .rows = end - row < p->tile ? (int)(end - row) : p->tile };
-    t.a = p->all.a + row * p->K;
-    t.d = p->all.d + row * p->n;
-    t.sum = p->all.sum + row * p->n * p->sums;
+static int64_t tiles_of(const product *p, int64_t m) { return (m + p->tile - 1) / p->tile; }
+
+/* Tile i of matrix e. */
+static cm_qtile tile_at(const product *p, int64_t e, int64_t i) {
+    int64_t row = p->first[e] + i * p->tile, left = p->first[e + 1] - row;
+    return (cm_qtile){ .rows = left < p->tile ? (int)left : p->tile,
+                       .a = p->all.a + row * p->K,
+                       .d = p->all.d + row * p->n,
+                       .sum = p->all.sum + row * p->n * p->sums };
+}
+
+/* The same from block b on. */
+static cm_qtile from_block(const product *p, cm_qtile t, int64_t b) {
+    t.a += b * p->block * t.rows;
+    t.d += b * t.rows;
+    t.sum += b * p->sums * t.rows;
     return t;
 }
 
-/* Tiles are whole from the beginning of each matrix's rows. */
 static void round_all(const product *p, bool serial) {
 #pragma omp parallel num_threads(cm_kern_threads()) if (!serial)
     for (int64_t e = 0; e < p->E; e++) {
-        int64_t end = p->first[e + 1];
+        int64_t m = p->first[e + 1] - p->first[e];
 #pragma omp for schedule(static) nowait
-        for (int64_t r = p->first[e]; r < end; r += p->tile) {
-            cm_qtile t = tile_at(p, r, end);
-            kern->round(p->f, p->block, p->K, p->x + r * p->K, p->K, &t);
+        for (int64_t i = 0; i < tiles_of(p, m); i++) {
+            cm_qtile t = tile_at(p, e, i);
+            kern->round(p->f, p->block, p->K, p->x + (p->first[e] + i * p->tile) * p->K, p->K, &t);
         }
     }
 }
 
-static void store(const product *p, int64_t row, int rows, int64_t o, const float *y) {
-    int lanes = p->O - o < LANES ? (int)(p->O - o) : LANES;
-    for (int i = 0; i < rows; i++)
-        for (int l = 0; l < lanes; l++)
-            p->y[(row + i) * p->O + o + l] = p->scale * (cm_real)y[i * LANES + l];
+/* rows x 16 products become rows of y from column o on. */
+static void store(const product *p, int64_t row, int64_t rows, int64_t o, const float *y) {
+    cm_real *restrict to = p->y + row * p->O + o, scale = p->scale;
+    int64_t lanes = p->O - o < LANES ? p->O - o : LANES;
+    for (int64_t i = 0; i < rows; i++, y += LANES, to += p->O) {
+        if (lanes == LANES)
+            for (int l = 0; l < LANES; l++) to[l] = scale * (cm_real)y[l];
+        else
+            for (int l = 0; l < lanes; l++) to[l] = scale * (cm_real)y[l];
+    }
 }
 
-/* Panel i of matrix e and all the rows it meets. */
-static void panel(const product *p, int64_t e, int64_t i) {
-    int64_t begin = p->first[e], end = p->first[e + 1];
-    const uint8_t *w = p->w + (size_t)e * matrix_bytes(p->t, p->O, p->K) +
-                       (size_t)i * LANES * row_bytes(p->t, p->K);
-    uint8_t *open = p->own + p->own_bytes * (size_t)omp_get_thread_num();
-    float y[TILE * LANES];
-    cm_qtile t = tile_at(p, begin, end);
-    bool direct = kern->few && t.rows <= CM_Q_FEW; /* then all the others are, too */
-    if (!direct) kern->open(p->t, p->n, w, open);
-    for (int64_t r = begin; r < end; r += p->tile) {
-        t = tile_at(p, r, end);
-        if (direct) kern->few(p->t, p->n, w, &t, y);
-        else kern->tile(p->t, p->n, open, &t, y);
-        store(p, r, t.rows, i * LANES, y);
+static const uint8_t *panel_at(const product *p, int64_t e, int64_t i) {
+    return p->w + (size_t)e * matrix_bytes(p->t, p->O, p->K) +
+           (size_t)i * LANES * row_bytes(p->t, p->K);
+}
+
+/* Panel i of matrix e with a few rows at a time. */
+static void panel_direct(const product *p, int64_t e, int64_t i) {
+    int64_t m = p->first[e + 1] - p->first[e];
+    const uint8_t *w = panel_at(p, e, i);
+    for (int64_t k = 0; k < tiles_of(p, m); k++) {
+        float y[CM_Q_FEW * LANES];
+        cm_qtile t = tile_at(p, e, k);
+        kern->few(p->t, p->n, w, &t, y);
+        store(p, p->first[e] + k * p->tile, t.rows, i * LANES, y);
     }
+}
+
+/* Ask for what will be wanted next: the caches notice no stream in bytes that are read in bursts
+ * with long products between them, or in rows of y. */
+static void soon(const uint8_t *w, int64_t bytes) {
+    for (int64_t i = 0; i < bytes; i += CM_ALIGN) __builtin_prefetch(w + i, 0, 2);
+}
+static void soon_stored(const product *p, int64_t row, int64_t end, int64_t o) {
+    for (; row < end; row++) __builtin_prefetch(p->y + row * p->O + o, 1, 2);
+}
+
+/* The same with tiles [k, end). */
+static void panel_tiles(const product *p, int64_t e, int64_t i, int64_t k, int64_t end) {
+    int64_t row = p->first[e] + k * TILE, end_row = p->first[e] + end * TILE;
+    int64_t step = STEP / p->block, block = LANES * cm_dtypes[p->t].bytes;
+    const uint8_t *w = panel_at(p, e, i);
+    uint8_t *open = p->own + p->own_bytes * (size_t)omp_get_thread_num();
+    float y[TILES * TILE * LANES] = { 0 };
+    if (end_row > p->first[e + 1]) end_row = p->first[e + 1];
+    soon_stored(p, row, end_row, i * LANES);
+    for (int64_t b = 0; b < p->n; b += step) {
+        int64_t n = p->n - b < step ? p->n - b : step;
+        kern->open(p->t, n, w + b * block, open);
+        soon(w + (b + n) * block, step * block);
+        for (int64_t j = k; j < end; j++) {
+            cm_qtile t = from_block(p, tile_at(p, e, j), b);
+            kern->tile(p->t, n, open, &t, y + (j - k) * TILE * LANES);
+        }
+    }
+    store(p, row, end_row - row, i * LANES, y);
+}
+
+static void panel(const product *p, int64_t e, int64_t i) {
+    int64_t n = tiles_of(p, p->first[e + 1] - p->first[e]);
+    if (p->direct) panel_direct(p, e, i);
+    for (int64_t k = 0; k < n && !p->direct; k += TILES)
+        panel_tiles(p, e, i, k, k + TILES < n ? k + TILES : n);
 }
 
 static void blocks_mul(const product *p, bool serial) {

@@ -21,7 +21,7 @@
 
 #include "kern/kern.h"
 
-enum { CM_Q_LANES = 16, CM_Q_TILE = 12, CM_Q_FEW = 4 };
+enum { CM_Q_LANES = 16, CM_Q_TILE = 8, CM_Q_FEW = 4 };
 
 /* A field of a block: where it is in the file's block, its bytes, the bytes of a piece. */
 typedef struct cm_qfield { int at, bytes, piece; } cm_qfield;
@@ -66,10 +66,10 @@ typedef struct cm_qkern {
     /* Round K elements of t->rows rows of x, ldx apart. */
     void (*round)(const cm_qform *f, int block, int64_t K, const cm_real *x, int64_t ldx,
                   const cm_qtile *t);
-    /* Decode a panel of n blocks; then y[rows][16] of it and a tile. */
+    /* Decode n blocks of a panel; then y[rows][16] += their products with those of a tile. */
     void (*open)(cm_dtype t, int64_t n, const uint8_t *panel, uint8_t *opened);
     void (*tile)(cm_dtype t, int64_t n, const uint8_t *opened, const cm_qtile *x, float *y);
-    /* Both at once for a tile of up to CM_Q_FEW rows; NULL: not at this level. */
+    /* y of all n blocks at once for a tile of up to CM_Q_FEW rows; NULL: not at this level. */
     void (*few)(cm_dtype t, int64_t n, const uint8_t *panel, const cm_qtile *x, float *y);
     /* n halves of type t (F16 or BF16), none of them NaN, as reals: exact. */
     void (*widen)(cm_dtype t, const void *from, int64_t n, cm_real *to);

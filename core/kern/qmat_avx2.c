@@ -36,13 +36,19 @@ static inline void vi_bytes(int8_t *p, vi a) {
     __m128i h = _mm_packs_epi32(_mm256_castsi256_si128(a), _mm256_extracti128_si256(a, 1));
     _mm_storel_epi64((__m128i *)p, _mm_packs_epi16(h, h));
 }
-static inline vi vi_dp8(bool full, vi acc, vi w, vi a) {
+static inline vi bcast(const void *p) {
+    int32_t v;
+    memcpy(&v, p, sizeof v);
+    return _mm256_set1_epi32(v);
+}
+static inline vi vi_dp8_at(bool full, vi acc, vi w, const void *p) {
+    vi a = bcast(p);
     vi two = full ? _mm256_maddubs_epi16(_mm256_abs_epi8(w), _mm256_sign_epi8(a, w))
                   : _mm256_maddubs_epi16(w, a);
     return _mm256_add_epi32(acc, _mm256_madd_epi16(two, _mm256_set1_epi16(1)));
 }
-static inline vi vi_dp16(vi acc, vi a, vi b) {
-    return _mm256_add_epi32(acc, _mm256_madd_epi16(a, b));
+static inline vi vi_dp16_at(vi acc, vi a, const void *b) {
+    return _mm256_add_epi32(acc, _mm256_madd_epi16(a, bcast(b)));
 }
 static inline vi vi_full(vi w) { return w; }
 static inline vi vi_level(vi q) {

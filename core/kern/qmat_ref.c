@@ -205,15 +205,12 @@ static void ref_tile(cm_dtype t, int64_t n, const uint8_t *opened, const cm_qtil
     int block = cm_dtypes[t].block, per = cm_qsums(f, block, 128), R = x->rows;
     size_t step = (size_t)cm_qopen_of(f, block).bytes;
     for (int i = 0; i < R; i++)
-        for (int lane = 0; lane < LANES; lane++) {
-            float v = 0;
-            for (int64_t b = 0; b < n; b++)
-                v = fmaf(x->d[b * R + i],
-                         one(f, block, opened + (size_t)b * step, lane,
-                             x->a + (b * block / 4 * R + i) * 4, x->sum + b * per * R + i, R),
-                         v);
-            y[i * LANES + lane] = v;
-        }
+        for (int lane = 0; lane < LANES; lane++)
+            for (int64_t b = 0; b < n; b++) {
+                float v = one(f, block, opened + (size_t)b * step, lane,
+                              x->a + (b * block / 4 * R + i) * 4, x->sum + b * per * R + i, R);
+                y[i * LANES + lane] = fmaf(x->d[b * R + i], v, y[i * LANES + lane]);
+            }
 }
 
 static void ref_widen(cm_dtype t, const void *from, int64_t n, cm_real *to) {
