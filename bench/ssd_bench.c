@@ -2,11 +2,14 @@
  *
  * Prints forward and backward milliseconds (best of alternating runs) and, for the scan,
  * GFLOP/s over the products it does (causal half of the Q x Q ones) and their share of
- * our gemm at 512^3 on the same threads in the same run.
- * Usage: ssd_bench [seconds [threads [B T H P N G Q]]] */
+ * our gemm of that precision at 512^3 on the same threads in the same run.
+ * Usage: ssd_bench [seconds=2] [compute=fp32|bf16] [B=8] [T=512] [H=8] [P=64] [N=64] [G=1]
+ *                  [Q=64] [threads=N] [busy=1] [json=1] */
+#include "bench/bench.h"
 #include "op/op.h"
 
 #include <stdlib.h>
+#include <string.h>
 
 typedef struct {
     int B, T, H, P, N, G, Q;
@@ -17,6 +20,7 @@ enum { ZX, W, BIAS, GAIN, A_LOG, D, DT_BIAS, N_IN };
 static cm_arena mem, meta, kept;
 static cm_tape keep;       /* of the inputs, which are made once */
 static cm_var *in[N_IN];
+static cm_compute how;
 
 static void input(int k, int64_t a, int64_t b) {
     cm_var *x = cm_var_new(&keep, (int64_t[]){ a, b }, b ? 2 : 1, true);
@@ -64,6 +68,7 @@ static void mixer(const shape *s, cm_prof *prof) {
     cm_arena_reset(&mem, 0);
     cm_arena_reset(&meta, 0);
     cm_tape_begin(&t, &mem, &meta, true, false);
+    t.compute = how;
     t.prof = prof;
     int64_t DI = (int64_t)s->H * s->P, C = DI + 2 * s->G * s->N;
     cm_seq seq = { .B = s->B, .T = s->T };
@@ -83,9 +88,10 @@ static double gemm_time(int n) {
         x = cm_arena_alloc(&kept, (size_t)(3 * n * n) * sizeof *x);
         for (int i = 0; i < 3 * n * n; i++) x[i] = (cm_real)0.01 * (cm_real)(i % 7);
     }
-    double t = cm_now();
-    cm_gemm(false, false, n, n, n, 1, x, n, x + n * n, n, 0, x + 2 * n * n, n);
-    return cm_now() - t;
+    cm_mat a = cm_mat_of(x, n, false), b = cm_mat_of(x + n * n, n, false);
+    double t = bench_now();
+    cm_product(how, n, n, n, 1, a, b, 0, x + 2 * n * n, n);
+    return bench_now() - t;
 }
 
 static double least(double a, double b) { return a < b ? a : b; }
@@ -103,34 +109,50 @@ static double done_flops(const shape *s, bool backward) {
 }
 
 static void report(const shape *s, const cm_prof *best, double peak) {
+    const char *name = how == CM_COMPUTE_BF16 ? "bf16" : "fp32";
     for (int i = 0; i < best->n; i++) {
         const cm_prof_row *r = &best->row[i];
         if (r->op == &op_one) continue;
-        double fwd = r->pass[0].seconds, bwd = r->pass[1].seconds;
-        printf("%-10s forward %7.2f ms  backward %7.2f ms", r->op->name, fwd * 1e3,
-               bwd * 1e3);
-        double f = done_flops(s, false) / fwd, b = done_flops(s, true) / bwd;
-        if (r->flops > 0)
-            printf("  %5.1f (%2.0f%%) and %5.1f (%2.0f%%) GFLOP/s", f / 1e9,
-                   100 * f / peak, b / 1e9, 100 * b / peak);
-        printf("\n");
+        for (int back = 0; back < 2; back++) {
+            double seconds = r->pass[back].seconds, rate = done_flops(s, back) / seconds;
+            const char *way = back ? "backward" : "forward";
+            bench_put(seconds * 1e3, "mixer/%s/%s/%s/ms", r->op->name, name, way);
+            bench_say("%-10s %-8s %7.2f ms", r->op->name, way, seconds * 1e3);
+            if (r->flops > 0) {
+                bench_put(rate / peak, "mixer/%s/%s/%s/share", r->op->name, name, way);
+                bench_say("  %5.1f GFLOP/s (%2.0f%%)", rate / 1e9, 100 * rate / peak);
+            }
+            bench_say("\n");
+        }
     }
-    printf("gemm 512^3: %.1f GFLOP/s\n", peak / 1e9);
+    bench_say("%s gemm 512^3: %.1f GFLOP/s\n", name, peak / 1e9);
+}
+
+static double options(shape *s, int argc, char **argv) {
+    const struct { const char *key; int *to; } size[] = {
+        { "B=%d", &s->B }, { "T=%d", &s->T }, { "H=%d", &s->H }, { "P=%d", &s->P },
+        { "N=%d", &s->N }, { "G=%d", &s->G }, { "Q=%d", &s->Q },
+    };
+    double seconds = 2;
+    for (int i = 1; i < argc; i++) {
+        if (!strcmp(argv[i], "compute=bf16")) how = CM_COMPUTE_BF16;
+        else if (!bench_option(argv[i]) && sscanf(argv[i], "seconds=%lf", &seconds) != 1)
+            for (size_t k = 0; k < sizeof size / sizeof *size; k++)
+                if (sscanf(argv[i], size[k].key, size[k].to) == 1) break;
+    }
+    return seconds;
 }
 
 int main(int argc, char **argv) {
     shape s = { 8, 512, 8, 64, 64, 1, 64 };
-    int *field[] = { &s.B, &s.T, &s.H, &s.P, &s.N, &s.G, &s.Q };
-    double seconds = argc > 1 ? atof(argv[1]) : 2;
-    for (int i = 3; i < argc && i < 10; i++) *field[i - 3] = atoi(argv[i]);
+    double seconds = options(&s, argc, argv);
     cm_err err;
-    bool ok = cm_kern_init(CM_NUMERICS_STRICT, argc > 2 ? atoi(argv[2]) : 0, &err) &&
-              cm_arena_open(&mem, "bench", (size_t)8 << 30, &err) &&
-              cm_arena_open(&kept, "inputs", (size_t)8 << 30, &err) &&
-              cm_arena_open(&meta, "meta", (size_t)1 << 30, &err);
-    CM_ASSERT(ok, "%s", err.msg);
-    printf("%s\nB=%d T=%d H=%d P=%d N=%d G=%d Q=%d\n", cm_kern_describe(), s.B, s.T, s.H,
-           s.P, s.N, s.G, s.Q);
+    bench_start(CM_NUMERICS_STRICT);
+    bench_must(cm_arena_open(&mem, "bench", (size_t)8 << 30, &err) &&
+               cm_arena_open(&kept, "inputs", (size_t)8 << 30, &err) &&
+               cm_arena_open(&meta, "meta", (size_t)1 << 30, &err), &err);
+    bench_say("%s\nB=%d T=%d H=%d P=%d N=%d G=%d Q=%d\n", cm_kern_describe(), s.B, s.T, s.H,
+              s.P, s.N, s.G, s.Q);
     cm_tape_begin(&keep, &kept, &meta, false, false);
     keep.meta = &kept;
     inputs(&s);

@@ -9,9 +9,6 @@
 #include <omp.h>
 #include <string.h>
 
-/* Rows of a triangular product taken at a time. */
-enum { TRI = 24 };
-
 static bool has_dims(const cm_var *x, int nd, int64_t d0, int64_t d1) {
     return x->v.nd == nd && x->v.dim[0] == d0 && (nd < 2 || x->v.dim[1] == d1);
 }
@@ -89,71 +86,75 @@ static cm_real *state_out(const part *p, int h) {
     return p->running + (h - p->h0) * size;
 }
 
-/* S_out = exp(cs_last) S_in + B^T (r dt X); B dense, tmp[q,P]. */
-static void pass_state(const part *p, int h, const cm_real *B, const cm_real *x,
-                       int64_t ldx, cm_real *tmp) {
+/* S_out = exp(cs_last) S_in + B^T (r dt X); B: words down, tmp[q,P]. */
+static void pass_state(const part *p, int h, cm_word_mat B, cm_real *tmp) {
     const cm_ssd_run *r = p->r;
-    int q = p->k->q;
-    int64_t size = (int64_t)r->N * r->P, at = cm_ssd_at(r, p->k->b, h, p->k->t0);
-    const cm_real *in = state_in(p, h);
+    const cm_ssd_chunk *k = p->k;
+    int64_t size = (int64_t)r->N * r->P, at = cm_ssd_at(r, k->b, h, k->t0);
+    const cm_real *in = state_in(p, h), *x = r->xbc + cm_ssd_x(r, k, h);
     cm_real *out = state_out(p, h);
-    if (in) cm_k.scale_rows(1, size, &r->ec[at + q - 1], in, size, out, size);
-    cm_k.scale_rows(q, r->P, r->rd + at, x, ldx, tmp, r->P);
-    cm_gemm1(true, false, r->N, r->P, q, 1, B, r->N, tmp, r->P, in ? 1 : 0, out, r->P);
+    if (in) cm_k.scale_rows(1, size, &r->ec[at + k->q - 1], in, size, out, size);
+    cm_word_mat rdx = cm_ssd_down(r, k->q, r->P, r->rd + at, x, r->W, tmp);
+    cm_word_product(r->how, r->N, r->P, k->q, B, rdx, in ? 1 : 0, out, r->P);
 }
 
 /* The states after each chunk of a row that passes its own on. */
 static void pass_states(const cm_ssd_run *r, int b, int h, cm_real *buf) {
-    cm_real *B = buf + r->Q * r->P;
     for (int32_t i = r->first[b]; i < r->first[b + 1]; i++) {
         const cm_ssd_chunk *k = &r->chunk[i];
         if (k->out == CM_SSD_NONE) continue;
         part p = { r, k, h / r->HG, h, h + 1, NULL, NULL };
-        cm_ssd_copy(k->q, r->N, r->xbc + cm_ssd_b(r, k, p.g), r->W, B);
-        pass_state(&p, h, B, r->xbc + cm_ssd_x(r, k, h), r->W, buf);
+        const cm_real *x = r->xbc + cm_ssd_b(r, k, p.g);
+        cm_word_mat B = cm_ssd_down(r, k->q, r->N, NULL, x, r->W, buf + r->Q * r->P);
+        pass_state(&p, h, B, buf);
     }
 }
 
-/* y[i,:] = beta y[i,:] + sum over j <= i of m[j,i] x[j,:] for i >= i0, by blocks of rows. */
-static void triangle(const cm_ssd_run *r, int i0, int q, const cm_real *m, const cm_real *x,
-                     cm_real beta, cm_real *y, int64_t ldy) {
-    for (int i = i0; i < q; i += TRI) {
-        int rows = q - i < TRI ? q - i : TRI;
-        cm_gemm1(true, false, rows, r->P, i + rows, 1, m + i, r->ld, x, r->P, beta,
-                 y + i * ldy, ldy);
-    }
-}
-
-/* Working memory of a part: matrices [q,ld], copies [q,N] and [q,P], [q,max(N,P)]. */
+/* Working memory of a part: matrices [q,ld]; C, copied; words of C across, of B along and
+ * down, and of a head's C, x and state. */
 typedef struct {
-    cm_real *cb, *m, *B, *C, *x, *wide;
+    cm_real *cb, *m, *mw, *C, *cx, *ba, *bd, *ca, *x, *tmp, *s;
 } bufs;
 
+/* Words of one element are the same along and down. */
 static bufs bufs_of(const cm_ssd_run *r) {
+    int64_t sq = r->Q * r->ld, qn = (int64_t)r->Q * r->N, qp = (int64_t)r->Q * r->P;
     bufs w;
     w.cb = cm_ssd_buffer(r, omp_get_thread_num());
-    w.m = w.cb + r->Q * r->ld;
-    w.B = w.m + r->Q * r->ld;
-    w.C = w.B + r->Q * r->N;
-    w.x = w.C + r->Q * r->N;
-    w.wide = w.x + r->Q * r->P;
+    w.m = w.cb + sq;
+    w.mw = w.m + sq;
+    w.C = w.mw + sq;
+    w.cx = w.C + qn;
+    w.ba = w.cx + qn;
+    w.bd = w.ba + (cm_word_len(r->how) == 2 ? qn : 0);
+    w.ca = w.ba + 2 * qn;
+    w.x = w.ca + qn;
+    w.tmp = w.x + qp;
+    w.s = w.tmp + qp;
     return w;
 }
 
 /* Outputs of one head for the chunk's tokens from `skip` on. */
-static void head_out(const part *p, int h, const bufs *w, cm_real *y) {
+static void head_out(const part *p, int h, const bufs *w, cm_ssd_ahead *next, cm_real *y) {
     const cm_ssd_run *r = p->r;
     const cm_ssd_chunk *k = p->k;
-    int N = r->N, P = r->P, i0 = k->skip, n = k->q - i0;
+    int N = r->N, P = r->P, q = k->q, i0 = k->skip, n = q - i0;
     const cm_real *in = state_in(p, h);
     int64_t ldy = (int64_t)r->H * P, at = cm_ssd_at(r, k->b, h, k->t0);
     cm_real *yh = y + ((int64_t)k->b * r->T + k->t0) * ldy + (int64_t)h * P;
     if (in) {
-        cm_k.scale_rows(n, N, r->ec + at + i0, w->C + i0 * N, N, w->wide, N);
-        cm_gemm1(false, false, n, P, N, 1, w->wide, N, in, P, 0, yh + i0 * ldy, ldy);
+        int64_t ld = cm_word_count(r->how, N);
+        cm_words_along(r->how, n, N, r->ec + at + i0, w->C + i0 * N, N, w->ca, ld);
+        cm_word_mat C = { w->ca, ld, 1 }, S = cm_as_down(r->how, N, P, in, P, w->s);
+        cm_word_product(r->how, n, P, N, C, S, 0, yh + i0 * ldy, ldy);
     }
-    cm_k.ssd_mask(k->q, r->cs + at, r->dt + at, r->D[h], w->cb, w->m, r->ld);
-    triangle(r, i0, k->q, w->m, w->x, in ? 1 : 0, yh, ldy);
+    cm_ssd_call(next);
+    cm_k.ssd_mask(q, r->cs + at, r->dt + at, r->D[h], w->cb, w->m, r->ld);
+    cm_word_mat m = cm_as_down(r->how, q, q, w->m, r->ld, w->mw);
+    cm_word_mat x = cm_ssd_down(r, q, P, NULL, r->xbc + cm_ssd_x(r, k, h), r->W, w->x);
+    cm_ssd_call(next);
+    cm_ssd_lower(r, i0, q, P, m, x, in ? 1 : 0, yh, ldy);
+    cm_ssd_call(next);
 }
 
 /* Outputs, and where the task carries the states those after the chunk. */
@@ -161,16 +162,26 @@ static void part_out(const part *p, cm_real *y) {
     const cm_ssd_run *r = p->r;
     const cm_ssd_chunk *k = p->k;
     bufs w = bufs_of(r);
-    int N = r->N, i0 = k->skip, n = k->q - i0;
+    int N = r->N, q = k->q;
     bool passes = p->running && k->out != CM_SSD_NONE;
-    if (!n && !passes) return;
-    cm_ssd_copy(k->q, N, r->xbc + cm_ssd_b(r, k, p->g), r->W, w.B);
-    cm_ssd_copy(k->q, N, r->xbc + cm_ssd_c(r, k, p->g), r->W, w.C);
-    cm_gemm1(false, true, k->q, n, N, 1, w.B, N, w.C + i0 * N, N, 0, w.cb + i0, r->ld);
+    if (q == k->skip && !passes) return;
+    const cm_real *B = r->xbc + cm_ssd_b(r, k, p->g), *C = r->xbc + cm_ssd_c(r, k, p->g);
+    int64_t ld = cm_word_count(r->how, N);
+    cm_ssd_copy(q, N, C, r->W, w.C);
+    cm_words_across(r->how, q, N, w.C, N, w.cx, q);
+    cm_words_along(r->how, q, N, NULL, B, r->W, w.ba, ld);
+    cm_word_mat down = { w.bd, 1, N };
+    if (w.bd != w.ba) cm_ssd_down(r, q, N, NULL, B, r->W, w.bd);
+    cm_ssd_pairs(r, k->skip, q, N, (cm_word_mat){ w.ba, ld, 1 }, (cm_word_mat){ w.cx, 1, q },
+                 w.cb);
     for (int h = p->h0; h < p->h1; h++) {
-        cm_ssd_copy(k->q, r->P, r->xbc + cm_ssd_x(r, k, h), r->W, w.x);
-        if (n) head_out(p, h, &w, y);
-        if (passes) pass_state(p, h, w.B, w.x, r->P, w.wide);
+        cm_ssd_ahead next = { .P = 0 };
+        if (h + 1 < p->h1)
+            next = (cm_ssd_ahead){ .at = { r->xbc + cm_ssd_x(r, k, h + 1) }, .ld = { r->W },
+                                   .P = r->P, .q = q };
+        if (q > k->skip) head_out(p, h, &w, &next, y);
+        if (passes) pass_state(p, h, down, w.tmp);
+        cm_ssd_call(&next), cm_ssd_call(&next), cm_ssd_call(&next);
     }
 }
 
@@ -342,6 +353,7 @@ const cm_op cm_op_ssd = {
     .shapes = "xbc[R,H*P+2*G*N] dtx[R,W] A_log[H] D[H] dt_bias[H] s0[B,H,N,P]? -> "
               "y[R,H*P] s1[B,H,N,P]?",
     .n_in = 6, .n_out = 2, .attr_bytes = sizeof(cm_ssd_attr), .sets = 1 << 0,
+    .mixed = true,
     .infer = infer, .scratch = scratch_bytes, .fwd = fwd, .bwd = cm_ssd_bwd,
     .flops = flops, .touched = touched, .sample = sample,
 };

@@ -13,6 +13,9 @@
 
 enum { CM_SSD_NONE = -1, CM_SSD_S0 = -2, CM_SSD_DOC = -3 };
 
+/* Rows of a triangular product taken at a time: even, for pairs of steps (kern.h). */
+enum { CM_SSD_TRI = 14 };
+
 /* Heads of a forward task, which share one C B^T: of a chunk, and of a whole row. */
 enum { CM_SSD_HEADS = 8, CM_SSD_ROW_HEADS = 16 };
 
@@ -36,6 +39,7 @@ typedef struct cm_ssd_run {
     int HG;                 /* heads of a group */
     int64_t W, wd, dcol;    /* columns of xbc and of dtx; first dt column */
     int64_t ld;             /* row length of [q,q] matrices */
+    cm_compute how;         /* of the products; states, decays and sums are fp32 */
     const int32_t *doc;
     const cm_real *xbc, *dtx, *D, *bias, *s0;
     const cm_real *const *doc_from; /* by document, or NULL; so doc_to */
@@ -88,6 +92,40 @@ static inline int64_t cm_ssd_c(const cm_ssd_run *r, const cm_ssd_chunk *k, int g
  * in typical models, where they evict each other from the cache: products read copies. */
 static inline void cm_ssd_copy(int q, int n, const cm_real *x, int64_t ldx, cm_real *y) {
     for (int i = 0; i < q; i++) memcpy(y + i * n, x + i * ldx, (size_t)n * sizeof *y);
+}
+
+/* y = words down of q rows of x, each times s[i] (NULL: 1). */
+static inline cm_word_mat cm_ssd_down(const cm_ssd_run *r, int q, int n, const cm_real *s,
+                                      const cm_real *x, int64_t ldx, cm_real *y) {
+    cm_words_down(r->how, q, n, s, x, ldx, y, n);
+    return (cm_word_mat){ y, 1, n };
+}
+
+/* y_i = beta y_i + sum over j <= i of m_ji x_j for i0 <= i < q, and y_j = .. sum over i >= j
+ * of m_ji x_i; m is of words down and along, x of words down, n columns. */
+void cm_ssd_lower(const cm_ssd_run *r, int i0, int q, int n, cm_word_mat m, cm_word_mat x,
+                  cm_real beta, cm_real *y, int64_t ldy);
+void cm_ssd_upper(const cm_ssd_run *r, int q, int n, cm_word_mat m, cm_word_mat x,
+                  cm_real beta, cm_real *y, int64_t ldy);
+/* e_ji = <a_j, b_i> for i >= j, i >= i0, over K; what is left of the triangle is set or not. */
+void cm_ssd_pairs(const cm_ssd_run *r, int i0, int q, int K, cm_word_mat a, cm_word_mat b,
+                  cm_real *e);
+
+/* Rows of a head that is next, called for a few at a time between products: they lie pages
+ * apart, where the hardware does not look ahead. */
+typedef struct cm_ssd_ahead {
+    const cm_real *at[2]; /* NULL: nothing */
+    int64_t ld[2];
+    int P, q, row;
+} cm_ssd_ahead;
+
+static inline void cm_ssd_call(cm_ssd_ahead *a) {
+    enum { ROWS = 12, LINE = CM_ALIGN / sizeof(cm_real) };
+    int to = a->row + ROWS < a->q ? a->row + ROWS : a->q;
+    for (; a->row < to; a->row++)
+        for (int k = 0; k < 2; k++)
+            for (int i = 0; a->at[k] && i < a->P; i += LINE)
+                __builtin_prefetch(a->at[k] + a->row * a->ld[k] + i, 0, 2);
 }
 
 /* The calling thread's buffer, and the running states in it (whole rows only). */

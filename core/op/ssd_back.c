@@ -10,9 +10,6 @@
 #include <omp.h>
 #include <string.h>
 
-/* Rows of a triangular product taken at a time. */
-enum { TRI = 24 };
-
 typedef struct {
     cm_ssd_run r;
     const cm_real *gy; /* NULL: no gradient arrives at y */
@@ -25,35 +22,40 @@ typedef struct {
 
 /* One chunk's working memory, all from the thread's buffer. */
 typedef struct {
-    cm_real *cb, *dcb, *e, *m;       /* [q,ld], row j is the earlier token */
+    cm_real *cb, *dcb, *e, *m, *mw;  /* [q,ld], row j is the earlier token; mw: words */
     cm_real *dB, *dC;                /* [q,N], sums over the heads so far */
-    cm_real *B, *C, *x, *dy;         /* [q,N], [q,P]: copies of the inputs */
+    cm_real *B, *C;                  /* [q,N] copies of the inputs */
+    cm_real *bw, *cw;                /* their words, for products of the group */
+    cm_real *ba, *cd;                /* words of a head: r dt B along, exp(cs) C down */
+    cm_real *xa, *ya, *yd, *yx;      /* x along; dy along, down, across */
+    cm_real *xd;                     /* x down */
     cm_real *wide;                   /* [q,max(N,P)] */
+    cm_real *s, *ds, *dsx;           /* words of the states down, of their gradients, across */
     cm_real *running;                /* gradients of the states that the task carries */
     cm_real *ddt, *rect, *u, *v, *da, *tmp; /* [q] */
+    cm_ssd_ahead *next;
 } bufs;
 
+/* Words of one element are the same along and down. */
 static bufs bufs_of(const cm_ssd_run *r) {
     int64_t sq = r->Q * r->ld, qn = (int64_t)r->Q * r->N, qp = (int64_t)r->Q * r->P;
+    int64_t size = (int64_t)r->N * r->P;
     bufs w;
-    w.cb = cm_ssd_buffer(r, omp_get_thread_num());
+    cm_real *at = cm_ssd_buffer(r, omp_get_thread_num());
+    cm_real **square[] = { &w.cb, &w.dcb, &w.e, &w.m, &w.mw };
+    cm_real **by_n[] = { &w.dB, &w.dC, &w.B, &w.C, &w.bw, &w.cw, &w.ba, &w.cd };
+    cm_real **by_p[] = { &w.xa, &w.ya, &w.yd, &w.yx, &w.xd };
+    cm_real **state[] = { &w.s, &w.ds, &w.dsx };
+    cm_real **row[] = { &w.ddt, &w.rect, &w.u, &w.v, &w.da, &w.tmp };
+    for (int i = 0; i < 5; i++, at += sq) *square[i] = at;
+    for (int i = 0; i < 8; i++, at += qn) *by_n[i] = at;
+    for (int i = 0; i < 5; i++, at += qp) *by_p[i] = at;
+    w.wide = at, at += qn > qp ? qn : qp;
+    for (int i = 0; i < 3; i++, at += size) *state[i] = at;
+    for (int i = 0; i < 6; i++, at += r->ld) *row[i] = at;
     w.running = r->whole ? cm_ssd_running(r, omp_get_thread_num()) : NULL;
-    w.dcb = w.cb + sq;
-    w.e = w.dcb + sq;
-    w.m = w.e + sq;
-    w.dB = w.m + sq;
-    w.dC = w.dB + qn;
-    w.B = w.dC + qn;
-    w.C = w.B + qn;
-    w.x = w.C + qn;
-    w.dy = w.x + qp;
-    w.wide = w.dy + qp;
-    w.ddt = w.wide + (qn > qp ? qn : qp);
-    w.rect = w.ddt + r->ld;
-    w.u = w.rect + r->ld;
-    w.v = w.u + r->ld;
-    w.da = w.v + r->ld;
-    w.tmp = w.da + r->ld;
+    if (cm_word_len(r->how) == 1) w.yd = w.ya;
+    w.next = NULL;
     return w;
 }
 
@@ -102,25 +104,25 @@ static void states(const back *k, int b, int h, const bufs *w) {
         cm_real *out = cm_ssd_slot(r, r->S, b, c->out, h);
         int64_t at = cm_ssd_at(r, b, h, c->t0);
         if (in) cm_k.scale_rows(1, size, &r->ec[at + c->q - 1], in, size, out, size);
-        cm_k.scale_rows(c->q, r->N, r->rd + at, r->xbc + cm_ssd_b(r, c, h / r->HG), r->W,
-                        w->B, r->N);
-        cm_ssd_copy(c->q, r->P, r->xbc + cm_ssd_x(r, c, h), r->W, w->x);
-        cm_gemm1(true, false, r->P, r->N, c->q, 1, w->x, r->P, w->B, r->N, in ? 1 : 0,
-                 out, r->N);
+        cm_word_mat B = cm_ssd_down(r, c->q, r->N, r->rd + at,
+                                    r->xbc + cm_ssd_b(r, c, h / r->HG), r->W, w->cd);
+        cm_word_mat x = cm_ssd_down(r, c->q, r->P, NULL, r->xbc + cm_ssd_x(r, c, h), r->W,
+                                    w->xd);
+        cm_word_product(r->how, r->P, r->N, c->q, x, B, in ? 1 : 0, out, r->N);
     }
 }
 
-/* dS_in = exp(cs_last) dS_out + dY^T (exp(cs) C); dy dense, tmp[q,N]. */
+/* dS_in = exp(cs_last) dS_out + dY^T (exp(cs) C); dy: words down. */
 static void pass_grad(const back *k, const cm_ssd_chunk *c, int h, const bufs *w,
-                      const cm_real *C, int64_t ldc, cm_real *tmp) {
+                      const cm_real *C, int64_t ldc) {
     const cm_ssd_run *r = &k->r;
     int64_t size = (int64_t)r->N * r->P, at = cm_ssd_at(r, c->b, h, c->t0);
     const cm_real *from = grad_out(k, c, h, w);
     cm_real *to = grad_slot(r, c->b, c->in, h, w);
     if (from) cm_k.scale_rows(1, size, &r->ec[at + c->q - 1], from, size, to, size);
-    cm_k.scale_rows(c->q, r->N, r->ec + at, C, ldc, tmp, r->N);
-    cm_gemm1(true, false, r->P, r->N, c->q, 1, w->dy, r->P, tmp, r->N, from ? 1 : 0, to,
-             r->N);
+    cm_word_mat ec = cm_ssd_down(r, c->q, r->N, r->ec + at, C, ldc, w->cd);
+    cm_word_product(r->how, r->P, r->N, c->q, (cm_word_mat){ w->yd, 1, r->P }, ec,
+                    from ? 1 : 0, to, r->N);
 }
 
 /* Before the latest chunk of a row: from the gradient of s1. */
@@ -145,8 +147,8 @@ static void state_grads(const back *k, int b, int h, const bufs *w) {
     for (int32_t i = r->first[b + 1] - 1; i >= r->first[b]; i--) {
         const cm_ssd_chunk *c = &r->chunk[i];
         if (c->in == CM_SSD_NONE) continue;
-        cm_ssd_copy(c->q, r->P, grad_y(k, c, h), k->ldy, w->dy);
-        pass_grad(k, c, h, w, r->xbc + cm_ssd_c(r, c, h / r->HG), r->W, w->C);
+        cm_ssd_down(r, c->q, r->P, NULL, grad_y(k, c, h), k->ldy, w->yd);
+        pass_grad(k, c, h, w, r->xbc + cm_ssd_c(r, c, h / r->HG), r->W);
     }
     last_grad(k, b, h, w);
 }
@@ -160,17 +162,24 @@ static void through_states(const back *k, const cm_ssd_chunk *c, int h, const bu
     int64_t at = cm_ssd_at(r, c->b, h, c->t0), x = cm_ssd_x(r, c, h);
     memset(w->u, 0, (size_t)q * sizeof *w->u);
     memset(w->v, 0, (size_t)q * sizeof *w->v);
+    int64_t lp = cm_word_count(r->how, P), ln = cm_word_count(r->how, N);
     if (out) {
         if (k->gx) {
-            cm_k.scale_rows(q, N, r->rd + at, w->B, N, w->wide, N);
-            cm_gemm1(false, true, q, P, N, 1, w->wide, N, out, N, 1, k->gx + x, r->W);
+            cm_words_along(r->how, q, N, r->rd + at, w->B, N, w->ba, ln);
+            cm_words_across(r->how, P, N, out, N, w->dsx, P);
+            cm_word_mat B = { w->ba, ln, 1 }, dS = { w->dsx, 1, P };
+            cm_word_product(r->how, q, P, N, B, dS, 1, k->gx + x, r->W);
         }
-        cm_gemm1(false, false, q, N, P, 1, w->x, P, out, N, 0, w->wide, N);
+        cm_ssd_call(w->next);
+        cm_word_mat xa = { w->xa, lp, 1 }, dS = cm_as_down(r->how, P, N, out, N, w->ds);
+        cm_word_product(r->how, q, N, P, xa, dS, 0, w->wide, N);
         cm_k.fold_rows(q, N, r->rd + at, w->wide, N, w->B, N, w->dB, N, w->v);
         for (int j = 0; j < q; j++) w->v[j] *= r->r[at + j];
     }
+    cm_ssd_call(w->next);
     if (in) {
-        cm_gemm1(false, false, q, N, P, 1, w->dy, P, in, N, 0, w->wide, N);
+        cm_word_mat ya = { w->ya, lp, 1 }, S = cm_as_down(r->how, P, N, in, N, w->s);
+        cm_word_product(r->how, q, N, P, ya, S, 0, w->wide, N);
         cm_k.fold_rows(q, N, r->ec + at, w->wide, N, w->C, N, w->dC, N, w->u);
         for (int i = 0; i < q; i++) w->u[i] *= r->ec[at + i];
     }
@@ -201,35 +210,30 @@ static void step_grads(const back *k, const cm_ssd_chunk *c, int h, const bufs *
     }
 }
 
-/* e[j,i] = <x_j, dy_i> for i >= j, by blocks of rows; what is left of the triangle is
- * set or not. */
-static void pair_products(const cm_ssd_run *r, int q, const bufs *w) {
-    cm_k.transpose(q, r->P, w->dy, r->P, w->wide, q);
-    for (int j = 0; j < q; j += TRI) {
-        int rows = q - j < TRI ? q - j : TRI, i = j / 16 * 16;
-        cm_gemm1(false, false, rows, q - i, r->P, 1, w->x + j * r->P, r->P, w->wide + i, q,
-                 0, w->e + j * r->ld + i, r->ld);
-    }
-}
-
 static void head_back(const back *k, const cm_ssd_chunk *c, int h, const bufs *w,
                       double *part) {
     const cm_ssd_run *r = &k->r;
-    int q = c->q;
-    int64_t at = cm_ssd_at(r, c->b, h, c->t0), size = (int64_t)r->N * r->P;
-    int64_t x = cm_ssd_x(r, c, h);
-    const cm_real *in = state_in(r, c, h), *out = grad_out(k, c, h, w);
-    cm_ssd_copy(q, r->P, r->xbc + x, r->W, w->x);
-    cm_ssd_copy(q, r->P, grad_y(k, c, h), k->ldy, w->dy);
-    pair_products(r, q, w);
+    int q = c->q, P = r->P;
+    int64_t at = cm_ssd_at(r, c->b, h, c->t0), size = (int64_t)r->N * P;
+    int64_t x = cm_ssd_x(r, c, h), ld = cm_word_count(r->how, P);
+    const cm_real *in = state_in(r, c, h), *out = grad_out(k, c, h, w), *dy = grad_y(k, c, h);
+    cm_words_along(r->how, q, P, NULL, r->xbc + x, r->W, w->xa, ld);
+    cm_words_along(r->how, q, P, NULL, dy, k->ldy, w->ya, ld);
+    cm_words_across(r->how, q, P, dy, k->ldy, w->yx, q);
+    if (w->yd != w->ya) cm_words_down(r->how, q, P, NULL, dy, k->ldy, w->yd, P);
+    cm_ssd_pairs(r, 0, q, P, (cm_word_mat){ w->xa, ld, 1 }, (cm_word_mat){ w->yx, 1, q },
+                 w->e);
+    cm_ssd_call(w->next);
     cm_k.ssd_mask_back(q, r->cs + at, r->dt + at, r->D[h], w->cb, w->e, w->m, w->dcb,
                        r->ld, w->ddt, w->rect, w->tmp);
-    for (int j = 0; k->gx && j < q; j += TRI) {
-        int rows = q - j < TRI ? q - j : TRI;
-        cm_gemm1(false, false, rows, r->P, q - j, 1, w->m + j * (r->ld + 1), r->ld,
-                 w->dy + j * r->P, r->P, k->fresh ? 0 : 1, k->gx + x + j * r->W, r->W);
+    if (k->gx) {
+        cm_word_mat m = cm_as_along(r->how, q, q, w->m, r->ld, w->mw);
+        cm_ssd_upper(r, q, P, m, (cm_word_mat){ w->yd, 1, P }, k->fresh ? 0 : 1, k->gx + x,
+                     r->W);
     }
+    cm_ssd_call(w->next);
     through_states(k, c, h, w, in, out);
+    cm_ssd_call(w->next);
     cm_real last = r->ec[at + q - 1];
     cm_real all = in && out ? last * (cm_real)cm_k.dot(size, in, out) : 0;
     step_grads(k, c, h, w, all, part);
@@ -245,6 +249,17 @@ static void put_rows(const back *k, int q, const cm_real *from, cm_real *to) {
     }
 }
 
+/* x and dy of the head after h; of the last the first of the chunk that comes before. */
+static cm_ssd_ahead ahead_of(const back *k, const cm_ssd_chunk *c, int h, int g) {
+    const cm_ssd_run *r = &k->r;
+    bool last = h + 1 == (g + 1) * r->HG;
+    if (last && c == &r->chunk[r->first[c->b]]) return (cm_ssd_ahead){ .P = 0 };
+    if (last) c--;
+    h = last ? g * r->HG : h + 1;
+    return (cm_ssd_ahead){ .at = { r->xbc + cm_ssd_x(r, c, h), k->gy ? grad_y(k, c, h) : NULL },
+                           .ld = { r->W, k->ldy }, .P = r->P, .q = c->q };
+}
+
 /* Everything of one group in one chunk; part[H][3] of this chunk. */
 static void chunk_back(const back *k, const cm_ssd_chunk *c, int g, double *part) {
     const cm_ssd_run *r = &k->r;
@@ -253,17 +268,24 @@ static void chunk_back(const back *k, const cm_ssd_chunk *c, int g, double *part
     int64_t b = cm_ssd_b(r, c, g), cc = cm_ssd_c(r, c, g);
     cm_ssd_copy(q, N, r->xbc + b, r->W, w.B);
     cm_ssd_copy(q, N, r->xbc + cc, r->W, w.C);
-    cm_gemm1(false, true, q, q, N, 1, w.B, N, w.C, N, 0, w.cb, r->ld);
+    int64_t ld = cm_word_count(r->how, N);
+    cm_words_along(r->how, q, N, NULL, w.B, N, w.bw, ld);
+    cm_words_across(r->how, q, N, w.C, N, w.cw, q);
+    cm_ssd_pairs(r, 0, q, N, (cm_word_mat){ w.bw, ld, 1 }, (cm_word_mat){ w.cw, 1, q }, w.cb);
     memset(w.dcb, 0, (size_t)(q * r->ld) * sizeof *w.dcb);
     memset(w.dB, 0, (size_t)(q * N) * sizeof *w.dB);
     memset(w.dC, 0, (size_t)(q * N) * sizeof *w.dC);
     for (int h = g * r->HG; h < (g + 1) * r->HG; h++) {
+        cm_ssd_ahead next = ahead_of(k, c, h, g);
+        w.next = &next;
         head_back(k, c, h, &w, part + 3 * h);
-        if (r->whole && c->in != CM_SSD_NONE) pass_grad(k, c, h, &w, w.C, N, w.wide);
+        if (r->whole && c->in != CM_SSD_NONE) pass_grad(k, c, h, &w, w.C, N);
     }
     if (!k->gx) return;
-    cm_gemm1(false, false, q, N, q, 1, w.dcb, r->ld, w.C, N, 1, w.dB, N);
-    cm_gemm1(true, false, q, N, q, 1, w.dcb, r->ld, w.B, N, 1, w.dC, N);
+    cm_word_mat B = cm_ssd_down(r, q, N, NULL, w.B, N, w.bw);
+    cm_word_mat C = cm_ssd_down(r, q, N, NULL, w.C, N, w.cw);
+    cm_ssd_upper(r, q, N, cm_as_along(r->how, q, q, w.dcb, r->ld, w.mw), C, 1, w.dB, N);
+    cm_ssd_lower(r, 0, q, N, cm_as_down(r->how, q, q, w.dcb, r->ld, w.mw), B, 1, w.dC, N);
     put_rows(k, q, w.dB, k->gx + b);
     put_rows(k, q, w.dC, k->gx + cc);
 }

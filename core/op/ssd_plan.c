@@ -42,6 +42,7 @@ static void set_shape(cm_ssd_run *r, const cm_node *n, bool backward) {
         .D = cm_rdata(&n->in[3]->v), .bias = cm_rdata(&n->in[4]->v),
         .s0 = n->in[5] ? cm_rdata(&n->in[5]->v) : c->from,
         .want_state = a->want_state || c->to,
+        .how = n->tape ? n->tape->compute : CM_COMPUTE_FP32,
         .doc_from = c->doc_from, .doc_to = c->doc_to, .doc_skip = c->doc_skip,
     };
     r->steps = (r->T == 1 || a->seq.steps) && r->s0 && r->want_state && !n->grad && !r->doc;
@@ -60,14 +61,13 @@ static void set_shape(cm_ssd_run *r, const cm_node *n, bool backward) {
     if (r->rows < 1) r->rows = 1;
 }
 
-/* A thread's buffers: matrices [Q,ld], blocks [Q,N] and [Q,P], one block [Q,max(N,P)],
- * vectors. */
+/* A thread's buffers, as bufs_of in op_ssd.c and ssd_back.c lays them out. */
 static int64_t thread_reals(const cm_ssd_run *r, bool backward) {
-    int64_t wide = r->N > r->P ? r->N : r->P;
-    int64_t row = backward ? 4 * (r->ld + r->N) + 2 * r->P + wide
-                           : 2 * (r->ld + r->N) + r->P + wide;
-    return (r->Q * row + (backward ? 6 * r->ld : 0) + 15) / 16 * 16 +
-           (r->own_states + 15) / 16 * 16;
+    int64_t wide = r->N > r->P ? r->N : r->P, size = (int64_t)r->N * r->P;
+    int64_t row = backward ? 5 * r->ld + 8 * r->N + 5 * r->P + wide
+                           : 3 * r->ld + 5 * r->N + 2 * r->P;
+    int64_t rest = backward ? 6 * r->ld + 3 * size : size;
+    return (r->Q * row + rest + 15) / 16 * 16 + (r->own_states + 15) / 16 * 16;
 }
 
 size_t cm_ssd_setup(cm_ssd_run *r, const cm_node *n, bool backward, void *scratch) {
@@ -161,4 +161,36 @@ void cm_ssd_steps(const cm_ssd_run *r, int b, int h) {
     cm_k.vexp(r->T, cs, ec);
     cm_k.vexp(r->T, re, re);
     for (int64_t t = 0; t < r->T; t++) rd[t] = re[t] * dt[t];
+}
+
+/* ---- triangles ----------------------------------------------------------------------- */
+
+static int tri_rows(int i, int q) { return q - i < CM_SSD_TRI ? q - i : CM_SSD_TRI; }
+
+void cm_ssd_lower(const cm_ssd_run *r, int i0, int q, int n, cm_word_mat m, cm_word_mat x,
+                  cm_real beta, cm_real *y, int64_t ldy) {
+    for (int i = i0; i < q; i += CM_SSD_TRI) {
+        int rows = tri_rows(i, q);
+        cm_word_mat a = { m.at + i * m.row, m.row, m.step };
+        cm_word_product(r->how, rows, n, i + rows, a, x, beta, y + i * ldy, ldy);
+    }
+}
+
+void cm_ssd_upper(const cm_ssd_run *r, int q, int n, cm_word_mat m, cm_word_mat x,
+                  cm_real beta, cm_real *y, int64_t ldy) {
+    for (int j = 0; j < q; j += CM_SSD_TRI) {
+        int64_t word = cm_word_count(r->how, j);
+        cm_word_mat a = { m.at + j * m.row + word * m.step, m.row, m.step };
+        cm_word_mat b = { x.at + word * x.step, 1, x.step };
+        cm_word_product(r->how, tri_rows(j, q), n, q - j, a, b, beta, y + j * ldy, ldy);
+    }
+}
+
+void cm_ssd_pairs(const cm_ssd_run *r, int i0, int q, int K, cm_word_mat a, cm_word_mat b,
+                  cm_real *e) {
+    for (int j = 0; j < q; j += CM_SSD_TRI) {
+        int i = j / 16 * 16 > i0 ? j / 16 * 16 : i0;
+        cm_word_mat x = { a.at + j * a.row, a.row, a.step }, y = { b.at + i, 1, b.step };
+        cm_word_product(r->how, tri_rows(j, q), q - i, K, x, y, 0, e + j * r->ld + i, r->ld);
+    }
 }
