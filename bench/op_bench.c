@@ -129,10 +129,10 @@ static cm_var *do_xent(job *b) {
 }
 static cm_var *do_rmsnorm(job *b) {
     cm_var *x = var(b, 2, (int64_t[]){ R, D }), *w = var(b, 1, (int64_t[]){ D });
-    return cm_rmsnorm(&b->t, x, w, (cm_real)1e-5);
+    return cm_rmsnorm(&b->t, x, w, (cm_real)1e-5, CM_ANYBODY);
 }
 static cm_var *do_swiglu(job *b) {
-    return cm_swiglu(&b->t, var(b, 2, (int64_t[]){ R, 2 * F }));
+    return cm_swiglu(&b->t, var(b, 2, (int64_t[]){ R, 2 * F }), CM_ANYBODY);
 }
 static cm_var *do_residual(job *b) {
     cm_var *x = var(b, 2, (int64_t[]){ R, D }), *y = var(b, 2, (int64_t[]){ R, D });
@@ -157,7 +157,8 @@ static cm_var *do_ssd(job *b) {
 }
 static cm_var *do_gated(job *b) {
     cm_var *y = var(b, 2, (int64_t[]){ R, DI }), *zx = var(b, 2, (int64_t[]){ R, W });
-    return cm_gated_norm(&b->t, y, zx, var(b, 1, (int64_t[]){ DI }), 0, 1, (cm_real)1e-5);
+    return cm_gated_norm(&b->t, y, zx, var(b, 1, (int64_t[]){ DI }), 0, 1, (cm_real)1e-5,
+                         CM_ANYBODY);
 }
 
 static const struct {

@@ -76,7 +76,7 @@ static void mixer(const shape *s, cm_prof *prof) {
     cm_var *y, *loss;
     cm_var *xbc = cm_conv_silu(&t, in[ZX], in[W], in[BIAS], &seq, DI, NULL, NULL);
     cm_ssd(&t, xbc, in[ZX], in[A_LOG], in[D], in[DT_BIAS], NULL, &seq, &c, &y, NULL);
-    cm_var *out = cm_gated_norm(&t, y, in[ZX], in[GAIN], 0, 1, (cm_real)1e-5);
+    cm_var *out = cm_gated_norm(&t, y, in[ZX], in[GAIN], 0, 1, (cm_real)1e-5, CM_ANYBODY);
     cm_tape_apply(&t, &op_one, &out, 1, NULL, &loss);
     cm_tape_backward(&t, loss, 1);
 }

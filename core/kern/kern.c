@@ -100,6 +100,7 @@ bool cm_kern_init(cm_numerics numerics, int threads, cm_err *err) {
     };
     if (want >= CM_LEVEL_AVX2) cm_overlay_avx2(&table);
     if (want >= CM_LEVEL_AVX512) cm_overlay_avx512(&table);
+    if (want >= CM_LEVEL_AVX512BF16) cm_overlay_avx512bf16(&table);
     if (!cm_gemm_setup(numerics, want, threads, err)) return false;
     cm_qmat_setup(want);
     omp_set_num_threads(threads);

@@ -24,8 +24,8 @@
 #include "tensor/tensor.h"
 
 /* Instruction levels, lowest first: id, name as in CHIMERA_KERNELS.  The last one adds
- * AVX512_BF16 and VNNI, which only products of narrow operands use: everything else has
- * the bits of avx512. */
+ * AVX512_BF16 and VNNI, which only products of narrow operands use and what makes these:
+ * everything else has the bits of avx512. */
 #define CM_LEVELS(X)                                                                    \
     X(CM_LEVEL_REF, "ref") X(CM_LEVEL_AVX2, "avx2") X(CM_LEVEL_AVX512, "avx512")        \
     X(CM_LEVEL_AVX512BF16, "avx512bf16")
@@ -63,6 +63,7 @@ extern cm_kern cm_k;
  * level (double build, other CPU families).  The caller knows that the CPU can. */
 void cm_overlay_avx2(cm_kern *k);
 void cm_overlay_avx512(cm_kern *k);
+void cm_overlay_avx512bf16(cm_kern *k);
 
 /* Matrix products: strict = our packed kernels (same bits for any M, N, threads and row
  * position); fast = OpenBLAS, one thread per OpenMP thread. */

@@ -84,27 +84,42 @@ void cm_round_avx2(int64_t n, float *x) {
     for (int64_t i = whole; i < n; i++) x[i] = cm_as_bf16(x[i]);
 }
 
-/* w values from BF16, the last of them repeated. */
-static void widen(float *dst, int w, const uint16_t *src, int64_t by, int64_t n) {
-    for (int64_t i = 0; i < w; i++) dst[i] = cm_bf16_to_f32(src[(i < n ? i : n - 1) * by]);
+/* n values from BF16. */
+static void widen(float *dst, const uint16_t *src, int64_t n) {
+    int64_t i = 0;
+    for (; i + 8 <= n; i += 8) {
+        __m128i h = _mm_loadu_si128((const __m128i *)(const void *)(src + i));
+        __m256i u = _mm256_slli_epi32(_mm256_cvtepu16_epi32(h), 16);
+        _mm256_storeu_ps(dst + i, _mm256_castsi256_ps(u));
+    }
+    for (; i < n; i++) dst[i] = cm_bf16_to_f32(src[i]);
+}
+
+/* Rows are widened a part at a time, then transposed as floats are. */
+static void wide_rows(float *dst, int w, const uint16_t *src, int64_t ld, int64_t rows,
+                      int64_t k) {
+    enum { PART = 64 };
+    float part[32 * PART];
+    for (int64_t p = 0; p < k; p += PART) {
+        int64_t n = k - p < PART ? k - p : PART;
+        for (int64_t i = 0; i < rows; i++) widen(part + i * PART, src + i * ld + p, n);
+        cm_pack_rows(dst + p * w, w, part, false, PART, rows, n);
+    }
 }
 
 static void rounded_rows(float *dst, int w, const void *src, bool stored, int64_t ld,
                          int64_t rows, int64_t k) {
-    if (stored)
-        for (int64_t p = 0; p < k; p++)
-            widen(dst + p * w, w, (const uint16_t *)src + p, ld, rows);
-    else
-        cm_pack_rows(dst, w, src, false, ld, rows, k);
+    if (stored) wide_rows(dst, w, src, ld, rows, k);
+    else cm_pack_rows(dst, w, src, false, ld, rows, k);
     round_panels(dst, w * k);
 }
 
 static void rounded_cols(float *dst, int w, const void *src, bool stored, int64_t ld,
                          int64_t cols, int64_t k) {
     const uint16_t *h = src;
-    for (int64_t j = 0; stored && j < cols; j += w)
-        for (int64_t p = 0; p < k; p++)
-            widen(dst + j * k + p * w, w, h + p * ld + j, 1, cols - j);
+    for (int64_t p = 0; stored && p < k; p++, h += ld)
+        for (int64_t j = 0; j < cols; j += w)
+            widen(dst + j * k + p * w, h + j, cols - j < w ? cols - j : w);
     if (!stored) cm_pack_cols(dst, w, src, false, ld, cols, k);
     round_panels(dst, (cols + w - 1) / w * w * k);
 }

@@ -1,6 +1,8 @@
 /* ref_elem.c -- reference kernels: vector updates, reductions, optimizer steps. */
 #include "kern/ref.h"
 
+#include <string.h>
+
 void CM_REF(add_scaled)(int64_t n, cm_real a, const cm_real *x, cm_real *y) {
     for (int64_t i = 0; i < n; i++) y[i] += a * x[i];
 }
@@ -27,5 +29,14 @@ void CM_REF(adamw)(int64_t n, cm_real *w, const cm_real *g, cm_real *m, cm_real 
         m[i] = h->b1 * m[i] + (1 - h->b1) * gi;
         v[i] = h->b2 * v[i] + (1 - h->b2) * gi * gi;
         w[i] = keep * w[i] - rate * m[i] / (cm_rsqrt(v[i] / h->bc2) + h->eps);
+    }
+}
+
+void CM_REF(narrow)(int64_t n, const cm_real *x, void *y) {
+    for (int64_t i = 0; i < n; i++) {
+        float f = (float)x[i];
+        bool tiny = fabsf(f) < 0x1p-126f;
+        uint16_t h = tiny ? (uint16_t)(signbit(f) ? 0x8000 : 0) : cm_f32_to_bf16(f);
+        memcpy((char *)y + 2 * i, &h, sizeof h); /* y may be x */
     }
 }

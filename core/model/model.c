@@ -141,13 +141,17 @@ static cm_var *mixer(const layer_ctx *k, cm_tape *t, cm_var *x) {
 /* The two halves of a layer: x with what the mixer, or the feed-forward part, adds. */
 static cm_var *mixer_half(const layer_ctx *k, cm_tape *t, cm_var *x) {
     const cm_model_conf *c = &k->m->conf;
-    cm_var *h = cm_rmsnorm(t, x, &k->m->layer[k->i].norm1->var, (cm_real)c->norm_eps);
+    cm_var *h = cm_rmsnorm(t, x, &k->m->layer[k->i].norm1->var, (cm_real)c->norm_eps,
+                           cm_project_reads(&k->seq.drop));
     return cm_residual(t, x, mixer(k, t, h), (cm_real)c->residual_scale);
 }
 
 static cm_var *forward_half(const layer_ctx *k, cm_tape *t, cm_var *x, cm_var **aux) {
     const cm_model_conf *c = &k->m->conf;
-    cm_var *h = cm_rmsnorm(t, x, &k->m->layer[k->i].norm2->var, (cm_real)c->norm_eps);
+    const cm_layer *l = &k->m->layer[k->i];
+    /* A router's product is fp32. */
+    cm_readers readers = l->experts ? CM_ANYBODY : cm_project_reads(&k->seq.drop);
+    cm_var *h = cm_rmsnorm(t, x, &l->norm2->var, (cm_real)c->norm_eps, readers);
     return cm_residual(t, x, feed_forward(k, t, h, aux), (cm_real)c->residual_scale);
 }
 
@@ -193,6 +197,10 @@ static cm_var *sum_all(cm_tape *t, cm_var **x, int n) {
     return total;
 }
 
+static cm_var *final_norm(const cm_model *m, cm_tape *t, cm_var *x, cm_readers readers) {
+    return cm_rmsnorm(t, x, &m->norm->var, (cm_real)m->conf.norm_eps, readers);
+}
+
 /* The stack up to the final norm; part[n_layers] gets the experts' auxiliary losses, times
  * aux_scale. */
 static cm_var *run_stack(const cm_model *m, cm_tape *t, const cm_batch *b, cm_real aux_scale,
@@ -210,7 +218,7 @@ static cm_var *run_stack(const cm_model *m, cm_tape *t, const cm_batch *b, cm_re
         x = run_layer(t, k, x, recompute || (m->again && m->again[i]), &aux);
         if (aux) part[(*n_part)++] = aux;
     }
-    return cm_rmsnorm(t, x, &m->norm->var, (cm_real)m->conf.norm_eps);
+    return final_norm(m, t, x, CM_PRODUCTS);
 }
 
 cm_var *cm_model_loss(const cm_model *m, cm_tape *t, const cm_batch *b, cm_real norm,
@@ -260,7 +268,7 @@ cm_var *cm_model_hidden(const cm_model *m, cm_tape *t, const int32_t *token,
         in_place(t, k, x);
     }
     for (int b = 0; st && b < seq->B; b++) st->held[b] += seq->T;
-    return cm_rmsnorm(t, x, &m->norm->var, (cm_real)m->conf.norm_eps);
+    return final_norm(m, t, x, CM_ANYBODY);
 }
 
 cm_var *cm_model_paths(const cm_model *m, cm_tape *t, const int32_t *token,
@@ -272,7 +280,7 @@ cm_var *cm_model_paths(const cm_model *m, cm_tape *t, const int32_t *token,
         k->paths = paths;
         in_place(t, k, x);
     }
-    return cm_rmsnorm(t, x, &m->norm->var, (cm_real)m->conf.norm_eps);
+    return final_norm(m, t, x, CM_ANYBODY);
 }
 
 /* Logits of n consecutive rows; room: for a head that is not cm_real. */

@@ -12,7 +12,8 @@ void cm_mlp_build(cm_mlp *m, cm_params *ps, const cm_model_conf *c, int layer, i
 }
 
 cm_var *cm_mlp_fwd(const cm_mlp *m, cm_tape *t, cm_var *x, const cm_drop *drop) {
-    return cm_project(t, cm_swiglu(t, cm_project(t, x, m->in, drop)), m->out, drop);
+    cm_var *h = cm_swiglu(t, cm_project(t, x, m->in, drop), cm_project_reads(drop));
+    return cm_project(t, h, m->out, drop);
 }
 
 void cm_moe_build(cm_moe_block *m, cm_params *ps, const cm_model_conf *c, int layer) {

@@ -123,6 +123,10 @@ cm_var *cm_project(cm_tape *t, cm_var *x, cm_param *p, const cm_drop *drop) {
     return cm_residual(t, y, z, p->lora_scale);
 }
 
+cm_readers cm_project_reads(const cm_drop *drop) {
+    return drop && drop->share > 0 ? CM_ANYBODY : CM_PRODUCTS;
+}
+
 /* rows of W += s B A, through `wide` [rows, I] where W is not cm_real. */
 static void merge_rows(cm_tensor *w, int64_t at, int64_t rows, int64_t r, double scale,
                        const cm_real *a, const cm_real *b, cm_real *wide) {

@@ -59,7 +59,8 @@ cm_var *cm_mamba2_fwd(const cm_mamba2 *m, cm_tape *t, cm_var *x, const cm_seq *s
                                window, st && st->conv_to ? st->conv_to : window);
     if (st && st->raw && !t->dry) keep_raw(m, &zxbcdt->v, st->raw);
     cm_var *y = scan(m, t, xbc, zxbcdt, m->ssd.dcol, seq, st);
-    y = cm_gated_norm(t, y, zxbcdt, &m->norm->var, 0, m->ssd.G, m->eps);
+    y = cm_gated_norm(t, y, zxbcdt, &m->norm->var, 0, m->ssd.G, m->eps,
+                      cm_project_reads(&seq->drop));
     return cm_project(t, y, m->out_proj, &seq->drop);
 }
 

@@ -79,6 +79,8 @@ void cm_lora_merge(cm_param *p, int64_t r, double scale, const cm_real *a, const
 /* y = x W^T, plus the adapter's part where there is one, which reads x through dropout
  * (drop NULL or of share 0: none).    x[R,I] -> y[R,O] */
 cm_var *cm_project(cm_tape *t, cm_var *x, cm_param *p, const cm_drop *drop);
+/* How it reads x: dropout does not take BF16. */
+cm_readers cm_project_reads(const cm_drop *drop);
 
 /* Decoding state of one layer of B sequences; zeroed = start of a document. */
 typedef struct cm_layer_state {

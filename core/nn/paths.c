@@ -169,6 +169,6 @@ cm_var *cm_mamba2_paths(const cm_mamba2 *m, cm_tape *t, cm_var *x, const cm_path
     cm_ssd(t, px, pdt, &m->A_log->var, &m->D->var, &m->dt_bias->var, NULL, &seq, &conf, &py,
            NULL);
     if (!t->dry) unpack(p, cm_rdata(&py->v), m->DI, cm_rdata(&y->v));
-    y = cm_gated_norm(t, y, zx, &m->norm->var, 0, s->G, m->eps);
+    y = cm_gated_norm(t, y, zx, &m->norm->var, 0, s->G, m->eps, CM_ANYBODY);
     return cm_project(t, y, m->out_proj, NULL);
 }

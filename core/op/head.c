@@ -18,6 +18,7 @@ size_t cm_head_map(cm_head *h, const cm_node *n, const int32_t *target, void *ba
     *h = (cm_head){ .x = n->in[0], .w = n->in[1], .target = target,
                     .how = n->tape->compute };
     h->held = cm_as_held(n, &h->w->v);
+    h->narrow = h->how == CM_COMPUTE_BF16 && !n->tape->wide;
     h->R = h->x->v.dim[0];
     h->V = h->w->v.dim[0];
     h->D = h->w->v.dim[1];
@@ -35,12 +36,14 @@ size_t cm_head_map(cm_head *h, const cm_node *n, const int32_t *target, void *ba
 static bool whole(const cm_head *h) { return h->row[h->n - 1] - h->row[0] + 1 == h->n; }
 
 /* The chunk's rows of x, side by side. */
-static const cm_real *gathered(cm_head *h) {
-    const cm_real *x = cm_rdata(&h->x->v);
-    if (whole(h)) return x + h->row[0] * h->D;
+static cm_mat gathered(cm_head *h) {
+    cm_mat x = cm_mat_in(&h->x->v, h->D, false), in = x;
+    if (whole(h)) return cm_mat_from(x, h->row[0] * h->D);
+    in.at = h->in;
+    size_t row = (size_t)h->D * (size_t)cm_dtypes[h->x->v.dtype].bytes;
     for (int64_t i = 0; i < h->n; i++)
-        memcpy(h->in + i * h->D, x + h->row[i] * h->D, sizeof *x * (size_t)h->D);
-    return h->in;
+        memcpy((char *)h->in + (size_t)i * row, cm_mat_from(x, h->row[i] * h->D).at, row);
+    return in;
 }
 
 bool cm_head_next(cm_head *h, cm_real scale, cm_real *zero) {
@@ -55,28 +58,30 @@ bool cm_head_next(cm_head *h, cm_real scale, cm_real *zero) {
     h->next = r;
     if (!h->n) return false;
     if (h->held) {
-        cm_qmat_mul(&h->w->v, NULL, h->n, gathered(h), scale, h->z, h->room);
+        cm_qmat_mul(&h->w->v, NULL, h->n, gathered(h).at, scale, h->z, h->room);
         return true;
     }
     if (!h->W.at) h->W = cm_operand(h->how, &h->w->v, h->D, false, h->room);
     cm_mat W = h->W;
     W.t = true;
-    cm_product(h->how, h->n, h->V, h->D, scale, cm_mat_of(gathered(h), h->D, false), W, 0,
-               h->z, h->V);
+    cm_product(h->how, h->n, h->V, h->D, scale, gathered(h), W, 0, h->z, h->V);
     return true;
 }
 
 void cm_head_back(cm_head *h, cm_real *dx) {
     int64_t n = h->n, V = h->V, D = h->D;
-    if (h->w->g)
-        cm_product(h->how, V, D, n, 1, cm_mat_of(h->z, V, true),
-                   cm_mat_of(gathered(h), D, false), 1, h->w->g, D);
+    /* Narrow rows of z lie where the wide ones did. */
+    cm_mat g = { h->z, h->narrow ? V * (int64_t)(sizeof(cm_real) / sizeof(uint16_t)) : V, false,
+                 h->narrow };
+    cm_mat gt = g;
+    gt.t = true;
+    if (h->w->g) cm_product(h->how, V, D, n, 1, gt, gathered(h), 1, h->w->g, D);
     if (!dx) return;
     bool in_place = whole(h);
     cm_real *to = in_place ? dx + h->row[0] * D : h->in;
-    cm_product(h->how, n, D, V, 1, cm_mat_of(h->z, V, false), h->W, in_place, to, D);
+    cm_product(h->how, n, D, V, 1, g, h->W, in_place, to, D);
     for (int64_t i = 0; !in_place && i < n; i++)
-        cm_k.add_scaled(D, 1, h->in + i * D, dx + h->row[i] * D);
+        cm_k.add_scaled(D, 1, to + i * D, dx + h->row[i] * D);
 }
 
 double cm_head_flops(const cm_node *n) {

@@ -22,13 +22,27 @@
 #define CM_MAX_IN 8
 #define CM_MAX_OUT 3
 
-/* A value with, where wanted, its gradient. */
+/* Columns [from,to) of a matrix. */
+typedef struct cm_cols {
+    int64_t from, to;
+} cm_cols;
+
+enum { CM_MAX_PARTS = 4 };
+
+/* A value with, where wanted, its gradient.  Either may be stored as BF16 where products that
+ * round to BF16 are all that reads it: they round while packing, so rounding earlier changes no
+ * bit of a result.  Of values the model says so (cm_readers), of gradients the tape finds out
+ * (`products`, `part`). */
 typedef struct cm_var {
-    cm_tensor v;      /* value, dtype cm_real */
+    cm_tensor v;      /* value, dtype cm_real or (see cm_op.takes) BF16 */
     cm_real *g;       /* gradient, same count; NULL = not wanted or not yet allocated */
     bool wants_grad;
     bool is_param;    /* persistent: g belongs to the caller and is always accumulated */
     bool g_live;      /* the tape's: g is allocated and holds something */
+    bool g_narrow;    /* the tape's: g points to BF16, see cm_grad_of */
+    bool products;    /* the tape's: the op that made it reads g in products alone */
+    int n_part;       /* the tape's: readers so far, -1 where one cannot write BF16 or two */
+    cm_cols part[CM_MAX_PARTS]; /* write the same columns of g; and the columns of each */
 } cm_var;
 
 struct cm_op;
@@ -40,6 +54,8 @@ typedef struct cm_node {
     const void *attr;        /* the op's own struct, copied when applied */
     void *saved;             /* op->saved() bytes, written by fwd, read by bwd */
     bool grad;               /* this node will have a backward: fwd must fill saved */
+    bool narrow;             /* set by infer: out[0] is read by products alone, so that a tape
+                                of BF16 products stores it as BF16 */
     bool fresh[CM_MAX_IN];   /* bwd: in[i]->g is uninitialised and must be overwritten
                                 (only for i in op->sets) */
     struct cm_tape *tape;
@@ -64,6 +80,10 @@ typedef struct cm_op {
     uint32_t unread;      /* bit i: bwd does not need the value of in[i] */
     bool mixed;           /* its products are as the tape's compute says, else fp32 */
     bool early;           /* fwd forms the gradients, bwd only hands them on */
+    uint32_t takes;       /* bit i: in[i] may be stored as BF16 */
+    uint32_t takes_g;     /* bit j: so may the gradient of out[j], as products are all that
+                             reads it */
+    uint32_t gives_g;     /* bit i: bwd can write in[i]->g as BF16 */
     /* Fill out[i]->v.nd/dim from the inputs and attr; false with a reason when the shapes
      * do not fit. */
     bool (*infer)(cm_node *n, const char **why); /* may lower n->n_out: absent outputs */
@@ -75,6 +95,8 @@ typedef struct cm_op {
     void (*bwd)(cm_node *n, void *scratch); /* NULL: not differentiable */
     /* Matmul-class floating point operations of the forward (for MFU and profile). */
     double (*flops)(const cm_node *n);
+    /* Columns of in[i]->g that bwd adds to, where gives_g and not all of them (NULL: all). */
+    cm_cols (*cols)(const cm_node *n, int i);
     /* Elements of in[i] that the op uses, where these are not all of it (NULL: all). */
     int64_t (*touched)(const cm_node *n, int i);
     /* Build the i-th gradient-check case: apply the op (through its public builder) to
@@ -105,6 +127,7 @@ typedef struct cm_tape {
     bool dry;           /* sizes only */
     bool recording;     /* false: inference, nothing kept for backward */
     bool replay;        /* a recomputed block runs again: count no statistics twice */
+    bool wide;          /* tests: nothing is stored as BF16 */
     cm_compute compute; /* of the large products, both ways: linear, experts, head; set it
                            after cm_tape_begin, which chooses fp32 */
     struct cm_node **node;
@@ -134,6 +157,9 @@ void cm_tape_apply(cm_tape *t, const cm_op *op, cm_var *const *in, int n_in,
 /* Gradients of `loss` (one element), seeded with `seed`, added into every parameter that
  * wants one.  Uses the record once. */
 void cm_tape_backward(cm_tape *t, cm_var *loss, cm_real seed);
+
+/* Who reads a value: whoever likes, or only ops that take it as BF16 (cm_op.takes). */
+typedef enum { CM_ANYBODY, CM_PRODUCTS } cm_readers;
 
 /* A var on the meta arena around existing memory (no gradient). */
 cm_var *cm_var_const(cm_tape *t, cm_dtype dt, const int64_t *dim, int nd, void *data);
@@ -293,13 +319,13 @@ cm_var *cm_linear(cm_tape *t, cm_var *x, cm_var *w);
 cm_var *cm_dropout(cm_tape *t, cm_var *x, const cm_drop *d, uint64_t module);
 
 /* y = x / sqrt(mean(x^2) + eps) * w     x[R,D] w[D] -> y[R,D] */
-cm_var *cm_rmsnorm(cm_tape *t, cm_var *x, cm_var *w, cm_real eps);
+cm_var *cm_rmsnorm(cm_tape *t, cm_var *x, cm_var *w, cm_real eps, cm_readers readers);
 
 /* y = x + scale * b     x[R,D] b[R,D] -> y[R,D] */
 cm_var *cm_residual(cm_tape *t, cm_var *x, cm_var *b, cm_real scale);
 
 /* y = silu(a) * b     ab[R,2F], a = first F columns -> y[R,F] */
-cm_var *cm_swiglu(cm_tape *t, cm_var *ab);
+cm_var *cm_swiglu(cm_tape *t, cm_var *ab, cm_readers readers);
 
 /* y = sum of n <= CM_MAX_IN one-element vars: joins the parts of a loss. */
 cm_var *cm_sum(cm_tape *t, cm_var *const *x, int n);
@@ -402,7 +428,7 @@ void cm_ssd(cm_tape *t, cm_var *xbc, cm_var *dtx, cm_var *A_log, cm_var *D,
 /* u = y * silu(z), z = columns [zcol, zcol+DI) of zx;  out = RMSNorm of u over each of G
  * groups of DI/G, times w.     y[R,DI] zx[R,W] w[DI] -> out[R,DI] */
 cm_var *cm_gated_norm(cm_tape *t, cm_var *y, cm_var *zx, cm_var *w, int64_t zcol, int G,
-                      cm_real eps);
+                      cm_real eps, cm_readers readers);
 
 /* Dropless top-k mixture of SwiGLU experts.
  *   x[R,D] router[E,D] w_in[E,2F,D] w_out[E,D,F] -> y[R,D], aux[1]

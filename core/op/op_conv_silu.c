@@ -3,7 +3,7 @@
  * Works on rows: a row of the output is a few rows of the input times rows of taps, all
  * dense over channels.  The backward computes the gradient before SiLU once per row, into
  * a ring of K rows, from which the input gradient of the row K-1 back is complete. */
-#include "op/op.h"
+#include "op/narrow.h"
 
 #include <omp.h>
 #include <string.h>
@@ -36,12 +36,12 @@ static bool infer(cm_node *n, const char **why) {
 
 typedef struct {
     int B, T, K, blocks;  /* blocks of ROWS tokens in a row */
-    int64_t W, C;
+    int64_t W, C, col;
     const cm_seq *seq;
     const cm_real *x;     /* at column col of row 0 */
     const cm_real *b, *w0;
     cm_real *w;           /* [K,C]: taps transposed */
-    cm_real *ring;        /* [threads][K,C] */
+    cm_real *ring;        /* [threads][K+1,C]: and a row of gx */
     cm_real *part;        /* [B*blocks][K+1,C]: parts of gw and, last, gb */
 } conv_run;
 
@@ -52,9 +52,11 @@ static size_t setup(conv_run *r, const cm_node *n, bool backward, unsigned char 
     *r = (conv_run){
         .B = a->seq.B, .T = a->seq.T, .K = (int)n->in[1]->v.dim[1],
         .blocks = (a->seq.T + ROWS - 1) / ROWS, .W = n->in[0]->v.dim[1],
-        .C = n->in[1]->v.dim[0], .seq = &a->seq, .b = cm_rdata(&n->in[2]->v), .w0 = a->w0,
+        .col = a->col, .C = n->in[1]->v.dim[0], .seq = &a->seq,
+        .b = cm_rdata(&n->in[2]->v), .w0 = a->w0,
     };
-    size_t w = reals(r->K * r->C), ring = w * (size_t)cm_kern_threads();
+    size_t w = reals(r->K * r->C), ring = reals((r->K + 1) * r->C);
+    ring *= (size_t)cm_kern_threads();
     size_t part = reals((int64_t)r->B * r->blocks * (r->K + 1) * r->C);
     if (p) {
         r->x = cm_rdata(&n->in[0]->v) + a->col;
@@ -123,9 +125,9 @@ static void fwd(cm_node *n, void *scratch) {
     for (int b = 0; a->w1 && b < r.B; b++) next_window(&r, b, a->w1);
 }
 
-/* gx of token s: taps times the ring's rows s .. s+K-1, as far as its document goes. */
-static void input_grad(const conv_run *r, int b, int s, const cm_real *ring,
-                       cm_real *gx) {
+/* gx of token s: taps times the ring's rows s .. s+K-1, as far as its document goes.  Narrow,
+ * nobody else writes it. */
+static void input_grad(const conv_run *r, int b, int s, cm_real *ring, const cm_tensor *gx) {
     const cm_real *row[CM_MAX_TAPS];
     int later = 1;
     row[0] = ring + (s % r->K) * r->C;
@@ -133,17 +135,20 @@ static void input_grad(const conv_run *r, int b, int s, const cm_real *ring,
         row[later] = ring + ((s + later) % r->K) * r->C;
         later++;
     }
-    cm_k.conv_add(r->C, later, row, r->w + (r->K - 1) * r->C, -r->C,
-                  gx + ((int64_t)b * r->T + s) * r->W);
+    int64_t at = ((int64_t)b * r->T + s) * r->W + r->col;
+    cm_real *to = cm_place(gx, at, ring + r->K * r->C);
+    if (gx->dtype != CM_REAL_DTYPE) memset(to, 0, (size_t)r->C * sizeof *to);
+    cm_k.conv_add(r->C, later, row, r->w + (r->K - 1) * r->C, -r->C, to);
+    cm_put(gx, at, r->C, to);
 }
 
 /* Tokens [t0, t0+ROWS) of a row.  The K-1 tokens after them are computed here and in the
  * next block: they finish our input gradients, and only there count for the taps. */
-static void block_back(const conv_run *r, int b, int t0, const cm_real *gy, cm_real *gx,
-                       cm_real *part) {
+static void block_back(const conv_run *r, int b, int t0, const cm_real *gy,
+                       const cm_tensor *gx, cm_real *part) {
     int t1 = t0 + ROWS < r->T ? t0 + ROWS : r->T, back = r->K - 1;
     int end = t1 + back < r->T ? t1 + back : r->T;
-    size_t mine = (size_t)omp_get_thread_num() * reals(r->K * r->C) / sizeof(cm_real);
+    size_t mine = (size_t)omp_get_thread_num() * reals((r->K + 1) * r->C) / sizeof(cm_real);
     cm_real *ring = r->ring + mine, *gb = part + r->K * r->C;
     memset(part, 0, (size_t)((r->K + 1) * r->C) * sizeof *part);
     for (int t = t0; t < t1 + back; t++) {
@@ -156,22 +161,21 @@ static void block_back(const conv_run *r, int b, int t0, const cm_real *gy, cm_r
                                 ring + (t % r->K) * r->C, t < t1 ? part + skip : NULL,
                                 gb);
         }
-        if (gx && t - back >= t0) input_grad(r, b, t - back, ring, gx);
+        if (gx->data && t - back >= t0) input_grad(r, b, t - back, ring, gx);
     }
 }
 
 static void bwd(cm_node *n, void *scratch) {
-    const conv_attr *a = n->attr;
     conv_run r;
     setup(&r, n, true, scratch);
     const cm_real *gy = n->out[0]->g;
-    cm_real *gx = n->in[0]->g ? n->in[0]->g + a->col : NULL;
+    cm_tensor gx = cm_grad_of(n->in[0]);
     int items = r.B * r.blocks;
     int64_t size = (r.K + 1) * r.C;
     bool many = (int64_t)r.B * r.T * r.C > SERIAL;
 #pragma omp parallel for schedule(dynamic) num_threads(cm_kern_threads()) if (many)
     for (int i = 0; i < items; i++)
-        block_back(&r, i / r.blocks, i % r.blocks * ROWS, gy, gx, r.part + i * size);
+        block_back(&r, i / r.blocks, i % r.blocks * ROWS, gy, &gx, r.part + i * size);
     for (int i = 1; i < items; i++) cm_k.add_scaled(size, 1, r.part + i * size, r.part);
     cm_real *gw = n->in[1]->g, *gb = n->in[2]->g;
     for (int64_t c = 0; gw && items && c < r.C; c++)
@@ -203,13 +207,20 @@ static bool sample(cm_sample *s, int i) {
     return true;
 }
 
+static cm_cols cols(const cm_node *n, int i) {
+    const conv_attr *a = n->attr;
+    (void)i;
+    return (cm_cols){ a->col, a->col + n->out[0]->v.dim[1] };
+}
+
 static int64_t touched(const cm_node *n, int i) {
     return cm_tensor_count(i ? &n->in[i]->v : &n->out[0]->v);
 }
 
 const cm_op cm_op_conv_silu = {
     .name = "conv_silu", .shapes = "x[R,W] w[C,K] b[C] -> y[R,C]", .n_in = 3, .n_out = 1,
-    .attr_bytes = sizeof(conv_attr), .infer = infer, .scratch = scratch_bytes, .fwd = fwd,
+    .attr_bytes = sizeof(conv_attr), .gives_g = 1, .cols = cols,
+    .infer = infer, .scratch = scratch_bytes, .fwd = fwd,
     .bwd = bwd, .touched = touched, .sample = sample,
 };
 

@@ -78,7 +78,7 @@ static int64_t embed_touched(const cm_node *n, int i) {
 }
 
 const cm_op cm_op_embed = {
-    .name = "embed", .shapes = "W[V,D] -> y[R,D]", .n_in = 1, .n_out = 1, .unread = 1,
+    .name = "embed", .shapes = "W[V,D] -> y[R,D]", .n_in = 1, .takes = 1, .n_out = 1, .unread = 1,
     .attr_bytes = sizeof(embed_attr), .infer = embed_infer, .fwd = embed_fwd,
     .bwd = embed_bwd, .touched = embed_touched, .sample = embed_sample,
 };

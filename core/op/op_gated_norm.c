@@ -2,7 +2,7 @@
  *
  *   u = y silu(z)      out = u / sqrt(mean_group(u^2) + eps) w
  * Keeps one number per row and group, 1/sqrt(..); u and silu are computed again. */
-#include "op/op.h"
+#include "op/narrow.h"
 
 #include <omp.h>
 #include <string.h>
@@ -14,6 +14,7 @@ typedef struct {
     int64_t zcol;
     int G;
     cm_real eps;
+    cm_readers readers;
 } gated_attr;
 
 static bool infer(cm_node *n, const char **why) {
@@ -26,6 +27,7 @@ static bool infer(cm_node *n, const char **why) {
     if (a->zcol < 0 || a->zcol + y->dim[1] > zx->dim[1])
         return *why = "columns [zcol,zcol+DI) must lie in zx", false;
     n->out[0]->v = *y;
+    n->narrow = a->readers == CM_PRODUCTS;
     return true;
 }
 
@@ -38,36 +40,42 @@ static int64_t blocks_of(const cm_node *n) {
     return (n->in[0]->v.dim[0] + ROWS - 1) / ROWS;
 }
 
-/* Backward: [blocks][DI] parts of gw, then [threads][2*DI/G]. */
+/* Backward: [blocks][DI] parts of gw, then [threads][3*DI/G]: the kernel's, and a gz. */
 static size_t scratch_bytes(const cm_node *n, bool backward) {
     const gated_attr *a = n->attr;
     int64_t DI = n->in[0]->v.dim[1];
-    int64_t reals = blocks_of(n) * DI + cm_kern_threads() * 2 * (DI / a->G);
-    return backward ? (size_t)reals * sizeof(cm_real) : 0;
+    int64_t reals = blocks_of(n) * DI + cm_kern_threads() * 3 * (DI / a->G);
+    return backward ? (size_t)reals * sizeof(cm_real) : cm_rooms(&n->out[0]->v, DI);
 }
 
 static void fwd(cm_node *n, void *scratch) {
-    (void)scratch;
     const gated_attr *a = n->attr;
     int64_t R = n->in[0]->v.dim[0], DI = n->in[0]->v.dim[1], W = n->in[1]->v.dim[1];
     int64_t wide = DI / a->G;
     const cm_real *y = cm_rdata(&n->in[0]->v), *z = cm_rdata(&n->in[1]->v) + a->zcol;
     const cm_real *w = cm_rdata(&n->in[2]->v);
-    cm_real *out = cm_rdata(&n->out[0]->v), *keep = n->grad ? n->saved : NULL;
+    cm_real *keep = n->grad ? n->saved : NULL;
+    const cm_tensor *to = &n->out[0]->v;
 #pragma omp parallel for num_threads(cm_kern_threads()) if (R * DI > SERIAL)
-    for (int64_t r = 0; r < R; r++)
+    for (int64_t r = 0; r < R; r++) {
+        cm_real *out = cm_place(to, r * DI, cm_room_of(scratch, DI, omp_get_thread_num()));
         for (int g = 0; g < a->G; g++) {
             int64_t c = g * wide;
             cm_real rstd = cm_k.gated_norm(wide, y + r * DI + c, z + r * W + c, w + c,
-                                           a->eps, out + r * DI + c);
+                                           a->eps, out + c);
             if (keep) keep[r * a->G + g] = rstd;
         }
+        cm_put(to, r * DI, DI, out);
+    }
 }
 
-/* Columns of a fresh gz beside those of z: others add to them later. */
-static void clear_beside(cm_real *row, int64_t zcol, int64_t DI, int64_t W) {
-    memset(row, 0, (size_t)zcol * sizeof *row);
-    memset(row + zcol + DI, 0, (size_t)(W - zcol - DI) * sizeof *row);
+/* Columns of a row of a fresh gzx beside those of z: others add to them later. */
+static void clear_beside(const cm_tensor *gzx, int64_t r, int64_t zcol, int64_t DI) {
+    int64_t W = gzx->dim[1];
+    size_t size = (size_t)cm_dtypes[gzx->dtype].bytes;
+    char *row = (char *)gzx->data + (size_t)(r * W) * size;
+    memset(row, 0, (size_t)zcol * size);
+    memset(row + (size_t)(zcol + DI) * size, 0, (size_t)(W - zcol - DI) * size);
 }
 
 static void block_back(const cm_node *n, int64_t r0, cm_real *gw, cm_real *tmp) {
@@ -76,15 +84,19 @@ static void block_back(const cm_node *n, int64_t r0, cm_real *gw, cm_real *tmp) 
     int64_t wide = DI / a->G, r1 = r0 + ROWS < R ? r0 + ROWS : R;
     const cm_real *y = cm_rdata(&n->in[0]->v), *z = cm_rdata(&n->in[1]->v) + a->zcol;
     const cm_real *w = cm_rdata(&n->in[2]->v), *dout = n->out[0]->g, *rstd = n->saved;
-    cm_real *gy = n->in[0]->g, *gz = n->in[1]->g ? n->in[1]->g + a->zcol : NULL;
+    cm_real *gy = n->in[0]->g;
+    cm_tensor gzx = cm_grad_of(n->in[1]);
+    bool set_z = n->fresh[1] || n->in[1]->g_narrow;
     memset(gw, 0, (size_t)DI * sizeof *gw);
     for (int64_t r = r0; r < r1; r++) {
-        if (gz && n->fresh[1]) clear_beside(n->in[1]->g + r * W, a->zcol, DI, W);
+        if (gzx.data && n->fresh[1]) clear_beside(&gzx, r, a->zcol, DI);
         for (int g = 0; g < a->G; g++) {
-            int64_t c = g * wide, at = r * DI + c, zat = r * W + c;
+            int64_t c = g * wide, at = r * DI + c, zat = r * W + c, gzat = zat + a->zcol;
+            cm_real *gz = gzx.data ? cm_place(&gzx, gzat, tmp + 2 * wide) : NULL;
             cm_k.gated_norm_back(wide, y + at, z + zat, w + c, rstd[r * a->G + g],
-                                 dout + at, n->fresh[0], n->fresh[1], gy ? gy + at : NULL,
-                                 gz ? gz + zat : NULL, gw + c, tmp);
+                                 dout + at, n->fresh[0], set_z, gy ? gy + at : NULL, gz,
+                                 gw + c, tmp);
+            if (gz) cm_put(&gzx, gzat, wide, gz);
         }
     }
 }
@@ -96,7 +108,7 @@ static void bwd(cm_node *n, void *scratch) {
     bool many = blocks * ROWS * DI > SERIAL;
 #pragma omp parallel for schedule(dynamic) num_threads(cm_kern_threads()) if (many)
     for (int64_t i = 0; i < blocks; i++)
-        block_back(n, i * ROWS, part + i * DI, tmp + omp_get_thread_num() * 2 * wide);
+        block_back(n, i * ROWS, part + i * DI, tmp + omp_get_thread_num() * 3 * wide);
     cm_real *gw = n->in[2]->g;
     for (int64_t i = 0; gw && i < blocks; i++) cm_k.add_scaled(DI, 1, part + i * DI, gw);
 }
@@ -111,8 +123,14 @@ static bool sample(cm_sample *s, int i) {
     cm_var *zx = cm_sample_in(s, "zx", 2, (int64_t[]){ R, DI + 3 }, -2, 2);
     cm_var *w = cm_sample_param(s, "w", 1, (int64_t[]){ DI }, -1, 1);
     cm_sample_out(s, cm_gated_norm(cm_sample_tape(s), y, zx, w, 1, cases[i].G,
-                                   (cm_real)1e-2));
+                                   (cm_real)1e-2, CM_ANYBODY));
     return true;
+}
+
+static cm_cols cols(const cm_node *n, int i) {
+    const gated_attr *a = n->attr;
+    int64_t from = i == 1 ? a->zcol : 0;
+    return (cm_cols){ from, from + n->in[0]->v.dim[1] };
 }
 
 static int64_t touched(const cm_node *n, int i) {
@@ -121,14 +139,15 @@ static int64_t touched(const cm_node *n, int i) {
 
 const cm_op cm_op_gated_norm = {
     .name = "gated_norm", .shapes = "y[R,DI] zx[R,W] w[DI] -> out[R,DI]", .n_in = 3,
-    .n_out = 1, .attr_bytes = sizeof(gated_attr), .sets = 1 << 0 | 1 << 1, .infer = infer,
+    .n_out = 1, .attr_bytes = sizeof(gated_attr), .sets = 1 << 0 | 1 << 1,
+    .gives_g = 1 << 1, .cols = cols, .infer = infer,
     .saved = saved, .scratch = scratch_bytes, .fwd = fwd, .bwd = bwd,
     .touched = touched, .sample = sample,
 };
 
 cm_var *cm_gated_norm(cm_tape *t, cm_var *y, cm_var *zx, cm_var *w, int64_t zcol, int G,
-                      cm_real eps) {
-    gated_attr a = { zcol, G, eps };
+                      cm_real eps, cm_readers readers) {
+    gated_attr a = { zcol, G, eps, readers };
     cm_var *out;
     cm_tape_apply(t, &cm_op_gated_norm, (cm_var *[]){ y, zx, w }, 3, &a, &out);
     return out;

@@ -1,5 +1,5 @@
 /* op_linear.c -- y = x W^T, the op most of a step's time goes to.  Three gemms. */
-#include "op/op.h"
+#include "op/narrow.h"
 
 static bool linear_infer(cm_node *n, const char **why) {
     const cm_tensor *x = &n->in[0]->v, *w = &n->in[1]->v;
@@ -21,28 +21,29 @@ static size_t linear_scratch(const cm_node *n, bool backward) {
 static void linear_fwd(cm_node *n, void *scratch) {
     const cm_tensor *x = &n->in[0]->v, *w = &n->in[1]->v;
     int64_t R = x->dim[0], I = x->dim[1], O = w->dim[0];
+    CM_ASSERT(!cm_watching || x->dtype == CM_REAL_DTYPE, "somebody watches narrow rows");
     if (cm_watching) cm_watching->fn(cm_watching->ctx, n->in[1], 0, cm_rdata(x), R, I);
     cm_compute how = n->tape->compute;
     cm_real *y = cm_rdata(&n->out[0]->v);
     if (cm_as_held(n, w))
         cm_qmat_mul(w, NULL, R, cm_rdata(x), 1, y, scratch);
     else
-        cm_product(how, R, O, I, 1, cm_mat_of(cm_rdata(x), I, false),
+        cm_product(how, R, O, I, 1, cm_mat_in(x, I, false),
                    cm_operand(how, w, I, true, scratch), 0, y, O);
 }
 
 static void linear_bwd(cm_node *n, void *scratch) {
     const cm_tensor *x = &n->in[0]->v, *w = &n->in[1]->v;
     int64_t R = x->dim[0], I = x->dim[1], O = w->dim[0];
-    const cm_real *gy = n->out[0]->g;
+    cm_tensor gy = cm_grad_of(n->out[0]);
     cm_compute how = n->tape->compute;
     if (n->in[0]->g)
-        cm_product(how, R, I, O, 1, cm_mat_of(gy, O, false),
+        cm_product(how, R, I, O, 1, cm_mat_in(&gy, O, false),
                    cm_operand(how, w, I, false, scratch), n->fresh[0] ? 0 : 1,
                    n->in[0]->g, I);
     if (n->in[1]->g)
-        cm_product(how, O, I, R, 1, cm_mat_of(gy, O, true),
-                   cm_mat_of(cm_rdata(x), I, false), n->fresh[1] ? 0 : 1, n->in[1]->g, I);
+        cm_product(how, O, I, R, 1, cm_mat_in(&gy, O, true),
+                   cm_mat_in(x, I, false), n->fresh[1] ? 0 : 1, n->in[1]->g, I);
 }
 
 static double linear_flops(const cm_node *n) {
@@ -62,8 +63,9 @@ static bool linear_sample(cm_sample *s, int i) {
 
 const cm_op cm_op_linear = {
     .name = "linear", .shapes = "x[R,I] W[O,I] -> y[R,O]", .n_in = 2, .n_out = 1,
-    .sets = 3, .infer = linear_infer, .scratch = linear_scratch, .fwd = linear_fwd,
-    .bwd = linear_bwd, .mixed = true, .flops = linear_flops, .sample = linear_sample,
+    .sets = 3, .takes = 3, .takes_g = 1, .infer = linear_infer, .scratch = linear_scratch,
+    .fwd = linear_fwd, .bwd = linear_bwd, .mixed = true, .flops = linear_flops,
+    .sample = linear_sample,
 };
 
 cm_var *cm_linear(cm_tape *t, cm_var *x, cm_var *w) {

@@ -58,6 +58,7 @@ static void logp_bwd(cm_node *n, void *scratch) {
             cm_real *z = h.z + i * h.V, max, by = g[h.row[i]] * a->logit_scale;
             cm_k.scale(h.V, -by / soften(h.V, z, &max), z);
             z[a->target[h.row[i]]] += by;
+            cm_head_row(&h, i);
         }
         cm_head_back(&h, n->in[0]->g);
     }
@@ -84,7 +85,7 @@ static bool logp_sample(cm_sample *s, int i) {
 const cm_op cm_op_logp = {
     .name = "logp", .shapes = "x[R,D] W[V,D] -> logp[R]", .n_in = 2, .n_out = 1,
     .attr_bytes = sizeof(logp_attr), .infer = logp_infer, .scratch = logp_scratch,
-    .mixed = true, .fwd = logp_fwd, .bwd = logp_bwd, .flops = cm_head_flops,
+    .mixed = true, .takes = 3, .fwd = logp_fwd, .bwd = logp_bwd, .flops = cm_head_flops,
     .sample = logp_sample,
 };
 

@@ -522,7 +522,8 @@ const cm_op cm_op_moe = {
               "a_out[E,q,F]? b_out[E,D,q]? -> y[R,D] aux[1]",
     .n_in = N_IN, .n_out = 2, .attr_bytes = sizeof(moe_attr), .sets = 1, .infer = moe_infer,
     .saved = moe_saved, .scratch = moe_scratch, .fwd = moe_fwd, .bwd = moe_bwd,
-    .mixed = true, .flops = moe_flops, .sample = moe_sample,
+    .mixed = true,
+    .takes = 1 << W_IN | 1 << W_OUT, .flops = moe_flops, .sample = moe_sample,
 };
 
 void cm_moe(cm_tape *t, cm_var *x, cm_var *router, cm_var *w_in, cm_var *w_out,

@@ -1,7 +1,7 @@
 /* op_residual.c -- y = x + scale * b: the residual stream and its multiplier. */
-#include "op/op.h"
+#include "op/narrow.h"
 
-enum { BLOCK = 8192 }; /* elements of one parallel piece */
+enum { BLOCK = 4096 }; /* elements of one parallel piece */
 
 static bool residual_infer(cm_node *n, const char **why) {
     if (!cm_tensor_same_shape(&n->in[0]->v, &n->in[1]->v)) {
@@ -30,12 +30,14 @@ static void residual_bwd(cm_node *n, void *scratch) {
     const cm_real *gy = n->out[0]->g;
     const cm_real by[2] = { 1, *(const cm_real *)n->attr };
     for (int k = 0; k < 2; k++) {
-        cm_real *g = n->in[k]->g;
-        if (!g) continue;
+        cm_tensor g = cm_grad_of(n->in[k]);
+        if (!g.data) continue;
 #pragma omp parallel for schedule(static) if (N > BLOCK)
         for (int64_t i = 0; i < N; i += BLOCK) {
-            if (n->fresh[k]) cm_k.set_scaled(piece(N, i), by[k], gy + i, g + i);
-            else cm_k.add_scaled(piece(N, i), by[k], gy + i, g + i);
+            cm_real room[BLOCK], *to = cm_place(&g, i, room);
+            if (n->fresh[k]) cm_k.set_scaled(piece(N, i), by[k], gy + i, to);
+            else cm_k.add_scaled(piece(N, i), by[k], gy + i, to);
+            cm_put(&g, i, piece(N, i), to);
         }
     }
 }
@@ -51,7 +53,7 @@ static bool residual_sample(cm_sample *s, int i) {
 
 const cm_op cm_op_residual = {
     .name = "residual", .shapes = "x[R,D] b[R,D] -> y[R,D]", .n_in = 2, .n_out = 1,
-    .attr_bytes = sizeof(cm_real), .sets = 3, .unread = 3, .infer = residual_infer,
+    .attr_bytes = sizeof(cm_real), .sets = 3, .unread = 3, .gives_g = 3, .infer = residual_infer,
     .fwd = residual_fwd, .bwd = residual_bwd, .sample = residual_sample,
 };
 

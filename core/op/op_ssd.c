@@ -348,14 +348,21 @@ static int64_t touched(const cm_node *n, int i) {
     return i == 1 ? n->in[1]->v.dim[0] * c->H : cm_tensor_count(&n->in[i]->v);
 }
 
+/* Of dtx's gradient. */
+static cm_cols cols(const cm_node *n, int i) {
+    const cm_ssd_conf *c = &((const cm_ssd_attr *)n->attr)->c;
+    (void)i;
+    return (cm_cols){ c->dcol, c->dcol + c->H };
+}
+
 const cm_op cm_op_ssd = {
     .name = "ssd",
     .shapes = "xbc[R,H*P+2*G*N] dtx[R,W] A_log[H] D[H] dt_bias[H] s0[B,H,N,P]? -> "
               "y[R,H*P] s1[B,H,N,P]?",
     .n_in = 6, .n_out = 2, .attr_bytes = sizeof(cm_ssd_attr), .sets = 1 << 0,
-    .mixed = true,
-    .infer = infer, .scratch = scratch_bytes, .fwd = fwd, .bwd = cm_ssd_bwd,
-    .flops = flops, .touched = touched, .sample = sample,
+    .gives_g = 1 << 1, .cols = cols, .mixed = true, .infer = infer,
+    .scratch = scratch_bytes, .fwd = fwd, .bwd = cm_ssd_bwd, .flops = flops,
+    .touched = touched, .sample = sample,
 };
 
 void cm_ssd(cm_tape *t, cm_var *xbc, cm_var *dtx, cm_var *A_log, cm_var *D,

@@ -28,7 +28,8 @@ static bool xent_infer(cm_node *n, const char **why) {
 }
 
 static size_t xent_saved(const cm_node *n) {
-    return n->in[0]->wants_grad ? cm_tensor_bytes(&n->in[0]->v) : 0;
+    const cm_var *x = n->in[0];
+    return x->wants_grad ? (size_t)cm_tensor_count(&x->v) * sizeof(cm_real) : 0;
 }
 
 static size_t xent_scratch(const cm_node *n, bool backward) {
@@ -60,7 +61,10 @@ static void xent_fwd(cm_node *n, void *scratch) {
     if (n->grad && n->saved) memset(n->saved, 0, xent_saved(n));
     while (cm_head_next(&h, a->logit_scale, a->nll)) {
 #pragma omp parallel for schedule(static)
-        for (int64_t i = 0; i < h.n; i++) row_loss(a, &h, i, n->grad);
+        for (int64_t i = 0; i < h.n; i++) {
+            row_loss(a, &h, i, n->grad);
+            if (n->grad) cm_head_row(&h, i);
+        }
         for (int64_t i = 0; i < h.n; i++) loss += h.value[i];
         if (n->grad) cm_head_back(&h, n->saved);
     }
@@ -96,7 +100,8 @@ static bool xent_sample(cm_sample *s, int i) {
 
 const cm_op cm_op_xent = {
     .name = "xent", .shapes = "x[R,D] W[V,D] -> loss[1]", .n_in = 2, .n_out = 1,
-    .attr_bytes = sizeof(xent_attr), .sets = 1, .early = true, .infer = xent_infer,
+    .attr_bytes = sizeof(xent_attr), .sets = 1, .early = true,
+    .takes = 3, .infer = xent_infer,
     .saved = xent_saved, .scratch = xent_scratch, .fwd = xent_fwd, .bwd = xent_bwd,
     .mixed = true, .flops = cm_head_flops, .sample = xent_sample,
 };

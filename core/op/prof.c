@@ -1,5 +1,5 @@
 /* prof.c -- what a node takes at the least, and the account of a step by op. */
-#include "op/op.h"
+#include "op/narrow.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -28,6 +28,16 @@ static double out_bytes(const cm_node *n) {
     return sum;
 }
 
+/* Of out[]'s gradients. */
+static double out_grad_bytes(const cm_node *n) {
+    double sum = 0;
+    for (int j = 0; j < n->n_out; j++) {
+        cm_tensor g = cm_grad_of(n->out[j]);
+        sum += (double)cm_tensor_bytes(&g);
+    }
+    return sum;
+}
+
 static cm_work forward_work(const cm_node *n) {
     cm_work w = { n->op->flops ? n->op->flops(n) : 0, out_bytes(n) + saved_bytes(n), 0 };
     for (int i = 0; i < n->n_in; i++)
@@ -48,12 +58,13 @@ static double back_products(const cm_node *n) {
 
 static cm_work backward_work(const cm_node *n) {
     cm_work w = { n->op->flops ? back_products(n) * n->op->flops(n) : 0,
-                  out_bytes(n) + saved_bytes(n), 0 };
+                  out_grad_bytes(n) + saved_bytes(n), 0 };
     for (int i = 0; i < n->n_in; i++) {
         const cm_var *x = n->in[i];
         if (!x) continue;
         if (!(n->op->unread >> i & 1)) w.bytes += in_bytes(n, i);
-        if (x->wants_grad) w.bytes += (x->is_param ? 2 : 1) * used(n, i) * sizeof(cm_real);
+        double size = cm_dtypes[cm_grad_of(x).dtype].bytes;
+        if (x->wants_grad) w.bytes += (x->is_param ? 2 : 1) * used(n, i) * size;
     }
     return w;
 }

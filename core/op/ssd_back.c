@@ -5,6 +5,7 @@
  * its row backwards in time and carries the state gradients along; else these run through
  * each row first, and after that every (chunk, group) stands alone.  Either adds the
  * gradients of B and C over the heads of a group in order: the same bits. */
+#include "op/narrow.h"
 #include "op/ssd.h"
 
 #include <omp.h>
@@ -14,7 +15,8 @@ typedef struct {
     cm_ssd_run r;
     const cm_real *gy; /* NULL: no gradient arrives at y */
     int64_t ldy;
-    cm_real *gx, *gdt; /* NULL: not wanted */
+    cm_real *gx;       /* NULL: not wanted */
+    cm_tensor gdt;     /* data NULL: not wanted */
     bool fresh;        /* gx is to be overwritten */
     const cm_real *gs1;
     cm_real *gs0;
@@ -203,7 +205,7 @@ static void step_grads(const back *k, const cm_ssd_chunk *c, int h, const bufs *
         cm_real da = w->da[j] + before;
         before += dt[j] * w->v[j];
         cm_real raw = (w->ddt[j] + w->v[j] + r->A[h] * da) * sig[j];
-        if (k->gdt) k->gdt[(row + j) * r->wd + r->dcol + h] += raw;
+        if (k->gdt.data) cm_add_to(&k->gdt, (row + j) * r->wd + r->dcol + h, raw);
         part[0] += (double)dt[j] * (double)da;
         part[1] += (double)w->e[j * r->ld + j];
         part[2] += (double)raw;
@@ -348,7 +350,7 @@ static void param_grads(const back *k, cm_real *gA_log, cm_real *gD, cm_real *gb
 }
 
 void cm_ssd_bwd(cm_node *n, void *scratch) {
-    back k = { .gy = n->out[0]->g, .gx = n->in[0]->g, .gdt = n->in[1]->g,
+    back k = { .gy = n->out[0]->g, .gx = n->in[0]->g, .gdt = cm_grad_of(n->in[1]),
                .fresh = n->fresh[0], .gs1 = n->n_out > 1 ? n->out[1]->g : NULL,
                .gs0 = n->in[5] ? n->in[5]->g : NULL };
     cm_ssd_setup(&k.r, n, true, scratch);

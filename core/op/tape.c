@@ -3,7 +3,7 @@
  * Gradient buffers of activations live from their first contribution to the backward of
  * the node that made the activation, then go on a free list by exact size; coarse ops
  * repeat the same sizes in every block, so few buffers serve the whole backward. */
-#include "op/op.h"
+#include "op/narrow.h"
 
 #include <string.h>
 
@@ -89,6 +89,36 @@ static cm_node *node_new(cm_tape *t, const cm_op *op, cm_var *const *in, int n_i
     return n;
 }
 
+/* What in[i]->g will be written by; see cm_var.part. */
+static void note_reader(const cm_node *n, int i) {
+    cm_var *x = n->in[i];
+    cm_cols c = { 0, INT64_MAX };
+    bool gives = n->op->gives_g >> i & 1;
+    if (gives && n->op->cols) c = n->op->cols(n, i);
+    for (int k = 0; k < x->n_part; k++)
+        gives &= c.to <= x->part[k].from || c.from >= x->part[k].to;
+    if (x->n_part < 0 || x->n_part == CM_MAX_PARTS || !gives) x->n_part = -1;
+    else x->part[x->n_part++] = c;
+}
+
+/* May the gradient of x, which nothing has been added to, be BF16? */
+static bool is_narrow(const cm_tape *t, const cm_var *x) {
+    return t->compute == CM_COMPUTE_BF16 && !t->wide && x->products && x->n_part > 0;
+}
+
+static cm_dtype value_type(const cm_tape *t, const cm_node *n, int j) {
+    bool narrow = t->compute == CM_COMPUTE_BF16 && !t->wide && n->narrow && j == 0;
+    return narrow ? CM_BF16_T : CM_REAL_DTYPE;
+}
+
+static void check_types(const cm_node *n) {
+    for (int i = 0; i < n->n_in; i++) {
+        const cm_var *x = n->in[i];
+        CM_ASSERT(!x || x->v.dtype != CM_BF16_T || n->op->takes >> i & 1,
+                  "op %s: input %d is stored as BF16", n->op->name, i);
+    }
+}
+
 static void record(cm_tape *t, cm_node *n) {
     CM_ASSERT(t->n_node < t->cap_node, "more than %d nodes in a step", t->cap_node);
     t->node[t->n_node++] = n;
@@ -105,20 +135,24 @@ void cm_tape_apply(cm_tape *t, const cm_op *op, cm_var *const *in, int n_in,
     bool wants = false;
     for (int i = 0; i < n_in; i++) wants |= in[i] && in[i]->wants_grad;
     n->grad = t->recording && wants && op->bwd;
+    check_types(n);
     n->n_out = op->n_out;
     for (int j = 0; j < op->n_out; j++) n->out[j] = var_alloc(t);
     const char *why = NULL;
     if (!op->infer(n, &why)) shape_panic(n, why);
     for (int j = 0; j < n->n_out; j++) {
         cm_var *y = n->out[j];
-        y->v.dtype = CM_REAL_DTYPE;
+        y->v.dtype = value_type(t, n, j);
         y->v.data = cm_arena_alloc(t->arena, cm_tensor_bytes(&y->v));
         y->wants_grad = n->grad;
+        y->products = op->takes_g >> j & 1;
         out[j] = y;
     }
     if (n->grad) {
         size_t saved = op->saved ? op->saved(n) : 0;
         n->saved = saved ? cm_arena_alloc(t->arena, saved) : NULL;
+        for (int i = 0; i < n_in; i++)
+            if (in[i]) note_reader(n, i);
         record(t, n);
     }
     run(t, n, false);
@@ -127,7 +161,8 @@ void cm_tape_apply(cm_tape *t, const cm_op *op, cm_var *const *in, int n_in,
 /* ---- backward ------------------------------------------------------------------------- */
 
 static size_t grad_bytes(const cm_var *x) {
-    return (size_t)cm_tensor_count(&x->v) * sizeof(cm_real);
+    cm_tensor g = cm_grad_of(x);
+    return cm_tensor_bytes(&g);
 }
 
 static cm_real *grad_take(cm_tape *t, size_t bytes) {
@@ -162,6 +197,7 @@ static void prepare_input_grads(cm_tape *t, cm_node *n) {
         cm_var *x = n->in[i];
         n->fresh[i] = false;
         if (!x || !x->wants_grad || x->is_param || x->g_live) continue;
+        x->g_narrow = is_narrow(t, x);
         size_t bytes = grad_bytes(x);
         x->g = grad_take(t, bytes);
         x->g_live = true;
@@ -212,6 +248,7 @@ static void recompute_bwd(const cm_node *n) {
     cm_tape_begin(&t, outer->arena, outer->meta, true, outer->dry);
     t.replay = true;
     t.compute = outer->compute;
+    t.wide = outer->wide;
     t.prof = outer->prof;
     cm_var *in[CM_MAX_IN] = { 0 }, *out[CM_MAX_OUT] = { 0 };
     for (int i = 0; i < n->n_in; i++) {
@@ -254,16 +291,20 @@ void cm_recompute(cm_tape *t, cm_block_fn fn, void *ctx, cm_var *const *in, int 
     cm_tape inner;
     cm_tape_begin(&inner, t->arena, t->meta, false, t->dry);
     inner.compute = t->compute;
+    inner.wide = t->wide;
     inner.prof = t->prof;
     cm_var *got[CM_MAX_OUT] = { 0 };
     fn(ctx, &inner, in, got);
     for (int j = 0; j < n_out; j++) {
-        CM_ASSERT(cm_tensor_same_shape(&got[j]->v, &n->out[j]->v),
-                  "recompute: output %d has another shape than declared", j);
+        CM_ASSERT(cm_tensor_same_shape(&got[j]->v, &n->out[j]->v) &&
+                      got[j]->v.dtype == n->out[j]->v.dtype,
+                  "recompute: output %d has another shape or type than declared", j);
         if (!t->dry)
             memcpy(n->out[j]->v.data, got[j]->v.data, cm_tensor_bytes(&got[j]->v));
     }
     cm_arena_reset(t->meta, meta);
     cm_arena_reset(t->arena, mark);
-    if (n->grad) record(t, n);
+    if (!n->grad) return;
+    for (int i = 0; i < n_in; i++) note_reader(n, i);
+    record(t, n);
 }

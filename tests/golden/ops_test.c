@@ -146,13 +146,13 @@ static void do_dropout(gold *g) {
 }
 static void do_rmsnorm(gold *g) {
     cm_var *x = input(g, "x");
-    output(g, "y", cm_rmsnorm(&g->t, x, input(g, "w"), (cm_real)num(g, "eps")));
+    output(g, "y", cm_rmsnorm(&g->t, x, input(g, "w"), (cm_real)num(g, "eps"), CM_ANYBODY));
 }
 static void do_residual(gold *g) {
     cm_var *x = input(g, "x");
     output(g, "y", cm_residual(&g->t, x, input(g, "b"), (cm_real)num(g, "scale")));
 }
-static void do_swiglu(gold *g) { output(g, "y", cm_swiglu(&g->t, input(g, "ab"))); }
+static void do_swiglu(gold *g) { output(g, "y", cm_swiglu(&g->t, input(g, "ab"), CM_ANYBODY)); }
 static void do_sum(gold *g) {
     static const char *const name[] = { "x0", "x1", "x2", "x3" };
     cm_var *x[4];
@@ -278,7 +278,7 @@ static void do_ssd(gold *g) {
 static void do_gated_norm(gold *g) {
     cm_var *y = input(g, "y"), *zx = input(g, "zx"), *w = input(g, "w");
     output(g, "out", cm_gated_norm(&g->t, y, zx, w, count(g, "zcol"), count(g, "G"),
-                                   (cm_real)num(g, "eps")));
+                                   (cm_real)num(g, "eps"), CM_ANYBODY));
 }
 
 static void do_moe(gold *g) {

@@ -146,6 +146,7 @@ static cm_kern level_table(cm_level_id id) {
     };
     if (id >= CM_LEVEL_AVX2) cm_overlay_avx2(&k);
     if (id >= CM_LEVEL_AVX512) cm_overlay_avx512(&k);
+    if (id >= CM_LEVEL_AVX512BF16) cm_overlay_avx512bf16(&k);
     return k;
 }
 
@@ -221,6 +222,40 @@ TEST(rows_of_a_cache_have_one_code_at_every_level) {
     for (int i = 0; i <= (int)cm_kern_best_level(); i++) {
         cm_kern k = level_table((cm_level_id)i);
         cached_rows(&k, cm_level_name((cm_level_id)i));
+    }
+}
+
+/* Operands of BF16 products: ties, denormals, infinities and NaN, and in place. */
+static void narrowed(const cm_kern *k, const char *what) {
+    static const struct { uint32_t from; uint16_t to; } edge[] = {
+        { 0x3f800000, 0x3f80 }, { 0x3f808000, 0x3f80 }, { 0x3f818000, 0x3f82 },
+        { 0x3f808001, 0x3f81 }, { 0x7f7fffff, 0x7f80 }, { 0xff800000, 0xff80 },
+        { 0x7f800001, 0x7fc0 }, { 0xffc12345, 0xffc1 }, { 0x007fffff, 0 },
+        { 0x807fffff, 0x8000 }, { 0x00800000, 0x0080 }, { 0x80000000, 0x8000 },
+    };
+    enum { EDGES = sizeof edge / sizeof *edge, N = 5 * EDGES };
+    cm_real x[N];
+    uint16_t y[N], in_place[N];
+    for (int i = 0; i < N; i++) {
+        float f;
+        memcpy(&f, &edge[i % EDGES].from, sizeof f);
+        x[i] = (cm_real)f;
+    }
+    k->narrow(N, x, y);
+    k->narrow(N, x, x);
+    memcpy(in_place, x, sizeof in_place);
+    for (int i = 0; i < N; i++)
+        CHECKF(y[i] == edge[i % EDGES].to && in_place[i] == y[i], "%s: %08x to %04x and %04x",
+               what, edge[i % EDGES].from, y[i], in_place[i]);
+}
+
+TEST(operands_are_narrowed_alike_at_every_level) {
+    cm_kern e = level_table(CM_LEVEL_REF);
+    if (cm_kern_best_level() >= CM_LEVEL_AVX2) emu512_overlay(&e);
+    narrowed(&e, "emulated avx512");
+    for (int i = 0; i <= (int)cm_kern_best_level(); i++) {
+        cm_kern k = level_table((cm_level_id)i);
+        narrowed(&k, cm_level_name((cm_level_id)i));
     }
 }
 

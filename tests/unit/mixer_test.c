@@ -142,8 +142,8 @@ static void gated_run(int groups, gated_result *out) {
     cm_var *y = fix_var(&f, SEED_X, 2, (int64_t[]){ GR, DI });
     cm_var *z = fix_var(&f, SEED_B, 2, (int64_t[]){ GR, ZW });
     cm_var *w = fix_var(&f, SEED_W, 1, (int64_t[]){ DI });
-    cm_var *o = cm_gated_norm(&f.t, y, z, w, ZCOL, groups, (cm_real)EPS);
-    cm_var *o2 = cm_gated_norm(&f.t, y, z, w, ZCOL, groups, (cm_real)EPS);
+    cm_var *o = cm_gated_norm(&f.t, y, z, w, ZCOL, groups, (cm_real)EPS, CM_ANYBODY);
+    cm_var *o2 = cm_gated_norm(&f.t, y, z, w, ZCOL, groups, (cm_real)EPS, CM_ANYBODY);
     fix_backward(&f, cm_residual(&f.t, o, o2, 1), SEED_OUT);
     get(cm_rdata(&o->v), GR * DI, out->out);
     get(y->g, GR * DI, out->gy);

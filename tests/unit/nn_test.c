@@ -21,7 +21,7 @@ static result *chain(int threads) {
     cm_var *w = fix_var(&f, 2, 1, (int64_t[]){ D });
     cm_var *x = fix_var(&f, 3, 2, (int64_t[]){ R, D });
     cm_var *h = cm_residual(&f.t, cm_embed(&f.t, e, token, R, 3), x, (cm_real)0.5);
-    h = cm_rmsnorm(&f.t, h, w, (cm_real)1e-5);
+    h = cm_rmsnorm(&f.t, h, w, (cm_real)1e-5, CM_ANYBODY);
     h = cm_residual(&f.t, h, h, (cm_real)0.25); /* the same input twice */
     fix_backward(&f, h, 4);
     memcpy(r->y, h->v.data, sizeof r->y);
