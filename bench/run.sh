@@ -63,8 +63,7 @@ script() { # the given script, which measures dense and MoE by itself
     done
 }
 
-# A GGUF file of random weights, ours and, where `make interop` installed it, llama.cpp; the
-# lines of infer_bench become keys.
+# A GGUF file of random weights, ours and, where `make interop` installed it, llama.cpp.
 gguf() { # MODEL TYPE
     file=build/bench/$1-$2.gguf
     # llama.cpp wants a tokenizer in the file, any.
@@ -72,21 +71,8 @@ gguf() { # MODEL TYPE
         $bin/infer_bench make "configs/$1.yaml" "$2" "$file" tests/golden/chat/tokenizer.model >&2 || return 0
     peer=
     [ ! -d build/interop/node_modules ] || peer='node bench/infer_peer.mjs'
-    $bin/infer_bench run "$file" rounds=1 threads="$threads" ${peer:+peer="$peer"} |
-        awk -v key="$1/$2" -v clock="${BUSY:+cpu_s}" '
-        function number(name,  s) {
-            s = $0
-            return sub(".*\"" name "\": *", "", s) ? s + 0 : 0
-        }
-        !/"what"/ { next }
-        {
-            what = $0; sub(/.*"what": *"/, "", what); sub(/".*/, "", what)
-            from = (/"who": *"chimera"/ ? "" : "peer/llama.cpp/") "infer/" key "/" what
-            s = number(clock ? clock : "wall_s"); n = number("tokens")
-            if (what == "memory") printf "{\"infer/%s/rss_bytes\": %d}\n", key, 1024 * number("rss_kb")
-            else if (n > 0 && s > 0) printf "{\"%s_tok_per_s\": %.6g}\n", from, n / s
-            else printf "{\"%s_s\": %.6g}\n", from, s
-        }' >>"$lines" || echo "bench: failed: infer_bench" >&2
+    $bin/infer_bench run "$file" rounds=1 key="$1/$2" $how threads="$threads" \
+        ${peer:+peer="$peer"} >>"$lines" || echo "bench: failed: infer_bench" >&2
 }
 
 commit=$(git rev-parse --short HEAD 2>/dev/null || echo unknown)

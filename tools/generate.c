@@ -230,7 +230,7 @@ static bool all_samples(job *j, cm_err *err) {
 /* cap: tokens that the session has room for. */
 static void print_plan(const job *j, int cap) {
     const cm_model_conf *m = &j->l.model.conf;
-    cm_dtype kv = cm_kv_choice(j->app->conf.generate.kv);
+    cm_dtype kv = cm_kv_choice(j->app->conf.generate.kv, &j->l.model);
     int64_t state = (int64_t)cm_state_bytes(m, 1, cap, kv);
     int64_t per_text = (int64_t)cm_snapshot_bytes(m);
     int64_t per_token = (int64_t)cm_state_token_bytes(m, kv);
@@ -480,7 +480,7 @@ static bool open_chat(chat *k, bool *talks, cm_err *err) {
     if (cap > INT32_MAX / 4) cap = INT32_MAX / 4;
     cm_guessing how = guessing(k->j);
     return cm_dialog_open(&k->d, &k->j->l.model, k->j->l.spm, &how, (int)cap,
-                          cm_kv_choice(app->conf.generate.kv), err);
+                          cm_kv_choice(app->conf.generate.kv, &k->j->l.model), err);
 }
 
 static bool run_chat(job *j, cm_err *err) {
@@ -550,7 +550,7 @@ static bool run_job(job *j, cm_err *err) {
     if (need > j->l.model.conf.context)
         cm_log(CM_LOG_WARN, "%lld tokens exceed the context of %lld that the model promises",
                (long long)need, (long long)j->l.model.conf.context);
-    cm_dtype kv = cm_kv_choice(j->app->conf.generate.kv);
+    cm_dtype kv = cm_kv_choice(j->app->conf.generate.kv, &j->l.model);
     if (!cm_decoder_open(&j->d, &j->l.model, &how, (int)need, kv, err)) return false;
     if (j->app->dry_run) return print_plan(j, (int)need), true;
     return logits ? write_logits(j, logits, err) : all_samples(j, err);

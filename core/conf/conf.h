@@ -65,7 +65,8 @@
     X(CM_CHECKER_WORDS, words)
 
 #define CM_WEIGHTS_CHOICES(X) X(CM_WEIGHTS_BLOCKS, blocks) X(CM_WEIGHTS_FLOAT, float)
-#define CM_KV_CHOICES(X) X(CM_KV_F32, f32) X(CM_KV_F16, f16) X(CM_KV_Q8_0, q8_0)
+#define CM_KV_CHOICES(X)                                                                 \
+    X(CM_KV_AUTO, auto) X(CM_KV_F32, f32) X(CM_KV_F16, f16) X(CM_KV_Q8_0, q8_0)
 #define CM_BASE_CHOICES(X) X(CM_BASE_F32, f32) X(CM_BASE_BF16, bf16)
 #define CM_TYPE_CHOICES(X)                                                              \
     X(CM_TYPE_F32, f32) X(CM_TYPE_F16, f16) X(CM_TYPE_BF16, bf16) X(CM_TYPE_Q8_0, q8_0) \

@@ -334,6 +334,12 @@ static int64_t vector_weights(const cm_model_conf *c, int64_t i) {
     return n + (DI + 2 * c->ssm_groups * c->ssm_state) * (c->ssm_conv + 1) + 3 * H + DI;
 }
 
+bool cm_model_has_blocks(const cm_model *m) {
+    for (int i = 0; i < m->params.n; i++)
+        if (cm_dtypes[m->params.p[i]->var.v.dtype].block > 1) return true;
+    return false;
+}
+
 int64_t cm_model_count(const cm_model_conf *c, bool active) {
     int64_t n = c->vocab_size * c->d_model * (c->tied ? 1 : 2) + c->d_model;
     for (int64_t i = 0; i < c->n_layers; i++)

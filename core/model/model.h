@@ -60,6 +60,8 @@ bool cm_model_lora_fits(const cm_model_conf *c, const cm_lora_conf *lora, cm_err
 /* What an optimizer steps: the adapters, or without them the parameters. */
 cm_params *cm_model_trained(cm_model *m);
 void cm_model_end(cm_model *m); /* frees its tables, not the arena */
+/* Is one of its matrices held, and computed with, as blocks of a GGUF file? */
+bool cm_model_has_blocks(const cm_model *m);
 /* Parameters in all, and those a token uses (chosen and shared experts only). */
 int64_t cm_model_count(const cm_model_conf *c, bool active);
 /* Forward + backward flops per token by the formula of DESIGN 9: 6 x matmul parameters a
@@ -104,8 +106,8 @@ typedef struct cm_state {
     cm_layer_state *layer;
     cm_dtype kv; /* of keys and values; see cm_kv */
 } cm_state;
-/* Of CM_KV_CHOICES (generate.kv) the type, and of a type the word. */
-cm_dtype cm_kv_choice(int64_t choice);
+/* Of CM_KV_CHOICES (generate.kv) the type for a model, and of a type the word. */
+cm_dtype cm_kv_choice(int64_t choice, const cm_model *m);
 const char *cm_kv_name(cm_dtype kv);
 /* Whether a token's keys are whole blocks of type kv; CM_EXIT_USAGE. */
 bool cm_state_fits(const cm_model_conf *c, cm_dtype kv, cm_err *err);

@@ -18,10 +18,7 @@ enum { PIECE = CM_PIECE, BLOCK_PIECE = 64, FEW = 3 };
 
 /* Rows that are read together: parts of CM_PIECE, whole chunks. */
 static int piece_for(const cm_model *m) {
-    bool blocks = false;
-    for (int i = 0; i < m->params.n; i++)
-        blocks |= cm_dtypes[m->params.p[i]->var.v.dtype].block > 1;
-    return blocks && BLOCK_PIECE % m->conf.ssm_chunk == 0 ? BLOCK_PIECE : PIECE;
+    return cm_model_has_blocks(m) && BLOCK_PIECE % m->conf.ssm_chunk == 0 ? BLOCK_PIECE : PIECE;
 }
 
 /* Tokens of the next step, i of n being read.  A part of CM_PIECE that a FEW tokens would end is

@@ -18,7 +18,7 @@ static sizes layer_sizes(const cm_model_conf *c, int64_t i, int B, int cap, cm_d
 }
 
 static const cm_dtype kv_types[] = {
-    [CM_KV_F32] = CM_F32_T, [CM_KV_F16] = CM_F16_T, [CM_KV_Q8_0] = CM_Q8_0_T,
+    [CM_KV_AUTO] = CM_F32_T, [CM_KV_F32] = CM_F32_T, [CM_KV_F16] = CM_F16_T, [CM_KV_Q8_0] = CM_Q8_0_T,
 };
 static const char *const kv_names[] = {
 #define X(id, word) [id] = #word,
@@ -26,11 +26,14 @@ static const char *const kv_names[] = {
 #undef X
 };
 
-cm_dtype cm_kv_choice(int64_t choice) { return kv_types[choice]; }
+/* Blocks round what meets them to 8 bits: beside that the 11 of a half are nothing. */
+cm_dtype cm_kv_choice(int64_t choice, const cm_model *m) {
+    return choice == CM_KV_AUTO && cm_model_has_blocks(m) ? CM_F16_T : kv_types[choice];
+}
 
 const char *cm_kv_name(cm_dtype kv) {
     int i = CM_KV_Q8_0;
-    while (i > 0 && kv_types[i] != kv) i--;
+    while (i > CM_KV_F32 && kv_types[i] != kv) i--;
     return kv_names[i];
 }
 
