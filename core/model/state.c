@@ -18,7 +18,8 @@ static sizes layer_sizes(const cm_model_conf *c, int64_t i, int B, int cap, cm_d
 }
 
 static const cm_dtype kv_types[] = {
-    [CM_KV_AUTO] = CM_F32_T, [CM_KV_F32] = CM_F32_T, [CM_KV_F16] = CM_F16_T, [CM_KV_Q8_0] = CM_Q8_0_T,
+    [CM_KV_AUTO] = CM_F32_T, [CM_KV_F32] = CM_F32_T, [CM_KV_F16] = CM_F16_T,
+    [CM_KV_Q8_0] = CM_Q8_0_T,
 };
 static const char *const kv_names[] = {
 #define X(id, word) [id] = #word,
