@@ -18,6 +18,9 @@
 #   denied NAME CODE 'REGEX' TOOL ARG...  as expect, run by an ordinary user ($tmp/ro is a folder
 #                                         it may not write, $tmp/secret a file it may not read)
 #   terminal                              whether script can make one
+#   study_home                            $tmp is the repository root ($root the true one) of studies
+#                                         at a size of seconds
+#   study NAME                            configs/studies/NAME.sh, twice: its page, its pictures
 #   tree DIR                              one hash over all names and bytes below (not locks)
 #   flip FILE OFFSET                      turn one bit of a byte
 # $tmp is a fresh folder, removed at the end.  $BIN holds the tools.
@@ -186,6 +189,31 @@ denied() {
     # shellcheck disable=SC2086
     expect "$what" "$want" "$regex.*Permission denied" $as "$tmp/$tool" "$@"
     same "$what: nothing written" "$(ls -A "$tmp/ro")" ""
+}
+study_home() {
+    root=$PWD
+    mkdir -p "$tmp/build"
+    ln -s "$(realpath "$BIN")" "$tmp/build/bin"
+    for f in bench configs data eval; do ln -s "$root/$f" "$tmp/$f"; done
+    export SMALL=1 OMP_NUM_THREADS=1
+    cd "$tmp" || exit 1
+}
+study() {
+    page=runs/study-small-docs/$1.md
+    expect "study $1" 0 "$1.md" sh "configs/studies/$1.sh"
+    check "$1: a table" grep -q '^| ' "$page"
+    same "$1: without holes" "$(grep -cE '\| *-?(nan|inf)' "$page")" 0
+    check "$1: a picture" test -s "runs/study-small-docs/$1.svg"
+    cp "$page" first.md
+    expect "study $1: again" 0 "" sh "configs/studies/$1.sh"
+    check "$1: the same page" cmp first.md "$page"
+    same "$1: no run is newer than its page" \
+        "$(find runs -name metrics.jsonl -newer first.md | grep -vc -- '-mean/')" 0
+    # The page in docs is written around such a block.
+    check "$1: docs have its numbers" grep -q '^<!-- end numbers' "$root/docs/studies/$1.md"
+    for picture in runs/study-small-docs/"$1"*.svg; do
+        check "docs have ${picture##*/}" test -s "$root/docs/studies/${picture##*/}"
+    done
 }
 tree() { (cd "$1" && find . ! -name lock \( -type f -o -type l \) | LC_ALL=C sort |
     while read -r f; do
