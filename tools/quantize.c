@@ -70,6 +70,9 @@ static bool read_options(job *j, cm_err *err) {
                        "importance matrix, please");
     if (j->x.adapter && (*c->imatrix || *c->calibration || *c->card_text))
         return cm_fail(err, CM_EXIT_USAGE, "--adapter has no importance matrix and no card");
+    if (c->rounding == CM_ROUNDING_FEEDBACK && !*c->calibration)
+        return cm_fail(err, CM_EXIT_USAGE, "quantize.rounding=feedback wants a text to see how "
+                       "columns move together: quantize.calibration (no file keeps that)");
     if (*c->imatrix_out && !*c->calibration)
         return cm_fail(err, CM_EXIT_USAGE, "quantize.imatrix_out wants a text to collect on: "
                        "quantize.calibration");
@@ -132,7 +135,8 @@ static cm_imatrix *collect(job *j, cm_err *err) {
         cm_loaded_fetch(&j->source, NULL, err)) {
         if (c->chunks && n > c->chunks * c->context) n = c->chunks * c->context;
         m = cm_imatrix_collect(&l->model, id, n, (int)c->context, cm_spm_bos(l->spm),
-                               base_name(c->calibration), err);
+                               c->rounding == CM_ROUNDING_FEEDBACK, base_name(c->calibration),
+                               err);
     }
     cm_loaded_forget(&j->source, NULL);
     free(id);
@@ -148,6 +152,7 @@ static bool importances(job *j, cm_err *err) {
     if (!*j->c->imatrix && !*j->c->calibration) return true;
     j->imatrix = *j->c->imatrix ? cm_imatrix_open(j->c->imatrix, err) : collect(j, err);
     j->x.imatrix = j->imatrix;
+    j->x.feedback = j->c->rounding == CM_ROUNDING_FEEDBACK;
     return j->imatrix && cm_imatrix_fit(j->imatrix, &j->source.model, err);
 }
 

@@ -64,6 +64,7 @@
     X(CM_CHECKER_EXACT, exact) X(CM_CHECKER_NUMERIC, numeric) X(CM_CHECKER_WORLD, world) \
     X(CM_CHECKER_WORDS, words)
 
+#define CM_ROUNDING_CHOICES(X) X(CM_ROUNDING_SEARCH, search) X(CM_ROUNDING_FEEDBACK, feedback)
 #define CM_WEIGHTS_CHOICES(X) X(CM_WEIGHTS_BLOCKS, blocks) X(CM_WEIGHTS_FLOAT, float)
 #define CM_KV_CHOICES(X)                                                                 \
     X(CM_KV_AUTO, auto) X(CM_KV_F32, f32) X(CM_KV_F16, f16) X(CM_KV_Q8_0, q8_0)
@@ -80,6 +81,7 @@
 
 #define X(id, word) id,
 enum { CM_BASE_CHOICES(X) };
+enum { CM_ROUNDING_CHOICES(X) };
 enum { CM_WEIGHTS_CHOICES(X) };
 enum { CM_KV_CHOICES(X) };
 enum { CM_TYPE_CHOICES(X) };

@@ -22,6 +22,7 @@ typedef struct cm_item {
     cm_tensor t; /* dtype and shape in the file; data NULL */
     cm_dtype want; /* what t.dtype would be if rows were whole blocks of it */
     const float *imp; /* importance of each column, for each outer block; NULL: none */
+    const cm_imatrix *cross; /* of rounding by feedback; NULL: none */
     cm_item_how how;
     bool keep_f32; /* norms, biases, router, ...: never narrowed */
     int64_t outer, pitch, row0, rows, cols, head;

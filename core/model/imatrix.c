@@ -4,6 +4,7 @@
  * square of the activation says what a weight's error costs.  Files are llama.cpp's: GGUF with
  * sums of squares and counts of tokens, or the older .dat with means times a number of calls. */
 #include "model/files.h"
+#include "quant/quant.h"
 
 #include <float.h>
 #include <math.h>
@@ -19,6 +20,7 @@ typedef struct entry {
     double *sum;         /* [outer, cols] of squares */
     double *count;       /* [outer] tokens */
     float *mean;         /* [outer, cols]; zeros: too few tokens */
+    cm_real *cross;      /* [outer, cols, cols] sums of x x^T; NULL: not collected */
 } entry;
 
 struct cm_imatrix {
@@ -43,7 +45,8 @@ static entry *add(cm_imatrix *m, const char *name, size_t n, int64_t outer, int6
     entry *e = &m->e[m->n++];
     size_t all = (size_t)(outer * cols);
     *e = (entry){cm_strf("%.*s", (int)n, name), outer, cols, calloc(all + 1, sizeof *e->sum),
-                 calloc((size_t)outer + 1, sizeof *e->count), calloc(all + 1, sizeof *e->mean)};
+                 calloc((size_t)outer + 1, sizeof *e->count), calloc(all + 1, sizeof *e->mean),
+                 NULL};
     CM_ASSERT(e->name && e->sum && e->count && e->mean, "out of memory: importances");
     return e;
 }
@@ -54,6 +57,7 @@ void cm_imatrix_close(cm_imatrix *m) {
         free(m->e[i].sum);
         free(m->e[i].count);
         free(m->e[i].mean);
+        free(m->e[i].cross);
     }
     if (m) {
         free(m->e);
@@ -94,6 +98,20 @@ static const entry *find_any(const cm_imatrix *m, const char *name) {
 const float *cm_imatrix_find(const cm_imatrix *m, const char *name) {
     const entry *e = find_any(m, name);
     return e ? e->mean : NULL;
+}
+
+float *cm_imatrix_factor(const cm_imatrix *m, const char *name, int64_t expert) {
+    const entry *e = m ? find_any(m, name) : NULL;
+    if (!e || !e->cross || e->count[expert] < MIN_TOKENS) return NULL;
+    size_t all = (size_t)(e->cols * e->cols);
+    float *h = malloc(2 * all * sizeof *h), *u = h + all;
+    CM_ASSERT(h, "out of memory: moments of %s", name);
+    const cm_real *sum = e->cross + (size_t)expert * all;
+    for (size_t k = 0; k < all; k++) h[k] = (float)((double)sum[k] / e->count[expert]);
+    bool ok = cm_feedback_factor(h, e->cols, u);
+    if (ok) memcpy(h, u, all * sizeof *h);
+    else free(h);
+    return ok ? h : NULL;
 }
 
 const char *cm_imatrix_dataset(const cm_imatrix *m) { return m->dataset; }
@@ -277,11 +295,31 @@ static void watched(void *ctx, const cm_var *w, int64_t e, const cm_real *x, int
             for (int64_t k = 0; k < cols; k++)
                 sum[k] += (double)x[r * cols + k] * (double)x[r * cols + k];
         m->e[i].count[e] += (double)rows;
+        if (m->e[i].cross)
+            cm_product(CM_COMPUTE_FP32, cols, cols, rows, 1, cm_mat_of(x, cols, true),
+                       cm_mat_of(x, cols, false), 1, m->e[i].cross + e * cols * cols, cols);
     }
 }
 
+/* Products of every two columns of every matrix take their memory. */
+static bool cross_fits(const cm_items *items, const char *dataset, cm_err *err) {
+    char need_s[32], have_s[32];
+    double need = 0, have = cm_limits_get().memory;
+    for (int i = 0; i < items->n; i++) {
+        const cm_item *it = &items->v[i];
+        if (strncmp(it->name, "blk.", 4) || it->keep_f32) continue;
+        need += (double)it->outer * (double)it->cols * (double)it->cols * sizeof(cm_real);
+    }
+    return need < 0.8 * have ||
+           cm_fail(err, CM_EXIT_RESOURCE, "%s: how columns move together takes %s of memory, of "
+                   "which %s can be had; quantize.rounding=search needs none of it", dataset,
+                   cm_human_bytes(need, need_s, sizeof need_s),
+                   cm_human_bytes(have, have_s, sizeof have_s));
+}
+
 cm_imatrix *cm_imatrix_collect(const cm_model *model, const int32_t *token, int64_t n,
-                               int chunk, int32_t bos, const char *dataset, cm_err *err) {
+                               int chunk, int32_t bos, bool all, const char *dataset,
+                               cm_err *err) {
     cm_items items;
     cm_session s;
     if (n < chunk) {
@@ -289,11 +327,14 @@ cm_imatrix *cm_imatrix_collect(const cm_model *model, const int32_t *token, int6
                 (long long)n, chunk);
         return NULL;
     }
-    if (!cm_session_open(&s, model, chunk, err)) return NULL;
+    cm_gguf_items(model, &items);
+    if ((all && !cross_fits(&items, dataset, err)) || !cm_session_open(&s, model, chunk, err)) {
+        cm_items_free(&items);
+        return NULL;
+    }
     cm_imatrix *m = make("(collected)");
     free(m->dataset);
     m->dataset = cm_strf("%s", dataset);
-    cm_gguf_items(model, &items);
     m->of = calloc((size_t)items.n + 1, sizeof *m->of);
     CM_ASSERT(m->of, "out of memory: importances");
     for (int i = 0; i < items.n; i++) {
@@ -303,6 +344,10 @@ cm_imatrix *cm_imatrix_collect(const cm_model *model, const int32_t *token, int6
             continue;
         add(m, it->name, strlen(it->name), it->outer, it->cols);
         m->of[m->n - 1] = it->p;
+        if (!all || it->keep_f32) continue;
+        size_t size = (size_t)(it->outer * it->cols * it->cols);
+        m->e[m->n - 1].cross = calloc(size, sizeof *m->e->cross);
+        CM_ASSERT(m->e[m->n - 1].cross, "out of memory: moments of %s", it->name);
     }
     cm_items_free(&items);
     cm_watch watch = {watched, m};

@@ -72,7 +72,7 @@ static bool all_below(const float *x, int64_t n, float below) {
 
 /* Elements that rows are cut into: the parameter's, unless the file's are shorter (a
  * vector that a block type would not divide is never narrowed, so any cut will do). */
-static bool write_row(const cm_item *it, int64_t r, float *row, unsigned char *dst) {
+static bool get_row(const cm_item *it, int64_t r, float *row) {
     const cm_tensor *v = &it->p->var.v;
     int64_t n = it->cols, at = param_row(it, r) * n;
     if (v->dtype == CM_BF16_T) {
@@ -84,10 +84,17 @@ static bool write_row(const cm_item *it, int64_t r, float *row, unsigned char *d
             row[k] = (float)-exp((double)w[k]);
     }
     bool halves = it->t.dtype == CM_F16_T || cm_dtypes[it->t.dtype].block > 1;
-    if (!all_below(row, n, halves ? 65520 : INFINITY)) return false;
-    const float *imp = it->imp ? it->imp + r / it->rows * n : NULL;
-    cm_quantize_for(it->t.dtype, row, imp, dst, n);
-    return true;
+    return all_below(row, n, halves ? 65520 : INFINITY);
+}
+
+static const float *importances(const cm_item *it, int64_t r) {
+    return it->imp ? it->imp + r / it->rows * it->cols : NULL;
+}
+
+static bool write_row(const cm_item *it, int64_t r, float *row, unsigned char *dst) {
+    bool ok = get_row(it, r, row);
+    if (ok) cm_quantize_for(it->t.dtype, row, importances(it, r), dst, it->cols);
+    return ok;
 }
 
 static bool read_row(const cm_item *it, int64_t r, cm_dtype dt, const unsigned char *src,
@@ -112,22 +119,46 @@ static bool read_row(const cm_item *it, int64_t r, cm_dtype dt, const unsigned c
     return ok;
 }
 
-/* Either direction over all rows; the number of rows that would not go. */
-static int64_t all_rows(const cm_item *it, cm_dtype dt, const unsigned char *src,
-                        unsigned char *dst) {
-    int64_t n = it->outer * it->rows, bad = 0;
+/* Either direction over rows [from, to); the number of rows that would not go. */
+static int64_t do_rows(const cm_item *it, cm_dtype dt, int64_t from, int64_t to,
+                       const unsigned char *src, unsigned char *dst) {
+    int64_t bad = 0;
     size_t step = row_bytes(dt, it->cols);
 #pragma omp parallel reduction(+ : bad)
     {
         float *row = malloc((size_t)it->cols * sizeof *row + 1);
         CM_ASSERT(row, "out of memory: a row of %lld", (long long)it->cols);
 #pragma omp for schedule(static)
-        for (int64_t r = 0; r < n; r++) {
+        for (int64_t r = from; r < to; r++) {
             size_t at = (size_t)r * step;
             bad += dst ? !write_row(it, r, row, dst + at)
                        : !read_row(it, r, dt, src + at, row);
         }
         free(row);
+    }
+    return bad;
+}
+
+/* Rows [from, to) of one expert by feedback. */
+static int64_t fed_back(const cm_item *it, int64_t from, int64_t to, const float *u,
+                        unsigned char *dst) {
+    int64_t bad = 0, n = it->cols;
+    size_t step = row_bytes(it->t.dtype, n);
+#pragma omp parallel reduction(+ : bad)
+    {
+        float *w = malloc(CM_FEEDBACK_ROWS * (size_t)n * sizeof *w);
+        CM_ASSERT(w, "out of memory: rows of %lld", (long long)n);
+#pragma omp for schedule(dynamic)
+        for (int64_t r = from; r < to; r += CM_FEEDBACK_ROWS) {
+            int rows = (int)(to - r < CM_FEEDBACK_ROWS ? to - r : CM_FEEDBACK_ROWS);
+            int64_t wrong = 0;
+            for (int k = 0; k < rows; k++) wrong += !get_row(it, r + k, w + k * n);
+            if (!wrong)
+                cm_quantize_feedback(it->t.dtype, w, rows, importances(it, r), u, n,
+                                     dst + (size_t)r * step);
+            bad += wrong;
+        }
+        free(w);
     }
     return bad;
 }
@@ -162,14 +193,22 @@ void cm_item_sums(const cm_item *it, const void *raw, uint64_t *sum) {
 }
 
 bool cm_item_write(const cm_item *it, void *dst, cm_err *err) {
-    if (!all_rows(it, it->t.dtype, NULL, dst)) return true;
+    int64_t bad = 0;
+    for (int64_t o = 0; o < it->outer; o++) {
+        bool takes = it->cross && it->imp && cm_feedback_takes(it->t.dtype);
+        float *u = takes ? cm_imatrix_factor(it->cross, it->name, o) : NULL;
+        int64_t from = o * it->rows, to = from + it->rows;
+        bad += u ? fed_back(it, from, to, u, dst) : do_rows(it, it->t.dtype, from, to, NULL, dst);
+        free(u);
+    }
+    if (!bad) return true;
     return cm_fail(err, CM_EXIT_DATA, "tensor %s holds a value that %s cannot (NaN, "
                    "infinite or too large)", it->name, cm_dtypes[it->t.dtype].name);
 }
 
 bool cm_item_read(const cm_item *it, cm_dtype dt, const void *src, const char *path,
                   cm_err *err) {
-    if (!all_rows(it, dt, src, NULL)) return true;
+    if (!do_rows(it, dt, 0, it->outer * it->rows, src, NULL)) return true;
     return cm_fail(err, CM_EXIT_DATA, "%s: tensor '%s' holds a value that is %s", path,
                    it->name, it->how == CM_ITEM_DECAY ? "not finite and negative"
                                                       : "not finite");

@@ -168,6 +168,7 @@ bool cm_mix_apply(cm_items *m, const cm_export *x, cm_err *err) {
                                 : by_rule(x->mix, it->name, it->cols, &p);
         it->t.dtype = fitting(it->want, it->cols);
         it->imp = x->imatrix ? cm_imatrix_find(x->imatrix, it->name) : NULL;
+        it->cross = x->feedback ? x->imatrix : NULL;
         p.value += is(it->name, "attn_v.weight");
     }
     bool *taken = calloc((size_t)m->n + 1, sizeof *taken), ok = true;

@@ -397,9 +397,14 @@ typedef struct cm_imatrix cm_imatrix;
 cm_imatrix *cm_imatrix_open(const char *path, cm_err *err);
 void cm_imatrix_close(cm_imatrix *m); /* NULL is fine */
 /* Chunks of a text's tokens, each from a fresh state, its first token replaced by bos (< 0:
- * not).  Fewer tokens than one chunk: CM_EXIT_USAGE.  The .dat form has no counts. */
+ * not).  Fewer tokens than one chunk: CM_EXIT_USAGE.  The .dat form has no counts.  cross: also
+ * the products of every two columns, which no file keeps. */
 cm_imatrix *cm_imatrix_collect(const cm_model *model, const int32_t *token, int64_t n,
-                               int chunk, int32_t bos, const char *dataset, cm_err *err);
+                               int chunk, int32_t bos, bool cross, const char *dataset,
+                               cm_err *err);
+/* Of a tensor's expert (0), for rounding by feedback: [columns, columns], free().  NULL: not
+ * collected (cross), or too few tokens. */
+float *cm_imatrix_factor(const cm_imatrix *m, const char *name, int64_t expert);
 /* A GGUF file, or the older form where the name ends in .dat. */
 bool cm_imatrix_write(const cm_imatrix *m, const char *path, cm_err *err);
 /* Names and sizes are the model's, and none of its layers' matrices is missing; else
@@ -428,6 +433,8 @@ typedef struct cm_export {
     int mix;          /* CM_TYPE_*: llama-quantize's rules; folders: F32, F16 or BF16 */
     const cm_list *tensors;    /* PATTERN=TYPE of exceptions; NULL: none */
     const cm_imatrix *imatrix; /* NULL: none */
+    bool feedback;             /* rounding makes up for its errors, where imatrix has what it
+                                  takes; wants sums */
     cm_loaded *source; /* where model's weights are fetched from one at a time; NULL: they
                           are there */
     cm_loaded *back;   /* the same for cm_export_compare's */

@@ -7,7 +7,7 @@
 
 enum { CHUNK = 256 };
 
-static const cm_grid *grid_of(cm_dtype dt) {
+const cm_grid *cm_grid_of(cm_dtype dt) {
     /*                    run  min    table  lo   hi  super  scales       inverse scales */
     static const cm_grid q40 = {32, false, false, -8, 7, false, 0, 0, 0.7, 1.25, 12},
                          q50 = {32, false, false, -16, 15, false, 0, 0, 0.9, 1.15, 12},
@@ -60,16 +60,12 @@ static void weights(const cm_grid *g, const float *x, const float *imp, int n, f
     for (int i = 0; i < CHUNK; i++) w[i] = i < n ? fmaxf(imp[i] / sum * (float)n, 1e-3f) : 1;
 }
 
-/* n <= 256 elements, whole blocks. */
-static void searched(cm_dtype dt, const cm_grid *g, const float *src, const float *imp,
-                     unsigned char *dst, int n) {
+void cm_search(const cm_grid *g, const float *src, const float *imp, int n, cm_found *f) {
     float x[CHUNK] = {0}, w[CHUNK];
-    cm_found f;
     memcpy(x, src, (size_t)n * sizeof *x);
     weights(g, x, imp, n, w);
-    if (__builtin_cpu_supports("avx2")) cm_search_avx2(g, x, w, &f);
-    else cm_search_ref(g, x, w, &f);
-    cm_pack(dt, &f, n / cm_dtypes[dt].block, dst);
+    if (__builtin_cpu_supports("avx2")) cm_search_avx2(g, x, w, f);
+    else cm_search_ref(g, x, w, f);
 }
 
 void cm_quantize_for(cm_dtype dt, const float *src, const float *imp, void *dst, int64_t n) {
@@ -83,11 +79,13 @@ void cm_quantize_for(cm_dtype dt, const float *src, const float *imp, void *dst,
     } else if (dt == CM_Q4_0_T && !imp) {
         for (int64_t i = 0; i < n; i += 32, out += info->bytes) cm_encode_q4_0(src + i, out);
     } else {
-        const cm_grid *g = grid_of(dt);
+        const cm_grid *g = cm_grid_of(dt);
         CM_ASSERT(g, "no encoder of %s", info->name);
         for (int64_t i = 0; i < n; i += CHUNK) {
             int m = (int)(n - i < CHUNK ? n - i : CHUNK);
-            searched(dt, g, src + i, imp ? imp + i : NULL, out, m);
+            cm_found f;
+            cm_search(g, src + i, imp ? imp + i : NULL, m, &f);
+            cm_pack(dt, &f, m / info->block, out);
             out += m / info->block * info->bytes;
         }
     }

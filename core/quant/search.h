@@ -29,5 +29,9 @@ typedef struct cm_found {
 /* w: what an error of each element weighs (> 0). */
 void cm_search_ref(const cm_grid *g, const float *x, const float *w, cm_found *out);
 void cm_search_avx2(const cm_grid *g, const float *x, const float *w, cm_found *out);
+/* What a type's integers can say; NULL: it has no search. */
+const cm_grid *cm_grid_of(cm_dtype dt);
+/* The faster of both on n <= 256 elements, whole blocks; imp as cm_quantize_for's. */
+void cm_search(const cm_grid *g, const float *x, const float *imp, int n, cm_found *out);
 
 #endif

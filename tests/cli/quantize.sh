@@ -66,7 +66,17 @@ expect "two sources of importances" 2 "one importance matrix" $Q --model "$M" --
     --calibration "$tmp/calib.txt" --out "$tmp/x.gguf"
 expect "less than a row of text" 2 "less than one chunk" $Q --model "$M" --calibration "$tmp/calib.txt" \
     quantize.context=65536 --out "$tmp/x.gguf"
+expect "feedback without a text" 2 "rounding=feedback wants a text" $Q --model "$M" --type q4_k_s --imatrix "$tmp/im.dat" \
+    quantize.rounding=feedback --out "$tmp/x.gguf"
 absent "nothing of these was written" "$tmp/x.gguf"
+for k in 1 2; do
+    check "rounding by feedback, $k threads" $Q --model "$M" --type q4_k_s --calibration "$tmp/calib.txt" --threads $k \
+        quantize.context=16 quantize.rounding=feedback quantize.name=fed --out "$tmp/fed$k.gguf"
+done
+check "gives the same bytes" cmp "$tmp/fed1.gguf" "$tmp/fed2.gguf"
+$Q --model "$M" --type q4_k_s --calibration "$tmp/calib.txt" quantize.context=16 --out "$tmp/unfed.gguf" >/dev/null
+same "and the size of the search's file" "$(wc -c <"$tmp/fed1.gguf")" "$(wc -c <"$tmp/unfed.gguf")"
+check "but not its bytes" sh -c '! cmp -s "$0" "$1"' "$tmp/fed1.gguf" "$tmp/unfed.gguf"
 check "Hugging Face folder" $Q --model "$M" --format hf --out "$tmp/hf"
 same "Hugging Face folder: the same greedy text" "$(greedy "$tmp/hf")" "$text"
 check "GGUF to checkpoint" $Q --model "$tmp/f32.gguf" --format checkpoint --out "$tmp/back"
