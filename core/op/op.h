@@ -39,8 +39,10 @@ typedef struct cm_var {
     bool wants_grad;
     bool is_param;    /* persistent: g belongs to the caller and is always accumulated */
     bool g_live;      /* the tape's: g is allocated and holds something */
+    bool gone;        /* the tape's: another value was written over this one */
     bool g_narrow;    /* the tape's: g points to BF16, see cm_grad_of */
-    bool products;    /* the tape's: the op that made it reads g in products alone */
+    bool products;    /* the tape's: the op that made it reads g in products alone, and does
+                         not read v again */
     int n_part;       /* the tape's: readers so far, -1 where one cannot write BF16 or two */
     cm_cols part[CM_MAX_PARTS]; /* write the same columns of g; and the columns of each */
 } cm_var;
@@ -84,6 +86,8 @@ typedef struct cm_op {
     uint32_t takes_g;     /* bit j: so may the gradient of out[j], as products are all that
                              reads it */
     uint32_t gives_g;     /* bit i: bwd can write in[i]->g as BF16 */
+    uint32_t over;        /* bit i: out[0] may be written over in[i], which is read for the
+                             last time */
     /* Fill out[i]->v.nd/dim from the inputs and attr; false with a reason when the shapes
      * do not fit. */
     bool (*infer)(cm_node *n, const char **why); /* may lower n->n_out: absent outputs */
@@ -321,7 +325,9 @@ cm_var *cm_dropout(cm_tape *t, cm_var *x, const cm_drop *d, uint64_t module);
 /* y = x / sqrt(mean(x^2) + eps) * w     x[R,D] w[D] -> y[R,D] */
 cm_var *cm_rmsnorm(cm_tape *t, cm_var *x, cm_var *w, cm_real eps, cm_readers readers);
 
-/* y = x + scale * b     x[R,D] b[R,D] -> y[R,D] */
+/* y = x + scale * b     x[R,D] b[R,D] -> y[R,D]
+ * On a tape that records, y is written over a b that a product made and nobody has read: b has
+ * no value afterwards. */
 cm_var *cm_residual(cm_tape *t, cm_var *x, cm_var *b, cm_real scale);
 
 /* y = silu(a) * b     ab[R,2F], a = first F columns -> y[R,F] */

@@ -53,7 +53,8 @@ static bool residual_sample(cm_sample *s, int i) {
 
 const cm_op cm_op_residual = {
     .name = "residual", .shapes = "x[R,D] b[R,D] -> y[R,D]", .n_in = 2, .n_out = 1,
-    .attr_bytes = sizeof(cm_real), .sets = 3, .unread = 3, .gives_g = 3, .infer = residual_infer,
+    .attr_bytes = sizeof(cm_real), .sets = 3, .unread = 3, .gives_g = 3, .over = 2,
+    .infer = residual_infer,
     .fwd = residual_fwd, .bwd = residual_bwd, .sample = residual_sample,
 };
 

@@ -111,9 +111,23 @@ static cm_dtype value_type(const cm_tape *t, const cm_node *n, int j) {
     return narrow ? CM_BF16_T : CM_REAL_DTYPE;
 }
 
-static void check_types(const cm_node *n) {
+/* Memory for out[0], that of an input where the op and whoever made that input permit. */
+static void *value_room(cm_tape *t, const cm_node *n, int j) {
+    size_t bytes = cm_tensor_bytes(&n->out[j]->v);
+    for (int i = 0; n->grad && j == 0 && i < n->n_in; i++) {
+        cm_var *x = n->in[i];
+        if (!(n->op->over >> i & 1) || !x->products || !x->wants_grad || x->n_part) continue;
+        CM_ASSERT(cm_tensor_bytes(&x->v) == bytes, "op %s: sizes differ", n->op->name);
+        x->gone = true;
+        return x->v.data;
+    }
+    return cm_arena_alloc(t->arena, bytes);
+}
+
+static void check_inputs(const cm_node *n) {
     for (int i = 0; i < n->n_in; i++) {
         const cm_var *x = n->in[i];
+        CM_ASSERT(!x || !x->gone, "op %s: input %d was written over", n->op->name, i);
         CM_ASSERT(!x || x->v.dtype != CM_BF16_T || n->op->takes >> i & 1,
                   "op %s: input %d is stored as BF16", n->op->name, i);
     }
@@ -135,7 +149,7 @@ void cm_tape_apply(cm_tape *t, const cm_op *op, cm_var *const *in, int n_in,
     bool wants = false;
     for (int i = 0; i < n_in; i++) wants |= in[i] && in[i]->wants_grad;
     n->grad = t->recording && wants && op->bwd;
-    check_types(n);
+    check_inputs(n);
     n->n_out = op->n_out;
     for (int j = 0; j < op->n_out; j++) n->out[j] = var_alloc(t);
     const char *why = NULL;
@@ -143,7 +157,7 @@ void cm_tape_apply(cm_tape *t, const cm_op *op, cm_var *const *in, int n_in,
     for (int j = 0; j < n->n_out; j++) {
         cm_var *y = n->out[j];
         y->v.dtype = value_type(t, n, j);
-        y->v.data = cm_arena_alloc(t->arena, cm_tensor_bytes(&y->v));
+        y->v.data = value_room(t, n, j);
         y->wants_grad = n->grad;
         y->products = op->takes_g >> j & 1;
         out[j] = y;

@@ -158,6 +158,7 @@ TEST(what_products_read_takes_half_the_room) {
         cm_var *u = cm_linear(&f.t, h, out);
         cm_var *y = cm_residual(&f.t, x, u, 1);
         CHECK(n->v.dtype == want && h->v.dtype == want);
+        CHECK(u->gone && y->v.data == u->v.data); /* nobody reads u again */
         CHECK(ab->v.dtype == CM_REAL_DTYPE && cm_tensor_bytes(&h->v) ==
               20 * (size_t)cm_dtypes[want].bytes);
         fix_backward(&f, y, 7);
@@ -183,6 +184,7 @@ TEST(sums_are_not_stored_narrow) {
     s = cm_residual(&f.t, s, cm_rmsnorm(&f.t, other, fix_var(&f, 2, 1, (int64_t[]){ 6 }),
                                         (cm_real)1e-5, CM_ANYBODY), 1);
     fix_backward(&f, s, 7);
+    CHECK(!twice->gone && once->gone && s->v.data != twice->v.data);
     CHECK(!twice->g_narrow && once->g_narrow && !other->g_narrow);
     fix_close(&f);
 }
