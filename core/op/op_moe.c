@@ -7,9 +7,13 @@
  * Formulas, the renormalised gate's gradient and both router losses: docs/math/moe.md
  *
  * Adapters of the experts work on the sorted rows too, as two thin products beside each
- * wide one; the sum W + s B A is never formed. */
-#include "op/op.h"
+ * wide one; the sum W + s B A is never formed.
+ *
+ * Where products round to BF16, what they alone read here is stored so: gathered rows,
+ * activations, the gradients of h. */
+#include "op/narrow.h"
 
+#include <omp.h>
 #include <string.h>
 
 enum {
@@ -32,6 +36,7 @@ typedef struct dims {
     int64_t R, D, E, F, K, RK;
     int64_t r_in, r_out; /* ranks; 0: no adapter */
     cm_compute how;      /* of the experts' products; the router's are fp32 */
+    cm_dtype type;       /* of what only these read */
 } dims;
 
 /* Kept for the backward. */
@@ -40,16 +45,17 @@ typedef struct kept {
     cm_real *lse;     /* [R] */
     cm_real *gate;    /* [R,K] renormalised weights, largest first */
     cm_real *h;       /* [R*K,2F] gate and up projections, sorted; the backward turns
-                         them into their gradients in place */
+                         them into their gradients in place, of d.type */
     int32_t *expert;  /* [R,K] */
     int32_t *at;      /* [R,K] place of the pair in sorted order */
     int32_t *first;   /* [E+1] where each expert's stretch begins */
 } kept;
 
 typedef struct work {
-    cm_real *x;    /* [R*K,D] gathered rows; forward: then the experts' outputs */
-    cm_real *y;    /* [R*K,D] backward: gathered gy, then gradients of x */
-    cm_real *act;  /* [R*K,F] */
+    cm_real *x;    /* [R*K,D] gathered rows, of d.type; forward: then the experts' outputs */
+    cm_real *y;    /* [R*K,D] backward: gathered gy, of d.type, then gradients of x */
+    void *act;     /* [R*K,F] of d.type */
+    cm_real *row;  /* [threads,F] a row of act to be */
     cm_real *gact; /* [R*K,F] backward */
     cm_real *z;    /* [R,E] router logits, backward their gradients */
     cm_real *ggate; /* [R,K] backward */
@@ -61,7 +67,8 @@ typedef struct work {
 static dims dims_of(const cm_node *n) {
     dims d = { n->in[0]->v.dim[0], n->in[0]->v.dim[1], n->in[1]->v.dim[0],
                n->in[3]->v.dim[2], ((const moe_attr *)n->attr)->K, 0, 0, 0,
-               n->tape->compute };
+               n->tape->compute, CM_REAL_DTYPE };
+    if (d.how == CM_COMPUTE_BF16 && !n->tape->wide) d.type = CM_BF16_T;
     d.RK = d.R * d.K;
     d.r_in = n->in[A_IN] ? n->in[A_IN]->v.dim[1] : 0;
     d.r_out = n->in[A_OUT] ? n->in[A_OUT]->v.dim[1] : 0;
@@ -87,7 +94,8 @@ static size_t map_work(const cm_node *n, const dims *d, bool backward, void *bas
     cm_cut c = { base, 0 };
     kept spare;
     w->x = cm_cut_reals(&c, d->RK * d->D);
-    w->act = cm_cut_reals(&c, d->RK * d->F);
+    w->act = cm_cut_take(&c, (size_t)(d->RK * d->F * cm_dtypes[d->type].bytes));
+    w->row = cm_cut_reals(&c, cm_kern_threads() * d->F);
     w->z = cm_cut_reals(&c, d->R * d->E);
     w->y = backward ? cm_cut_reals(&c, d->RK * d->D) : NULL;
     w->gact = backward ? cm_cut_reals(&c, d->RK * d->F) : NULL;
@@ -243,31 +251,36 @@ static cm_real router_losses(const cm_node *n, const dims *d, const work *w,
 /* Both run one parallel region over (expert, block of rows), each block a product on one
  * thread: experts with few rows leave nobody idle. */
 
+/* Sorted rows of n elements of d.type as an operand. */
+static cm_mat rows_of(const dims *d, const void *x, int64_t n) {
+    return (cm_mat){ x, n, false, d->type == CM_BF16_T };
+}
+
 /* c[stretch of e] = alpha a[stretch of e] op(w_e) + beta c, w_e matrix e of w; N, K are the
  * columns of c and a, and op(w_e) is [K,N]. */
 static void add_by_expert(const dims *d, const kept *s, int64_t N, int64_t K, cm_real alpha,
-                          const cm_real *a, cm_mat w, cm_real beta, cm_real *c) {
+                          cm_mat a, cm_mat w, cm_real beta, cm_real *c) {
 #pragma omp parallel if (d->RK * N * K > SERIAL)
     for (int64_t e = 0; e < d->E; e++) {
 #pragma omp for schedule(dynamic) nowait
         for (int64_t i = s->first[e]; i < s->first[e + 1]; i += ROWS) {
             int64_t rows = s->first[e + 1] - i < ROWS ? s->first[e + 1] - i : ROWS;
-            cm_product1(d->how, rows, N, K, alpha, cm_mat_of(a + i * K, K, false),
+            cm_product1(d->how, rows, N, K, alpha, cm_mat_from(a, i * a.ld),
                         cm_mat_from(w, e * N * K), beta, c + i * N, N);
         }
     }
 }
 
-static void rows_by_expert(const dims *d, const kept *s, int64_t N, int64_t K,
-                           const cm_real *a, cm_mat w, cm_real *c) {
+static void rows_by_expert(const dims *d, const kept *s, int64_t N, int64_t K, cm_mat a,
+                           cm_mat w, cm_real *c) {
     add_by_expert(d, s, N, K, 1, a, w, 0, c);
 }
 
 /* c = a W^T with the node's matrices in[which]; room: what it asked for. */
 static void experts_by_rows(const cm_node *n, const dims *d, const kept *s, int which,
-                            const cm_real *a, cm_real *c, void *room) {
+                            cm_mat a, cm_real *c, void *room) {
     const cm_tensor *w = &n->in[which]->v;
-    if (cm_as_held(n, w)) cm_qmat_mul(w, s->first, d->RK, a, 1, c, room);
+    if (cm_as_held(n, w)) cm_qmat_mul(w, s->first, d->RK, a.at, 1, c, room);
     else
         rows_by_expert(d, s, w->dim[1], w->dim[2], a,
                        cm_operand(d->how, w, w->dim[2], true, room), c);
@@ -275,16 +288,15 @@ static void experts_by_rows(const cm_node *n, const dims *d, const kept *s, int 
 
 /* gw_e[M,N] += alpha a[stretch of e]^T b[stretch of e]; nothing where gw is NULL. */
 static void weights_by_expert(const dims *d, const kept *s, int64_t M, int64_t N,
-                              cm_real alpha, const cm_real *a, const cm_real *b,
-                              cm_real *gw) {
+                              cm_real alpha, cm_mat a, cm_mat b, cm_real *gw) {
     if (!gw) return;
+    a.t = true;
 #pragma omp parallel for collapse(2) schedule(dynamic) if (d->RK * M * N > SERIAL)
     for (int64_t e = 0; e < d->E; e++)
         for (int64_t i = 0; i < M; i += ROWS)
             cm_product1(d->how, M - i < ROWS ? M - i : ROWS, N, load_of(s, e), alpha,
-                        cm_mat_of(a + s->first[e] * M + i, M, true),
-                        cm_mat_of(b + s->first[e] * N, N, false), 1, gw + (e * M + i) * N,
-                        N);
+                        cm_mat_from(a, s->first[e] * a.ld + i),
+                        cm_mat_from(b, s->first[e] * b.ld), 1, gw + (e * M + i) * N, N);
 }
 
 /* One matrix's adapter in use: y[O] = W x[I] + scale B A x. */
@@ -306,45 +318,62 @@ static pair pair_of(const cm_node *n, const dims *d, bool out) {
 }
 
 /* y += scale B A x */
-static void pair_fwd(const dims *d, const work *w, const kept *s, const pair *p,
-                     const cm_real *x, cm_real *y) {
+static void pair_fwd(const dims *d, const work *w, const kept *s, const pair *p, cm_mat x,
+                     cm_real *y) {
     if (!p->a) return;
+    cm_mat u = cm_mat_of(w->u, p->r, false);
     rows_by_expert(d, s, p->r, p->I, x, cm_mat_of(p->a, p->I, true), w->u);
-    add_by_expert(d, s, p->O, p->r, p->scale, w->u, cm_mat_of(p->b, p->r, true), 1, y);
+    add_by_expert(d, s, p->O, p->r, p->scale, u, cm_mat_of(p->b, p->r, true), 1, y);
 }
 
 /* gx += scale A^T B^T gy, leaving u = B^T gy. */
 static void pair_rows_bwd(const dims *d, const work *w, const kept *s, const pair *p,
-                          const cm_real *gy, cm_real *gx) {
+                          cm_mat gy, cm_real *gx) {
     if (!p->a) return;
+    cm_mat u = cm_mat_of(w->u, p->r, false);
     rows_by_expert(d, s, p->r, p->O, gy, cm_mat_of(p->b, p->r, false), w->u);
     if (gx)
-        add_by_expert(d, s, p->I, p->r, p->scale, w->u, cm_mat_of(p->a, p->I, false), 1, gx);
+        add_by_expert(d, s, p->I, p->r, p->scale, u, cm_mat_of(p->a, p->I, false), 1, gx);
 }
 
 /* Gradients of A and B, with that u, from x (times what gy still lacks, the gate). */
 static void pair_weights_bwd(const dims *d, const work *w, const kept *s, const pair *p,
-                             const cm_real *x, const cm_real *gy) {
+                             cm_mat x, cm_mat gy) {
     if (!p->a) return;
-    weights_by_expert(d, s, p->r, p->I, p->scale, w->u, x, p->ga);
+    cm_mat u = cm_mat_of(w->u, p->r, false), v = cm_mat_of(w->v, p->r, false);
+    weights_by_expert(d, s, p->r, p->I, p->scale, u, x, p->ga);
     rows_by_expert(d, s, p->r, p->I, x, cm_mat_of(p->a, p->I, true), w->v);
-    weights_by_expert(d, s, p->O, p->r, p->scale, gy, w->v, p->gb);
+    weights_by_expert(d, s, p->O, p->r, p->scale, gy, v, p->gb);
 }
 
 /* ---- forward ----------------------------------------------------------------------- */
 
-/* to[at of (r,k)] = from[r] for every pair. */
-static void gather(const dims *d, const kept *s, const cm_real *from, cm_real *to) {
+/* to[at of (r,k)] = from[r] for every pair, as d.type. */
+static void gather(const dims *d, const kept *s, const cm_tensor *from, void *to) {
+    size_t size = (size_t)cm_dtypes[d->type].bytes, row = (size_t)d->D * size;
 #pragma omp parallel for schedule(static) if (d->RK * d->D > 16384)
-    for (int64_t r = 0; r < d->R; r++)
-        for (int64_t k = 0; k < d->K; k++)
-            memcpy(to + s->at[r * d->K + k] * d->D, from + r * d->D,
-                   sizeof *to * (size_t)d->D);
+    for (int64_t r = 0; r < d->R; r++) {
+        const int32_t *at = s->at + r * d->K;
+        const void *x = (const char *)from->data + (size_t)r * row;
+        int64_t k = 0;
+        if (from->dtype != d->type) {
+            char *first = (char *)to + (size_t)at[k++] * row;
+            cm_k.narrow(d->D, cm_rdata(from) + r * d->D, first);
+            x = first;
+        }
+        for (; k < d->K; k++) memcpy((char *)to + (size_t)at[k] * row, x, row);
+    }
+}
+
+/* [R*K,F] as a tensor, for cm_place and cm_put. */
+static cm_tensor act_of(const dims *d, const work *w) {
+    return (cm_tensor){ d->type, 2, { d->RK, d->F }, w->act };
 }
 
 /* Tell of the rows [RK,cols], in the order of experts, that in[which] meets. */
 static void tell(const cm_node *n, const dims *d, const kept *s, int which, const cm_real *x,
                  int64_t cols) {
+    CM_ASSERT(!cm_watching || d->type == CM_REAL_DTYPE, "somebody watches narrow rows");
     for (int64_t e = 0; cm_watching && e < d->E; e++)
         cm_watching->fn(cm_watching->ctx, n->in[which], e, x + s->first[e] * cols,
                         s->first[e + 1] - s->first[e], cols);
@@ -365,16 +394,21 @@ static void moe_fwd(cm_node *n, void *scratch) {
     for (int64_t b = 0; b < n_blocks(&d); b++) route_block(&d, &w, &s, b);
     sort_pairs(&d, &s);
     *cm_rdata(&n->out[1]->v) = router_losses(n, &d, &w, &s);
-    gather(&d, &s, x, w.x);
+    cm_mat rows = rows_of(&d, w.x, D), act = rows_of(&d, w.act, F);
+    gather(&d, &s, &n->in[X]->v, w.x);
     tell(n, &d, &s, W_IN, w.x, D);
-    experts_by_rows(n, &d, &s, W_IN, w.x, s.h, w.wide[0]);
-    pair_fwd(&d, &w, &s, &in, w.x, s.h);
-#pragma omp parallel for schedule(static) if (d.RK * F > 4096)
-    for (int64_t i = 0; i < d.RK; i++)
-        cm_k.swiglu(F, s.h + 2 * i * F, s.h + (2 * i + 1) * F, w.act + i * F);
+    experts_by_rows(n, &d, &s, W_IN, rows, s.h, w.wide[0]);
+    pair_fwd(&d, &w, &s, &in, rows, s.h);
+    cm_tensor acts = act_of(&d, &w);
+#pragma omp parallel for schedule(static) num_threads(cm_kern_threads()) if (d.RK * F > 4096)
+    for (int64_t i = 0; i < d.RK; i++) {
+        cm_real *row = cm_place(&acts, i * F, w.row + omp_get_thread_num() * F);
+        cm_k.swiglu(F, s.h + 2 * i * F, s.h + (2 * i + 1) * F, row);
+        cm_put(&acts, i * F, F, row);
+    }
     tell(n, &d, &s, W_OUT, w.act, F);
-    experts_by_rows(n, &d, &s, W_OUT, w.act, w.x, w.wide[1]);
-    pair_fwd(&d, &w, &s, &out, w.act, w.x);
+    experts_by_rows(n, &d, &s, W_OUT, act, w.x, w.wide[1]);
+    pair_fwd(&d, &w, &s, &out, act, w.x);
 #pragma omp parallel for schedule(static) if (d.RK * D > 8192)
     for (int64_t r = 0; r < d.R; r++) {
         for (int64_t k = 0; k < d.K; k++) {
@@ -391,16 +425,19 @@ static void moe_fwd(cm_node *n, void *scratch) {
  * gradient <gact, act>; h becomes its own gradient and act the weighted activation. */
 static void expert_rows(const dims *d, const work *w, const kept *s) {
     int64_t F = d->F;
-#pragma omp parallel for schedule(static) if (d->RK * F > 4096)
+    cm_tensor acts = act_of(d, w);
+#pragma omp parallel for schedule(static) num_threads(cm_kern_threads()) if (d->RK * F > 4096)
     for (int64_t i = 0; i < d->RK; i++) {
         int64_t at = s->at[i];
-        cm_real *a = s->h + 2 * at * F, *b = a + F, *act = w->act + at * F;
-        cm_real *g = w->gact + at * F;
+        cm_real *a = s->h + 2 * at * F, *b = a + F, *g = w->gact + at * F;
+        cm_real *act = cm_place(&acts, at * F, w->row + omp_get_thread_num() * F);
         cm_k.swiglu(F, a, b, act);
         w->ggate[i] = (cm_real)cm_k.dot(F, g, act);
         cm_k.scale(F, s->gate[i], act);
+        cm_put(&acts, at * F, F, act);
         cm_k.scale(F, s->gate[i], g);
         cm_k.swiglu_back(F, a, b, g, a, b, false);
+        if (d->type == CM_BF16_T) cm_k.narrow(2 * F, a, a);
     }
 }
 
@@ -429,17 +466,21 @@ static void experts_bwd(const cm_node *n, const dims *d, const work *w, const ke
     cm_real *gx = n->in[X]->g;
     pair in = pair_of(n, d, false), out = pair_of(n, d, true);
     int64_t D = d->D, F = d->F;
-    gather(d, s, n->out[0]->g, w->y);
-    rows_by_expert(d, s, F, D, w->y, wo, w->gact);
-    pair_rows_bwd(d, w, s, &out, w->y, w->gact);
+    cm_tensor given = cm_grad_of(n->out[0]);
+    cm_mat gy = rows_of(d, w->y, D), x = rows_of(d, w->x, D), act = rows_of(d, w->act, F);
+    cm_mat gh = rows_of(d, s->h, 2 * F);
+    gh.ld *= (int64_t)sizeof(cm_real) / cm_dtypes[d->type].bytes; /* they lie in h's rows */
+    gather(d, s, &given, w->y);
+    rows_by_expert(d, s, F, D, gy, wo, w->gact);
+    pair_rows_bwd(d, w, s, &out, gy, w->gact);
     expert_rows(d, w, s);
-    weights_by_expert(d, s, D, F, 1, w->y, w->act, n->in[W_OUT]->g);
-    pair_weights_bwd(d, w, s, &out, w->act, w->y);
-    if (n->in[W_IN]->g || in.a) gather(d, s, cm_rdata(&n->in[X]->v), w->x);
-    weights_by_expert(d, s, 2 * F, D, 1, s->h, w->x, n->in[W_IN]->g);
-    if (gx) rows_by_expert(d, s, D, 2 * F, s->h, wi, w->y);
-    pair_rows_bwd(d, w, s, &in, s->h, gx ? w->y : NULL);
-    pair_weights_bwd(d, w, s, &in, w->x, s->h);
+    weights_by_expert(d, s, D, F, 1, gy, act, n->in[W_OUT]->g);
+    pair_weights_bwd(d, w, s, &out, act, gy);
+    if (n->in[W_IN]->g || in.a) gather(d, s, &n->in[X]->v, w->x);
+    weights_by_expert(d, s, 2 * F, D, 1, gh, x, n->in[W_IN]->g);
+    if (gx) rows_by_expert(d, s, D, 2 * F, gh, wi, w->y);
+    pair_rows_bwd(d, w, s, &in, gh, gx ? w->y : NULL);
+    pair_weights_bwd(d, w, s, &in, x, gh);
     if (!gx) return;
 #pragma omp parallel for schedule(static) if (d->RK * D > 8192)
     for (int64_t r = 0; r < d->R; r++) {
@@ -523,7 +564,7 @@ const cm_op cm_op_moe = {
     .n_in = N_IN, .n_out = 2, .attr_bytes = sizeof(moe_attr), .sets = 1, .infer = moe_infer,
     .saved = moe_saved, .scratch = moe_scratch, .fwd = moe_fwd, .bwd = moe_bwd,
     .mixed = true,
-    .takes = 1 << W_IN | 1 << W_OUT, .flops = moe_flops, .sample = moe_sample,
+    .takes = 1 << W_IN | 1 << W_OUT, .takes_g = 1, .flops = moe_flops, .sample = moe_sample,
 };
 
 void cm_moe(cm_tape *t, cm_var *x, cm_var *router, cm_var *w_in, cm_var *w_out,

@@ -12,7 +12,11 @@ static bool as_stored(cm_compute how, const cm_tensor *w) {
 }
 
 bool cm_as_held(const cm_node *n, const cm_tensor *w) {
-    return w->dtype != CM_REAL_DTYPE && !n->tape->recording && !as_stored(n->tape->compute, w);
+    bool held = w->dtype != CM_REAL_DTYPE && !n->tape->recording;
+    held = held && !as_stored(n->tape->compute, w);
+    CM_ASSERT(!held || n->tape->compute == CM_COMPUTE_FP32, "op %s: BF16 products with %s",
+              n->op->name, cm_dtypes[w->dtype].name);
+    return held;
 }
 
 size_t cm_weight_bytes(const cm_node *n, const cm_tensor *w, int64_t M) {
