@@ -36,12 +36,12 @@ shards() { # NAME CONFIG TRAIN VAL
 # Stories for the runs that train from nothing, and their shards: $data.
 speedrun_data() { # BYTES
     mkdir -p "$out"
-    make_text speedrun.jsonl --seed 1 --split train --bytes "$1"
+    make_text "speedrun-$1.jsonl" --seed 1 --split train --bytes "$1"
     make_text speedrun-val.jsonl --seed 1 --split val --bytes 400k
-    data=runs/$pre-speedrun-data
+    data=runs/$pre-speedrun-data-$1
     [ -s "$data/manifest.json" ] ||
         "$B/tokenize" --quiet --config configs/speedrun.yaml tokenize.val_frac=0 \
-            tokenize.out="$data" tokenize.inputs="[$text/speedrun.jsonl]" \
+            tokenize.out="$data" tokenize.inputs="[$text/speedrun-$1.jsonl]" \
             tokenize.val_inputs="[$text/speedrun-val.jsonl]" >/dev/null
 }
 prepare() { # the base model, the questions that are asked

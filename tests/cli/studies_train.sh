@@ -12,7 +12,7 @@ page=runs/study-small-docs/speedrun.md
 check "both sides cross the target" grep -qE 'mean of 1 seeds: tokens \*\*[12]\.[0-9]+' $page
 same "AdamW ran AdamW" \
     "$(cat runs/study-small-speedrun-adamw-*/config.yaml | grep -cE 'kind: muon|embed_lr: 48')" 0
-rows=$(sed -n 's/.*"row":"\([a-z ]*\)".*/\1/p' runs/study-small-text/hybrid-recall.jsonl |
+rows=$(sed -n 's/.*"row":"\([a-z ]*\)".*/\1/p' runs/study-small-text/recall-8/hybrid-recall.jsonl |
     head -n 1)
 check "a row's last key stands in it twice" sh -c "echo '$rows' | awk '{
     for (i = 1; i <= NF; i += 2) n += \$i == \$NF; exit n != 2 }'"
