@@ -110,11 +110,17 @@ static int place(const cm_qform *f, int which, int i) {
     return (i / per * 8 + i % 8) * (1 + each) + 1 + i % per / 8;
 }
 
+/* All of them, in the order of their places. */
 static void weave(const cm_qform *f, const uint8_t *from, uint8_t *to, int lane) {
-    for (int which = 0; which < 2; which++)
-        for (int i = 0; i < f->field[which].bytes / 4; i++)
-            memcpy(to + (place(f, which, i) * LANES + lane) * 4,
-                   from + f->field[which].at + 4 * i, 4);
+    int halves = f->field[1].bytes / 32, each = f->field[0].bytes / 32 / halves;
+    const uint8_t *one = from + f->field[1].at;
+    to += 4 * lane;
+    for (int h = 0; h < halves; h++)
+        for (int u = 0; u < 8; u++, one += 4, to += 4 * LANES) {
+            const uint8_t *zero = from + f->field[0].at + 4 * (h * 8 * each + u);
+            memcpy(to, one, 4);
+            for (int g = 0; g < each; g++, zero += 32) memcpy(to += 4 * LANES, zero, 4);
+        }
 }
 
 static void put_block(const cm_qform *f, const uint8_t *from, uint8_t *to, int lane) {

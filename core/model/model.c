@@ -250,12 +250,23 @@ static void settle(cm_tape *t, size_t mark, cm_var *x, const cm_var *y) {
     cm_arena_reset(t->arena, mark);
 }
 
-/* x becomes what the layer makes of it; nothing else of either half stays. */
-static void in_place(cm_tape *t, const layer_ctx *k, cm_var *x) {
+static cm_var *last_rows(cm_tape *t, const cm_var *x, int64_t n) {
+    cm_var *y = cm_arena_zalloc(t->meta, sizeof *y);
+    y->v = x->v;
+    y->v.dim[0] = n;
+    y->v.data = cm_rdata(&x->v) + (x->v.dim[0] - n) * x->v.dim[1];
+    return y;
+}
+
+/* x becomes what the layer makes of it; nothing else of either half stays.  Of the last layer's
+ * second half only wanted rows are made, since no token looks back on the others; returns them. */
+static cm_var *in_place(cm_tape *t, const layer_ctx *k, cm_var *x) {
     size_t mark = cm_arena_mark(t->arena);
     cm_var *aux;
     settle(t, mark, x, mixer_half(k, t, x));
+    if (k->seq.last && k->i + 1 == k->m->conf.n_layers) x = last_rows(t, x, k->seq.last);
     settle(t, mark, x, forward_half(k, t, x, &aux));
+    return x;
 }
 
 cm_var *cm_model_hidden(const cm_model *m, cm_tape *t, const int32_t *token,
@@ -265,7 +276,7 @@ cm_var *cm_model_hidden(const cm_model *m, cm_tape *t, const int32_t *token,
     for (int i = 0; i < m->conf.n_layers; i++) {
         layer_ctx *k = new_ctx(m, t, i, seq);
         k->st = st ? &st->layer[i] : NULL;
-        in_place(t, k, x);
+        x = in_place(t, k, x);
     }
     for (int b = 0; st && b < seq->B; b++) st->held[b] += seq->T;
     return final_norm(m, t, x, CM_ANYBODY);

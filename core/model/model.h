@@ -120,8 +120,8 @@ void cm_state_init(cm_state *s, const cm_model *m, int B, int cap, cm_dtype kv,
                    cm_arena *arena);
 void cm_state_clear(cm_state *s, const cm_model *m);
 
-/* Hidden states after the final norm, [B*T,D].  st NULL: whole documents from scratch;
- * else the T new tokens continue the sequences in st (chunked scan for T > 1, recurrence
+/* Hidden states after the final norm, [B*T,D], or [seq->last,D].  st NULL: whole documents from
+ * scratch; else the T new tokens continue the sequences in st (chunked scan for T > 1, recurrence
  * for T = 1).  Not recorded. */
 cm_var *cm_model_hidden(const cm_model *m, cm_tape *t, const int32_t *token,
                         const cm_seq *seq, cm_state *st);

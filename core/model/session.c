@@ -97,13 +97,13 @@ static void feed_piece(cm_session *s, cm_state *st, const int32_t *token, int T,
                        cm_real *all, cm_real *last) {
     cm_tape t;
     begin_tape(s, &t);
-    cm_seq seq = { .B = 1, .T = T, .steps = steps };
+    cm_seq seq = { .B = 1, .T = T, .steps = steps, .last = !all };
     cm_var *h = cm_model_hidden(s->m, &t, token, &seq, st);
     const cm_real *x = cm_rdata(&h->v);
-    int64_t row[PIECE];
+    int64_t row[PIECE], end = h->v.dim[0] - 1;
     for (int64_t i = 0; i < T; i++) row[i] = i;
     if (all) cm_model_logits(s->m, x, row, T, all);
-    if (last) cm_model_logits(s->m, x, &row[T - 1], 1, last);
+    if (last) cm_model_logits(s->m, x, &row[end], 1, last);
 }
 
 static bool can_feed(const cm_session *s, const int32_t *token, int64_t n, cm_err *err) {

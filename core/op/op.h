@@ -232,6 +232,7 @@ typedef struct cm_seq {
     cm_drop drop; /* of adapters' inputs; share 0: none */
     bool steps;   /* with decoding state: T tokens with the bits of T calls of one token (as
                      far as products keep a row's bits, as strict ones do) */
+    int last;     /* cm_model_hidden: so many last rows are wanted; 0: all */
 } cm_seq;
 
 /* ---- paths of a prefix tree --------------------------------------------------------- */

@@ -99,6 +99,28 @@ TEST(tokens_on_trial_have_the_bits_of_single_steps) {
     threads(1);
 }
 
+/* Logits of the last token are the same whether or not the others' are wanted, whose last
+ * feed-forward nobody needs then. */
+TEST(the_last_logits_do_not_need_the_others) {
+    static cm_real all[100 * V], last[V];
+    make_text();
+    for (int k = 0; k < KINDS; k++)
+        for (int n = 1; n <= 100; n += 33) {
+            world w;
+            cm_session s;
+            cm_err err;
+            threads(1);
+            open_way(&w, k);
+            open_session(&s, &w, 0);
+            CHECK(cm_session_feed(&s, text, n, all, NULL, &err));
+            cm_session_reset(&s);
+            CHECK(cm_session_feed(&s, text, n, NULL, last, &err));
+            CHECKF(!memcmp(all + (n - 1) * V, last, sizeof last), "%s: %d tokens", kinds[k][0], n);
+            cm_session_close(&s);
+            close_world(&w);
+        }
+}
+
 /* Wrong tokens on trial leave nothing behind, wherever the first of them stands. */
 TEST(what_is_not_kept_was_never_there) {
     static cm_real want[V], got[V];
