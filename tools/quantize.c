@@ -25,6 +25,7 @@ typedef struct job {
     uint64_t bytes;      /* of tensors written */
     double diff, rms;    /* probe: largest |difference| of a logit; RMS of the source's */
     double kl, kl_most;  /* mean and largest over positions, nats */
+    bool plenty;         /* both models fit in memory as floats */
     bool unprobed;       /* the model was too large for that */
     int same;            /* positions with the same most likely token */
 } job;
@@ -204,10 +205,10 @@ static bool may_replace(const job *j, cm_err *err) {
                            "choose another --out", out, j->gguf ? "GGUF file" : "model folder");
 }
 
-/* Whether one copy of the model as floats leaves room for the rest. */
-static bool fits_memory(const job *j) {
+/* Whether so many copies of the model as floats leave room for the rest. */
+static bool fits_memory(const job *j, int copies) {
     double need = (double)cm_model_count(&j->source.model.conf, false) * sizeof(cm_real);
-    return need < 0.8 * cm_limits_get().memory;
+    return copies * need < 0.8 * cm_limits_get().memory;
 }
 
 static bool probe(cm_loaded *l, cm_real *out, cm_err *err) {
@@ -241,6 +242,7 @@ static bool check_written(job *j, cm_err *err) {
     if (!cm_load(&j->back, j->c->out, CM_LOAD_UNNAMED | CM_LOAD_LAZY, &why))
         return cm_fail(err, CM_EXIT_CHECK, "parity: what was written does not load: %s "
                        "(left in place)", why.msg);
+    if (j->plenty) cm_loaded_keep(&j->back);
     if (!cm_export_compare(&j->x, &j->back.model, j->gguf, &why))
         return cm_fail(err, CM_EXIT_CHECK, "%s: parity: %s (left in place)", j->c->out,
                        why.msg);
@@ -250,7 +252,7 @@ static bool check_written(job *j, cm_err *err) {
         return cm_fail(err, CM_EXIT_CHECK, "%s: parity: the tokenizer came back "
                                            "different "
                        "(left in place)", j->c->out);
-    if (fits_memory(j)) return compare_logits(j, err);
+    if (fits_memory(j, 1)) return compare_logits(j, err);
     cm_log(CM_LOG_WARN, "%s: tensors were compared, logits were not: the model does not fit in "
            "memory", j->c->out);
     j->unprobed = true;
@@ -405,6 +407,7 @@ static bool run_job(job *j, cm_err *err) {
     cm_buf_free(&table);
     if (!ok || j->app->dry_run) return ok;
     if (!may_replace(j, err)) return false;
+    if ((j->plenty = fits_memory(j, 2))) cm_loaded_keep(&j->source);
     if (j->x.adapter) {
         if (!cm_export_gguf_adapter(&j->x, j->c->out, err)) return false;
         report_adapter(j);

@@ -124,10 +124,11 @@ typedef struct shards {
 struct cm_lazy {
     cm_gguf g;  /* a GGUF file, or */
     shards sh;  /* a folder's */
-    bool gguf;
+    bool gguf, keep;
     char *path;
     cm_source s;
     cm_items items;
+    bool *there; /* of each item: it has been read */
 };
 
 /* Keep for later what was checked. */
@@ -138,6 +139,8 @@ static void keep_open(cm_loaded *l, const cm_source *s, const cm_items *items) {
     z->s.look = false;
     z->s.path = z->path = cm_strf("%s", s->path);
     z->items = *items;
+    z->there = cm_room(items->n, sizeof *z->there);
+    memset(z->there, 0, (size_t)items->n * sizeof *z->there);
 }
 
 static void close_shards(shards *s) {
@@ -153,6 +156,7 @@ static void close_lazy(struct cm_lazy *z) {
     if (z->gguf) cm_gguf_close(&z->g);
     close_shards(&z->sh);
     free(z->path);
+    free(z->there);
     free(z);
 }
 
@@ -161,15 +165,24 @@ bool cm_loaded_fetch(cm_loaded *l, const cm_param *p, cm_err *err) {
     bool ok = true;
     for (int i = 0; ok && z && i < z->items.n; i++) {
         const cm_item *it = &z->items.v[i];
-        if (p && it->p != p) continue;
+        if ((p && it->p != p) || z->there[i]) continue;
         ok = z->gguf ? cm_gguf_read_item(&z->s, &l->model, it, err)
                      : cm_hf_read_item(&z->s, it, err);
+        z->there[i] = ok;
     }
     return ok;
 }
 
+void cm_loaded_keep(cm_loaded *l) {
+    if (l->lazy) l->lazy->keep = true;
+}
+
 void cm_loaded_forget(cm_loaded *l, const cm_param *p) {
-    for (int i = 0; l->lazy && i < l->model.params.n; i++) {
+    struct cm_lazy *z = l->lazy;
+    if (!z || z->keep) return;
+    for (int i = 0; i < z->items.n; i++)
+        if (!p || z->items.v[i].p == p) z->there[i] = false;
+    for (int i = 0; i < l->model.params.n; i++) {
         const cm_tensor *t = &l->model.params.p[i]->var.v;
         if (!p || l->model.params.p[i] == p) cm_map_forget(t->data, cm_tensor_bytes(t));
     }

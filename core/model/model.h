@@ -364,6 +364,8 @@ cm_spm *cm_load_tokenizer(const char *path, cm_err *err);
  * weights are there anyway both do nothing. */
 bool cm_loaded_fetch(cm_loaded *l, const cm_param *p, cm_err *err);
 void cm_loaded_forget(cm_loaded *l, const cm_param *p);
+/* For whom memory is plenty: what has been read stays, and is read once. */
+void cm_loaded_keep(cm_loaded *l);
 /* Read weights into a model that stands already, built for the conf that CM_LOAD_SHAPE gave:
  * no second copy is made.  id: as cm_loaded.id, or NULL.  On failure m may be half read. */
 bool cm_load_into(cm_model *m, const char *path, char id[65], cm_err *err);

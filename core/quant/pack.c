@@ -127,8 +127,8 @@ static void put_k4_scales(const int *s, const int *m, uint8_t *sc) {
 
 /* Low nibbles in pairs of runs of 32. */
 static void put_nibbles(const int16_t *v, uint8_t *q) {
-    for (int j = 0; j < 256; j++)
-        q[j / 64 * 32 + j % 32] |= (uint8_t)((v[j] & 15) << j % 64 / 32 * 4);
+    for (int i = 0; i < 4; i++, v += 64, q += 32)
+        for (int j = 0; j < 32; j++) q[j] = (uint8_t)((v[j] & 15) | (v[j + 32] & 15) << 4);
 }
 
 static void pack_q4_k(const cm_found *f, cm_q4_k *b) {
@@ -147,10 +147,14 @@ static void pack_q5_k(const cm_found *f, cm_q5_k *b) {
 }
 
 static void pack_q6_k(const cm_found *f, cm_q6_k *b) {
-    for (int j = 0; j < 256; j++) {
-        int v = f->q[j] + 32, r = j % 128;
-        b->l[j / 128 * 64 + r % 64] |= (uint8_t)((v & 15) << r / 64 * 4);
-        b->h[j / 128 * 32 + r % 32] |= (uint8_t)(v >> 4 << r / 32 * 2);
+    const int16_t *v = f->q;
+    for (int i = 0; i < 2; i++, v += 128) {
+        uint8_t *l = b->l + 64 * i, *h = b->h + 32 * i;
+        for (int j = 0; j < 64; j++)
+            l[j] = (uint8_t)(((v[j] + 32) & 15) | ((v[j + 64] + 32) & 15) << 4);
+        for (int j = 0; j < 32; j++)
+            h[j] = (uint8_t)((v[j] + 32) >> 4 | (v[j + 32] + 32) >> 4 << 2 |
+                             (v[j + 64] + 32) >> 4 << 4 | (v[j + 96] + 32) >> 4 << 6);
     }
     for (int i = 0; i < 16; i++) b->s[i] = (int8_t)f->s[i];
     put_half(b->d, f->d[0]);

@@ -40,24 +40,31 @@ const cm_grid *cm_grid_of(cm_dtype dt) {
  * root mean square of its run. */
 static void plain_weights(const cm_grid *g, const float *x, float *w) {
     for (int i = 0; i < CHUNK; i += g->run) {
-        float sum = 0;
-        for (int j = 0; j < g->run; j++) sum += x[i + j] * x[i + j];
-        float rms = (float)sqrt((double)sum / g->run);
-        for (int j = 0; j < g->run; j++)
-            w[i + j] = rms > 1e-15f ? 1 + fabsf(x[i + j]) / rms : 1;
+        float sum[4] = {0}; /* so that additions need not wait for each other */
+        for (int j = 0; j < g->run; j++) sum[j % 4] += x[i + j] * x[i + j];
+        float rms = (float)sqrt((double)(sum[0] + sum[1] + sum[2] + sum[3]) / g->run);
+        float per = rms > 1e-15f ? 1 / rms : 0;
+        for (int j = 0; j < g->run; j++) w[i + j] = 1 + fabsf(x[i + j]) * per;
     }
 }
 
 /* Importances, relative to their mean; none weighs less than a thousandth of it.  Nothing but
  * zeros says nothing. */
 static void weights(const cm_grid *g, const float *x, const float *imp, int n, float *w) {
-    float sum = 0;
-    for (int i = 0; imp && i < n; i++) sum += imp[i];
+    float part[8] = {0}, sum = 0; /* whole blocks: n is a multiple of 32 */
+    for (int i = 0; imp && i < n; i += 8)
+        for (int j = 0; j < 8; j++) part[j] += imp[i + j];
+    for (int j = 0; j < 8; j++) sum += part[j];
     if (!(sum > 0 && sum < INFINITY)) {
         plain_weights(g, x, w);
         return;
     }
-    for (int i = 0; i < CHUNK; i++) w[i] = i < n ? fmaxf(imp[i] / sum * (float)n, 1e-3f) : 1;
+    float mean = sum / (float)n;
+    for (int i = 0; i < n; i++) {
+        float f = imp[i] / mean;
+        w[i] = f > 1e-3f ? f : 1e-3f;
+    }
+    for (int i = n; i < CHUNK; i++) w[i] = 1;
 }
 
 void cm_search(const cm_grid *g, const float *src, const float *imp, int n, cm_found *f) {
