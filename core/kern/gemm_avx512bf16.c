@@ -59,9 +59,12 @@ static void pack_rows(float *dst, int w, const void *src, bool stored, int64_t l
 INLINE __m512i pair_cols(const void *x, const void *y, bool stored, __mmask16 m) {
     __mmask16 my = y ? m : 0;
     if (stored) {
-        __m512i hi = _mm512_cvtepu16_epi32(_mm256_maskz_loadu_epi16(m, x));
-        __m512i lo = _mm512_cvtepu16_epi32(_mm256_maskz_loadu_epi16(my, y));
-        return _mm512_or_si512(_mm512_slli_epi32(hi, 16), lo);
+        const __m512i both = _mm512_set_epi16(
+            47, 15, 46, 14, 45, 13, 44, 12, 43, 11, 42, 10, 41, 9, 40, 8,
+            39, 7, 38, 6, 37, 5, 36, 4, 35, 3, 34, 2, 33, 1, 32, 0);
+        __m512i hi = _mm512_castsi256_si512(_mm256_maskz_loadu_epi16(m, x));
+        __m512i lo = _mm512_castsi256_si512(_mm256_maskz_loadu_epi16(my, y));
+        return _mm512_permutex2var_epi16(lo, both, hi);
     }
     __m512 hi = _mm512_maskz_loadu_ps(m, x), lo = _mm512_maskz_loadu_ps(my, y);
     const __m512i order = _mm512_set_epi16(
@@ -112,7 +115,8 @@ INLINE void pairs_by_cols(float *dst, const int w, const void *src, const bool s
 static void pack_cols(float *dst, int w, const void *src, bool stored, int64_t ld,
                       int64_t cols, int64_t k) {
     CM_ASSERT(w == 32 || w == 14, "panels of %d columns", w);
-    if (stored) pairs_by_cols(dst, w, src, true, ld, cols, k);
+    if (stored && w == 32) pairs_by_cols(dst, 32, src, true, ld, cols, k);
+    else if (stored) pairs_by_cols(dst, 14, src, true, ld, cols, k);
     else if (w == 32) pairs_by_cols(dst, 32, src, false, ld, cols, k);
     else pairs_by_cols(dst, 14, src, false, ld, cols, k);
 }
