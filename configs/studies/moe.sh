@@ -4,10 +4,11 @@
 # usage: configs/studies/moe.sh     (`make study-moe`; SEEDS, SMALL: lib.sh beside it)
 # In runs/study-moe-*: the model with experts; dense ones of its active size (inner width 128 =
 # 2 x 64, the same FLOPs but for the router) at its tokens and more, each decayed to its end; dense
-# ones of twice that width and of all experts' (512, the same parameters in all) at its tokens.
+# ones of twice that width and of all experts' (512, the same parameters in all) at its tokens.  No
+# text is read twice.
 . configs/studies/lib.sh
-bytes=4M lengths="60k 75k 95k"
-[ -z "$SMALL" ] || { bytes=200k lengths="6k 9k 16k"; }
+bytes=10M lengths="1M 1.3M" batch=2048
+[ -z "$SMALL" ] || { bytes=200k lengths="6k 9k 16k" batch=1024; }
 speedrun_data $bytes
 all=runs/$pre-moe.txt
 : >"$all"
@@ -19,7 +20,8 @@ train() {
     run=runs/$pre-moe-$1-$3-s$4
     # shellcheck disable=SC2086
     "$B/pretrain" --quiet --threads 1 --config configs/speedrun.yaml --config $here/moe.yaml $keys \
-        name="${run#runs/}" seed="$4" data.shards="$data" sched.tokens="$3" \
+        name="${run#runs/}" seed="$4" data.shards="$data" data.batch_tokens=$batch \
+        sched.tokens="$3" \
         --resume=auto --if-done=skip
     cpu=$(sed -n 's|.*"seg":\([0-9]*\).*"train/cpu_s":\([0-9.e+-]*\).*|\1 \2|p' \
         "$run/metrics.jsonl" | awk '{ c[$1] = $2 } END { for (s in c) n += c[s]; print n }')
@@ -60,7 +62,8 @@ tables() {
                 if (a) ratio[++found] = log(a / v["moe@" first, 1, unit, s])
                 text = text (s > 1 ? ", " : "") \
                     (a ? sprintf("%.2f", a / v["moe@" first, 1, unit, s]) : y[1] < \
-                        v["moe@" first, 1, "bpb", s] ? "below 1" : "beyond the largest")
+                        v["moe@" first, 1, "bpb", s] ? "below 1" : \
+                        sprintf("above %.2f", x[k] / v["moe@" first, 1, unit, s]))
             }
             if (found == n_seeds)
                 text = text sprintf("; geometric mean %.2f (95 %% interval %.2f to %.2f)",
@@ -84,6 +87,9 @@ tables() {
             curve(more, n_len, "tok", "Token speed-up", "tok")
             wide[1] = "dense128@" first; wide[2] = "dense256@" first; wide[3] = "dense512@" first
             curve(wide, 3, "params", "Dense-equivalent size over active parameters", "active")
+            printf "- **Bits per byte** less dense of equal active size: %s; of equal total size: %s\n",
+                against(more[1], "moe@" first, 1, "bpb", 1, 4),
+                against(wide[3], "moe@" first, 1, "bpb", 1, 4)
             printf "- **Throughput** over dense of equal active size: %.2f; equal total size: %.2f\n",
                 avg("moe@" first, 1, "rate") / avg(more[1], 1, "rate"),
                 avg("moe@" first, 1, "rate") / avg(wide[3], 1, "rate")
