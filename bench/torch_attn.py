@@ -22,6 +22,7 @@ ROUNDS, THREADS = int(ARGS.get("rounds", 5)), int(ARGS.get("threads", 1))
 HEADS, KV = int(ARGS.get("heads", 4)), int(ARGS.get("kv", 4))
 LENGTHS = [int(t) for t in ARGS.get("T", "1024,4096").split(",")]
 P = 64
+GQA = {"enable_gqa": True} if HEADS != KV else {}  # from 2.5 on
 COMPUTE = ARGS.get("compute", "fp32")
 THEIRS = ARGS.get("theirs", COMPUTE)
 TYPE = {"fp32": torch.float32, "bf16": torch.bfloat16}[THEIRS]
@@ -33,7 +34,7 @@ def theirs(T):
         return torch.rand(1, h, T, P).mul_(2).sub_(1).to(TYPE).requires_grad_()
     q, k, v = shape(HEADS), shape(KV), shape(KV)
     start = clock()
-    y = F.scaled_dot_product_attention(q, k, v, is_causal=True, enable_gqa=HEADS != KV)
+    y = F.scaled_dot_product_attention(q, k, v, is_causal=True, **GQA)
     middle = clock()
     g = y.detach() / 4
     t = clock()

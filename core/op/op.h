@@ -132,8 +132,9 @@ typedef struct cm_tape {
     bool recording;     /* false: inference, nothing kept for backward */
     bool replay;        /* a recomputed block runs again: count no statistics twice */
     bool wide;          /* tests: nothing is stored as BF16 */
-    cm_compute compute; /* of the large products, both ways: linear, experts, head; set it
-                           after cm_tape_begin, which chooses fp32 */
+    cm_compute compute; /* of the large products, both ways: linear, experts, head, attention
+                           (not over a cache), scan (not token by token); set it after
+                           cm_tape_begin, which chooses fp32 */
     struct cm_node **node;
     int n_node, cap_node;
     struct cm_free *freed; /* recycled gradient buffers by size */
