@@ -31,3 +31,7 @@ for t in 0 0.8; do
     build/bench/speculate_bench runs/speculate draft=runs/demo temperature=$t "$@"
 done
 build/bench/speculate_bench runs/speculate ngram=3 temperature=0 "$@"
+# n-grams live on repetition: a story three times, then its beginning.
+story=$(sed -n '1s/.*"text": *"\(.*\)"}$/\1/p' runs/demo-text/val.jsonl)
+printf '%s\n\n%s\n\n%s\n\n%.60s' "$story" "$story" "$story" "$story" >build/bench/repeats.txt
+build/bench/speculate_bench runs/speculate ngram=3 temperature=0 prompt=build/bench/repeats.txt "$@"

@@ -1,21 +1,26 @@
 /* speculate_bench.c -- decoding with and without guesses: tokens/s and their ratio.
  *
  *   build/bench/speculate_bench MODEL [draft=MODEL] [ngram=N] [guesses=8] [temperature=0.8]
- *                               [tokens=300] [rounds=5] [json=1] [busy=1] [threads=N]
+ *                               [tokens=300] [rounds=5] [prompt=FILE] [json=1] [busy=1]
+ *                               [threads=N]
  * A round writes texts from the beginning-of-text token on, to their ends, until there are
- * `tokens` of them: once plainly, once with guesses, in turns.  The median ratio and the best
- * speeds count.  bench/speculate.sh trains two models for it. */
+ * `tokens` of them: once plainly, once with guesses, in turns.  After a prompt it is one text,
+ * which goes on beyond an end.  The median ratio and the best speeds count.  bench/speculate.sh
+ * trains two models for it. */
 #include "bench/bench.h"
 #include "model/model.h"
 
 #include <stdlib.h>
 #include <string.h>
 
-enum { CAP = 400, ROUNDS = 99 };
+enum { CAP = 400, ROUNDS = 99, LONGEST = 1 << 20 };
 
 typedef struct {
-    const char *model, *draft;
+    const char *model, *draft, *prompt;
     int tokens, rounds;
+    int32_t *begin;  /* of each text */
+    int64_t n_begin;
+    int cap;         /* tokens of a text */
     cm_guessing how;
     cm_sampling s;
     int32_t bos, eos;
@@ -37,6 +42,7 @@ static void options(job *j, int argc, char **argv) {
         const char *w = argv[i];
         if (bench_option(w) || number(j, w)) continue;
         if (!strncmp(w, "draft=", 6)) j->draft = w + 6;
+        else if (!strncmp(w, "prompt=", 7)) j->prompt = w + 7;
         else if (!strchr(w, '=')) j->model = w;
         else ok = cm_fail(&err, CM_EXIT_USAGE, "what is %s?", w);
     }
@@ -50,34 +56,56 @@ static void options(job *j, int argc, char **argv) {
 static double write_texts(const job *j, cm_decoder *d, int *written) {
     cm_err err;
     double seconds = 0;
+    int32_t *id = malloc((size_t)j->cap * sizeof *id);
+    CM_ASSERT(id, "out of memory");
     *written = 0;
     for (uint64_t text = 0; *written < j->tokens; text++) {
-        int32_t id[CAP] = { j->bos };
-        int n = 1;
+        int n = (int)j->n_begin;
         cm_sampling how = j->s;
         how.seed = 1 + text;
+        memcpy(id, j->begin, (size_t)n * sizeof *id);
         cm_decoder_reset(d);
         bench_must(cm_decoder_read(d, id, n, &err), &err);
         double t0 = bench_now();
-        for (; n < CAP && (n == 1 || id[n - 1] != j->eos); n++)
-            bench_must(cm_decoder_next(d, &how, id, n, CAP - n, (uint64_t)n, &id[n], &err), &err);
+        for (; n < j->cap && (n == j->n_begin || j->prompt || id[n - 1] != j->eos); n++)
+            bench_must(cm_decoder_next(d, &how, id, n, j->cap - n, (uint64_t)n, &id[n], &err),
+                       &err);
         seconds += bench_now() - t0;
-        *written += n - 1;
+        *written += n - (int)j->n_begin;
     }
+    free(id);
     return seconds;
 }
 
-static int ascending(const void *a, const void *b) {
-    double x = *(const double *)a, y = *(const double *)b;
-    return x < y ? -1 : x > y;
+/* What texts begin with: the beginning-of-text token, or it and the prompt. */
+static void begin(job *j, const cm_spm *spm) {
+    cm_err err;
+    char *bytes;
+    size_t n;
+    int64_t cap = 0;
+    j->cap = CAP;
+    j->n_begin = 1;
+    if (!j->prompt) {
+        j->begin = malloc(sizeof *j->begin);
+        CM_ASSERT(j->begin, "out of memory");
+        *j->begin = j->bos;
+        return;
+    }
+    bench_must(spm || cm_fail(&err, CM_EXIT_DATA, "%s: no tokenizer for a prompt", j->model), &err);
+    bench_must(cm_read_file(j->prompt, LONGEST, &bytes, &n, &err), &err);
+    j->begin = malloc((size_t)(cap = (int64_t)n + 2) * sizeof *j->begin);
+    CM_ASSERT(j->begin, "out of memory");
+    *j->begin = j->bos;
+    bench_must(cm_spm_encode(spm, bytes, n, &j->begin, &j->n_begin, &cap, &err), &err);
+    j->cap = (int)j->n_begin + j->tokens;
+    free(bytes);
 }
 
 static void report(const job *j, const cm_guess_count *c, const double best[2], double *ratio) {
-    qsort(ratio, (size_t)j->rounds, sizeof *ratio, ascending);
-    double r = (double)(c->rounds ? c->rounds : 1), median = ratio[j->rounds / 2];
+    double r = (double)(c->rounds ? c->rounds : 1), median = bench_median(ratio, j->rounds);
     char key[64];
-    snprintf(key, sizeof key, "speculate/%s/t%g", j->draft ? "draft" : "ngram",
-             j->s.temperature);
+    snprintf(key, sizeof key, "speculate/%s%s/t%g", j->draft ? "draft" : "ngram",
+             j->prompt ? "_prompt" : "", j->s.temperature);
     bench_say("%s: plain %.1f tokens/s, with guesses %.1f, median ratio %.2f (%.2f to %.2f)\n"
               "%.1f %% of guesses accepted, %.2f of %.2f in a round, expected ratio %.2f\n",
               key, best[0], best[1], median, ratio[0], ratio[j->rounds - 1],
@@ -104,8 +132,9 @@ int main(int argc, char **argv) {
     j.how.draft = j.draft ? &draft.model : NULL;
     j.bos = model.spm && cm_spm_bos(model.spm) >= 0 ? cm_spm_bos(model.spm) : 0;
     j.eos = model.spm ? cm_spm_eos(model.spm) : -1;
+    begin(&j, model.spm);
     for (int k = 0; k < 2; k++)
-        bench_must(cm_decoder_open(&d[k], &model.model, k ? &j.how : NULL, CAP, CM_F32_T, &err),
+        bench_must(cm_decoder_open(&d[k], &model.model, k ? &j.how : NULL, j.cap, CM_F32_T, &err),
                    &err);
     for (int i = -1; i < j.rounds; i++) { /* the first warms up */
         double speed[2];
@@ -119,6 +148,7 @@ int main(int argc, char **argv) {
     }
     report(&j, &d[1].count, best, ratio);
     for (int k = 0; k < 2; k++) cm_decoder_close(&d[k]);
+    free(j.begin);
     if (j.draft) cm_loaded_close(&draft);
     cm_loaded_close(&model);
     return 0;
