@@ -29,7 +29,7 @@ import torch.nn.functional as F
 words = dict(word.split("=") for word in sys.argv[2:])
 ROWS, T = int(words.get("rows", 8)), int(words.get("T", 512))
 COMPUTE, BUSY = words.get("compute", "fp32"), words.get("busy") == "1"
-VOCAB, STATE, HEAD, CHUNK, CONV = 8192, 64, 64, 64, 4
+VOCAB, STATE, HEAD, SSM_HEAD, CHUNK, CONV = 8192, 64, 64, 64, 64, 4
 MODELS = {  # d_model, kv heads, d_ff (experts when negative)
     "bench8m": (256, 4, 512),
     "bench8m-moe": (256, 4, -256),
@@ -71,7 +71,7 @@ def scan(x, dt, a, b, c):
 class Mamba(nn.Module):
     def __init__(self, d):
         super().__init__()
-        self.inner, self.heads = 2 * d, 2 * d // HEAD
+        self.inner, self.heads = 2 * d, 2 * d // SSM_HEAD
         wide = self.inner + 2 * STATE
         self.into = nn.Linear(d, self.inner + wide + self.heads, bias=False)
         self.conv = nn.Conv1d(wide, wide, CONV, groups=wide, padding=CONV - 1)
@@ -85,7 +85,7 @@ class Mamba(nn.Module):
         z, xbc, dt = self.into(x).split(sizes, -1)
         xbc = F.silu(self.conv(xbc.transpose(1, 2))[..., :T].transpose(1, 2))
         v, b, c = xbc.split([self.inner, STATE, STATE], -1)
-        v = v.reshape(*v.shape[:2], self.heads, HEAD)
+        v = v.reshape(*v.shape[:2], self.heads, SSM_HEAD)
         y = scan(v, F.softplus(dt + self.bias), -self.a_log.exp(), b, c)
         y = (y + v * self.skip[:, None]).flatten(2)
         return self.out(self.norm(y * F.silu(z)))
@@ -237,4 +237,5 @@ def main():
         train(sys.argv[1])
 
 
-main()
+if __name__ == "__main__":
+    main()

@@ -2,26 +2,38 @@
 # speedrun.sh -- time to a fixed loss: the recipe of configs/speedrun.yaml against AdamW, tuned.
 #
 # usage: configs/studies/speedrun.sh [race]   (`make speedrun`; SEEDS, SMALL: lib.sh beside it)
-# race: no sweeps.
-# Same code, model, initialisation, batch and data order.  First each side's sweep, one seed, one
-# length; then runs of several lengths, each decayed to its end, for every seed.  A side's time is
-# that of the shortest run which ends at the target, interpolated between two lengths on log axes.
-# The clock is CPU seconds of one thread in steps: it stands up on a machine that others use.
+# race: no sweeps.  DISTANCES: short, long or both.  TORCH=python3 (one that has PyTorch):
+# speedrun_torch.py races as well.
+# Same code, model, initialisation, batch and data order, over two distances.  For each, first each
+# side's sweep, one seed, one length; then runs of several lengths, each decayed to its end, for
+# every seed.  A side's time is that of the shortest run which ends at the target, interpolated
+# between two lengths on log axes.  The clock is CPU seconds of one thread in steps: it stands up on
+# a machine that others use.
 . configs/studies/lib.sh
-target=0.76 tune_adamw=100k tune_ours=65k bytes=4M
-adamw_lengths="85k 112k" ours_lengths="54k 68k"
-rates="8e-3 16e-3 24e-3 32e-3 48e-3"
-if [ -n "$SMALL" ]; then
-    target=2.0 tune_adamw=3k tune_ours=3k bytes=200k rates="16e-3 24e-3"
-    adamw_lengths="9k 24k" ours_lengths="6k 14k"
-fi
+bytes=4M
+: "${DISTANCES:=short long}"
+rates="8e-3 12e-3 16e-3 24e-3 32e-3 48e-3" torch_rates="4e-3 8e-3 12e-3 16e-3 24e-3"
+: "${TORCH:=}"
+[ -z "$SMALL" ] || { bytes=200k DISTANCES=short rates="16e-3 24e-3" torch_rates=8e-3; }
+set_distance() { # short or long: target, lengths, and what the winners of its sweeps change
+    dist=$1 target=0.76 tune_adamw=100k tune_ours=65k
+    adamw_lengths="86k 112k" ours_lengths="50k 62k"
+    adamw_keys='' ours_keys="optim.lr=48e-3"
+    if [ "$1" = long ]; then
+        target=0.46 tune_adamw=300k tune_ours=200k
+        adamw_lengths="240k 320k" ours_lengths="170k 220k"
+        adamw_keys="sched.kind=linear"
+    fi
+    [ -z "$SMALL" ] || target=2.0 tune_adamw=3k tune_ours=3k adamw_lengths="9k 24k" \
+        ours_lengths="6k 14k"
+}
 speedrun_data $bytes
 side_of() { # a side's files
     [ "$1" = ours ] || echo "--config $here/speedrun-adamw.yaml"
 }
 # A run of a side; --config files first, then what the run asks for.
 run() { # SIDE NAME key=value...
-    side=$1 name=$pre-speedrun-$1-$2
+    side=$1 name=$pre-speedrun-$dist-$1-$2
     shift 2
     # shellcheck disable=SC2046
     "$B/pretrain" --quiet --threads 1 --config configs/speedrun.yaml $(side_of "$side") \
@@ -37,7 +49,7 @@ end_of() { # SIDE NAME
         END {
             for (s in cpu) sum += cpu[s]
             print v["\"val/bpb\""] + 0, v["\"train/tokens\""] + 0, sum + 0
-        }' "runs/$pre-speedrun-$1-$2/metrics.jsonl"
+        }' "runs/$pre-speedrun-$dist-$1-$2/metrics.jsonl"
 }
 # The sweep of a side, seed 1: what it changes of a plain start.
 start=runs/$pre-speedrun-start.yaml
@@ -47,51 +59,99 @@ tune() { # SIDE VARIANT key=value...
     shift 2
     length=$tune_ours
     [ "$of" = ours ] || length=$tune_adamw
-    run "$of" "tune-$variant" --config "$start" seed=1 sched.tokens=$length "$@"
-    echo "$of $length $* $(end_of "$of" "tune-$variant")" >>"runs/$pre-speedrun-tune.txt"
+    run "$of" "tune-$variant" --config "$start" seed=1 sched.tokens="$length" "$@"
+    echo "$of $length $* $(end_of "$of" "tune-$variant")" >>"runs/$pre-speedrun-$dist-tune.txt"
 }
-if [ "${1:-}" != race ]; then
-    : >"runs/$pre-speedrun-tune.txt"
+# shellcheck disable=SC2086
+sweep() {
+    : >"runs/$pre-speedrun-$dist-tune.txt"
     for lr in $rates; do tune adamw "lr$lr" optim.lr=$lr; done
     tune adamw beta2 optim.beta2=0.99
     tune adamw wsd sched.kind=wsd sched.decay_frac=0.5
-    tune adamw beta1 optim.beta1=0.8
     tune adamw b7 optim.beta1=0.7
-    tune adamw b8wsd optim.beta1=0.8 sched.kind=wsd sched.decay_frac=0.5
-    tune adamw b7wsd optim.beta1=0.7 sched.kind=wsd sched.decay_frac=0.5
-    for lr in $rates; do
-        tune adamw "b8wsd-lr$lr" optim.beta1=0.8 sched.kind=wsd sched.decay_frac=0.5 optim.lr=$lr
-    done
+    base="optim.beta1=0.8 sched.kind=wsd sched.decay_frac=0.5"
+    for lr in $rates; do tune adamw "b8wsd-lr$lr" $base optim.lr=$lr; done
+    for lr in $rates; do tune adamw "b8-lr$lr" optim.beta1=0.8 optim.lr=$lr; done
     for lr in $rates; do tune ours "lr$lr" optim.lr=$lr; done
-    tune ours m9b8 optim.muon_momentum=0.9 optim.beta1=0.8
-    tune ours m8b7 optim.muon_momentum=0.8 optim.beta1=0.7
-    tune ours m7b6 optim.muon_momentum=0.7 optim.beta1=0.6
-    fast="optim.muon_momentum=0.8 optim.beta1=0.7"
-    tune ours steps5 $fast optim.muon_steps=5
-    tune ours embed $fast optim.embed_lr=0
-    tune ours wsd $fast sched.kind=wsd sched.decay_frac=0.5
-    tune ours zloss $fast model.xent_z_coef=1e-4
+    base="optim.muon_momentum=0.9 optim.beta1=0.8"
+    for lr in $rates; do tune ours "m9b8-lr$lr" $base optim.lr=$lr; done
+    tune ours embed0 $base optim.embed_lr=0
+    tune ours embed32 $base optim.embed_lr=32e-3
+    tune ours decay0 $base optim.weight_decay=0
+    tune ours zloss $base model.xent_z_coef=1e-4
+    base="optim.muon_momentum=0.8 optim.beta1=0.7"
+    for lr in $rates 64e-3; do tune ours "m8b7-lr$lr" $base optim.lr=$lr; done
+    tune ours steps5 $base optim.muon_steps=5
+    tune ours wsd $base sched.kind=wsd sched.decay_frac=0.5
     # Not in the race, where both sides have one batch:
-    tune ours ramp $fast data.batch_from=256 data.batch_ramp=30k
-fi
-
-# The race: sides in turn, so that both meet the machine in the same mood.
-: >"runs/$pre-speedrun-race.txt"
-touch "runs/$pre-speedrun-tune.txt"
-race() { # SIDE LENGTH SEED
-    run "$1" "$2-s$3" seed="$3" sched.tokens="$2"
-    echo "$1 $3 $(end_of "$1" "$2-s$3")" >>"runs/$pre-speedrun-race.txt"
+    tune ours ramp $base data.batch_from=256 data.batch_ramp=60k
 }
-for seed in $SEEDS; do
-    ours_next=$ours_lengths
-    for length in $adamw_lengths; do
-        race adamw "$length" "$seed"
-        race ours "${ours_next%% *}" "$seed"
-        ours_next=${ours_next#* }
+# The race: sides in turn, so that both meet the machine in the same mood.
+race() { # SIDE LENGTH SEED
+    keys=$adamw_keys
+    [ "$1" = adamw ] || keys=$ours_keys
+    # shellcheck disable=SC2086
+    run "$1" "$2-s$3" seed="$3" sched.tokens="$2" $keys
+    echo "$1 $3 $(end_of "$1" "$2-s$3")" >>"runs/$pre-speedrun-$dist-race.txt"
+}
+race_all() {
+    touch "runs/$pre-speedrun-$dist-tune.txt"
+    : >"runs/$pre-speedrun-$dist-race.txt"
+    for seed in $SEEDS; do
+        ours_next=$ours_lengths
+        for length in $adamw_lengths; do
+            race adamw "$length" "$seed"
+            race ours "${ours_next%% *}" "$seed"
+            ours_next=${ours_next#* }
+        done
+        say "speedrun: $dist, seed $seed"
     done
-    say "speedrun: seed $seed"
-done
+}
+# Where a side of a seed crosses the target: SIDE SEED TOKENS CPU-SECONDS, no line if it does not.
+cross() {
+    sort -s -k 1,1 -k 2,2g "runs/$pre-speedrun-$dist-race.txt" | awk '
+        $1 " " $2 == last && was >= target && $3 <= target {
+            w = (was - target) / (was - $3)
+            print last, exp((1 - w) * log(tok) + w * log($4)), exp((1 - w) * log(cpu) + w * log($5))
+        }
+        { last = $1 " " $2; was = $3; tok = $4; cpu = $5 }
+    ' target="$target" >"runs/$pre-speedrun-$dist-cross.txt"
+}
+# PyTorch: the CPU seconds that ours took to the target; rates at seed 1, then the best for all.
+torch=runs/$pre-speedrun-torch
+torch_run() { # SEED RATE: a line of $torch/$dist.txt, SEED RATE TOKENS SECONDS BPB VERSION
+    seconds=$(awk -v seed="$1" '$1 == "ours" && $2 == seed { printf "%.2f", $4 }' \
+        "runs/$pre-speedrun-$dist-cross.txt")
+    if [ -n "$seconds" ] && ! grep -q "^$1 $2 " "$torch/$dist.txt"; then
+        line=$("$TORCH" $here/speedrun_torch.py "$torch" seconds="$seconds" lr="$2" seed="$1")
+        echo "$1 $line" >>"$torch/$dist.txt"
+    fi
+}
+torch_all() {
+    mkdir -p "$torch"
+    touch "$torch/$dist.txt"
+    for split in train val; do
+        [ -s "$torch/$split.jsonl" ] ||
+            "$B/tokenize" head "$data" --split $split --docs 10000000 --tokens 10000000 --json \
+                >"$torch/$split.jsonl"
+    done
+    for lr in $torch_rates; do torch_run 1 "$lr"; done
+    best=$(sort -g -k 5 "$torch/$dist.txt" | awk '$1 == 1 { print $2; exit }')
+    for seed in $SEEDS; do torch_run "$seed" "$best"; done
+}
+torch_table() {
+    [ -s "$torch/$dist.txt" ] || { echo "PyTorch was not raced."; return; }
+    echo "PyTorch $(awk '{ v = $6 } END { print v }' "$torch/$dist.txt"), AdamW, given the CPU seconds" \
+        "that ours takes to $target bits per byte:"
+    echo
+    echo "| seed | rate | tokens | CPU s | bits per byte |"
+    echo "|---|---|---|---|---|"
+    awk '{ printf "| %s | %s | %.0fk | %.2f | %.4f |\n", $1, $2, $3 / 1000, $4, $5 }' \
+        "$torch/$dist.txt"
+}
 tables() {
+    echo "### To $target bits per byte"
+    echo
     echo "Sweeps: final bits per byte of runs of one length, seed 1."
     echo
     echo "| side | tokens | changed | bits per byte | CPU s |"
@@ -100,23 +160,14 @@ tables() {
         k = ""
         for (i = 3; i <= NF - 3; i++) k = k (i > 3 ? " " : "") $i
         printf "| %s | %s | %s | %.4f | %.1f |\n", $1, $2, k, $(NF - 2), $NF
-    }' "runs/$pre-speedrun-tune.txt"
+    }' "runs/$pre-speedrun-$dist-tune.txt"
     echo
     echo "The race: final bits per byte by length, and where each seed crosses $target."
     echo
     awk "$stats"'
+        FILENAME ~ /-cross/ { at_tok[$1, $2] = $3; at_cpu[$1, $2] = $4; next }
         { side = $1; seed = $2; k = ++m[side, seed]; bpb[side, seed, k] = $3
-          tok[side, seed, k] = $4; cpu[side, seed, k] = $5; is[seed] }
-        function cross(side, seed,   i, w) { # sets at_tok, at_cpu; 0: not between two lengths
-            for (i = 1; i < m[side, seed]; i++) {
-                if (bpb[side, seed, i] < target || bpb[side, seed, i + 1] > target) continue
-                w = (bpb[side, seed, i] - target) / (bpb[side, seed, i] - bpb[side, seed, i + 1])
-                at_tok = exp((1 - w) * log(tok[side, seed, i]) + w * log(tok[side, seed, i + 1]))
-                at_cpu = exp((1 - w) * log(cpu[side, seed, i]) + w * log(cpu[side, seed, i + 1]))
-                return 1
-            }
-            return 0
-        }
+          tok[side, seed, k] = $4; is[seed] }
         function ratio(x, k) {
             return sprintf("**%.2f** (95 %% interval %.2f to %.2f)", exp(mean(x, k)),
                            exp(mean(x, k) - half(x, k)), exp(mean(x, k) + half(x, k)))
@@ -133,19 +184,33 @@ tables() {
                     for (i = 1; i <= m[side, seed]; i++)
                         row = row sprintf("%s%dk: %.4f", i > 1 ? ", " : "",
                                           tok[side, seed, i] / 1000, bpb[side, seed, i])
-                    found = cross(side, seed)
+                    found = (side, seed) in at_tok
                     both += found
-                    t[j] = at_tok; c[j] = at_cpu
                     printf "| %s | %s | %s | %s | %s |\n", seed, side, row,
-                        found ? sprintf("%.0fk", at_tok / 1000) : "not within the lengths",
-                        found ? sprintf("%.2f", at_cpu) : "-"
+                        found ? sprintf("%.0fk", at_tok[side, seed] / 1000) : "not within the lengths",
+                        found ? sprintf("%.2f", at_cpu[side, seed]) : "-"
                 }
-                if (both == 2) { r_tok[++n_r] = log(t[1] / t[2]); r_cpu[n_r] = log(c[1] / c[2]) }
+                if (both < 2) continue
+                r_tok[++n_r] = log(at_tok["adamw", seed] / at_tok["ours", seed])
+                r_cpu[n_r] = log(at_cpu["adamw", seed] / at_cpu["ours", seed])
             }
             printf "\nAdamW over ours, geometric mean of %d seeds: tokens %s, CPU seconds %s.\n",
                 n_r, n_r ? ratio(r_tok, n_r) : "-", n_r ? ratio(r_cpu, n_r) : "-"
-        }' target=$target "runs/$pre-speedrun-race.txt"
+        }' "runs/$pre-speedrun-$dist-cross.txt" "runs/$pre-speedrun-$dist-race.txt"
+    echo
+    torch_table
 }
-tables | block speedrun
-plot speedrun train/loss "runs/$pre-speedrun-adamw-*-s1" "runs/$pre-speedrun-ours-*-s1" \
+for d in $DISTANCES; do
+    set_distance "$d"
+    [ "${1:-}" = race ] || sweep
+    race_all
+    cross
+    [ -z "$TORCH" ] || torch_all
+done
+for d in $DISTANCES; do
+    set_distance "$d"
+    tables
+    echo
+done | block speedrun
+plot speedrun train/loss "runs/$pre-speedrun-$dist-adamw-*k-s1" "runs/$pre-speedrun-$dist-ours-*k-s1" \
     --x train/cpu_s
