@@ -4,7 +4,7 @@
 . tests/cli/lib.sh
 study_home
 export SEEDS=1
-for study in speedrun collapse moe hybrid; do
+for study in speedrun collapse moe hybrid precision; do
     study $study
     same "$study: no cell is empty" "$(grep -cE '\|  *\|' runs/study-small-docs/$study.md)" 0
 done
