@@ -7,8 +7,9 @@
 #   ROUNDS=5                   how often all take turns; medians and intervals come from that
 #   ONLY='host gemm'           some of: host gemm ops train long big infer gguf attn
 #   TORCH_PYTHON='python3 ...' Pythons with PyTorch, which then train the same models
-#   TORCH_SCRIPT=file.py       a script of one's own, called as `file.py 256 8 [bf16]`, that
-#                              prints lines with moe=BOOL bf16=BOOL tok/s=NUMBER
+#   TORCH_SCRIPT=file.py       for training, in place of bench/torch_peer.py: a script called as
+#                              `file.py 256 8 [bf16]` that prints lines with moe=BOOL bf16=BOOL
+#                              tok/s=NUMBER
 #   BUSY=1                     for a machine that others use: one thread, its processor time
 #   BENCH_OUT=FILE             instead of build/bench.json
 # OPENBLAS_* and OMP_* are unset: libraries choose for themselves.
@@ -91,7 +92,7 @@ while [ $round -lt "$rounds" ]; do
     if wants train; then
         for c in bench8m bench8m-moe bench30m; do
             step $c
-            [ "$c" = bench30m ] && [ -n "$quick" ] || peers $c steps=2
+            [ -n "${TORCH_SCRIPT:-}" ] || peers $c steps=2
         done
         step bench8m name=bench8m-attention model.pattern=A
         step bench8m name=bench8m-mamba2 model.pattern=M
