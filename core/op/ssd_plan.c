@@ -23,12 +23,13 @@ static cm_real *take_reals(carve *c, int64_t n) {
 }
 
 /* Whole rows read every x once and keep the states in cache, but need enough of them for
- * all threads.  No choice changes a bit. */
+ * all threads.  No choice changes a bit.  The length has no say in it, or a short row could need
+ * more memory than a long one, for which a session made room. */
 static bool whole_rows(const cm_ssd_run *r, bool backward) {
     int64_t blocks = (r->HG + CM_SSD_ROW_HEADS - 1) / CM_SSD_ROW_HEADS;
     int64_t tasks = (int64_t)r->B * r->G * (backward ? 1 : blocks);
     int threads = cm_kern_threads();
-    return r->T > r->Q && (tasks % threads == 0 || tasks >= 4 * threads);
+    return tasks > 0 && (tasks % threads == 0 || tasks >= 4 * threads);
 }
 
 static void set_shape(cm_ssd_run *r, const cm_node *n, bool backward) {

@@ -322,6 +322,43 @@ TEST(bf16_is_near_the_recurrence) {
     free_world(&a), free_world(&b);
 }
 
+/* Bytes of a forward pass over one row that goes on from a state. */
+static size_t row_bytes(int T, int H) {
+    cm_arena count;
+    cm_err err;
+    cm_tape t;
+    CM_ASSERT(cm_arena_open_counting(&count, "count", &err), "%s", err.msg);
+    begin(&t, false); /* the arenas, if this test is the first */
+    cm_tape_begin(&t, &count, &meta, false, true);
+    const int64_t dims[N_IN][4] = { { T, H * 64 + 2 * 64 }, { T, H }, { H }, { H }, { H },
+                                    { 1, H, 64, 64 } };
+    const int nd[N_IN] = { 2, 2, 1, 1, 1, 4 };
+    cm_var *in[N_IN], *y, *s1;
+    for (int i = 0; i < N_IN; i++) in[i] = cm_var_new(&t, dims[i], nd[i], false);
+    cm_seq seq = { .B = 1, .T = T };
+    cm_ssd_conf c = { H, 64, 64, 1, 64, .dcol = 0 };
+    cm_ssd(&t, in[0], in[1], in[2], in[3], in[4], in[5], &seq, &c, &y, &s1);
+    size_t bytes = count.peak;
+    cm_arena_close(&count);
+    return bytes;
+}
+
+/* Sessions make room for their longest step. */
+TEST(a_shorter_row_never_needs_more_memory) {
+    for (int n = 1; n <= 4; n++)
+        for (int H = 16; H <= 48; H += 16) {
+            threads(n);
+            size_t before = row_bytes(2, H);
+            for (int T = 3; T < 140; T++) {
+                size_t now = row_bytes(T, H);
+                CHECKF(now >= before, "%d threads, %d heads: %d tokens take %zu bytes, %d %zu",
+                       n, H, T - 1, before, T, now);
+                before = now;
+            }
+        }
+    threads(2);
+}
+
 TEST(steps_in_the_linear_part_of_softplus) {
     shape s = { 1, 20, 2, 3, 4, 1, 8, NULL, true, false };
     world want = make_world(&s), got = make_world(&s);
