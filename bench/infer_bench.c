@@ -149,6 +149,15 @@ static void own_round(bench_run *b, int round) {
     b->t.read[round] = cm_read_probe(0.3);
 }
 
+/* The peer's next line; false: an empty one, which ends an answer. */
+static bool peer_line(bench_run *b, char *text, int n) {
+    if (!fgets(text, n, b->answer)) {
+        fprintf(stderr, "infer_bench: the peer ended\n");
+        exit(CM_EXIT_FAIL);
+    }
+    return text[0] != '\n';
+}
+
 static void start_peer(bench_run *b, const char *path) {
     int to[2], from[2];
     CM_ASSERT(!pipe(to) && !pipe(from), "no pipes");
@@ -166,24 +175,21 @@ static void start_peer(bench_run *b, const char *path) {
     close(from[1]);
     b->ask = fdopen(to[1], "w");
     b->answer = fdopen(from[0], "r");
+    char text[1024];
+    while (peer_line(b, text, sizeof text)) {} /* until it has loaded */
 }
 
-/* Ask for the prompt and the steps; the answer's lines end with an empty one. */
 static void peer_round(bench_run *b, int round) {
     char text[1024];
     for (int32_t k = 0; k < b->prompt; k++) fprintf(b->ask, "%s%d", k ? "," : "", b->text[k]);
     fprintf(b->ask, "\n");
     fflush(b->ask);
-    do {
-        if (!fgets(text, sizeof text, b->answer)) {
-            fprintf(stderr, "infer_bench: the peer ended\n");
-            exit(CM_EXIT_FAIL);
-        }
+    while (peer_line(b, text, sizeof text)) {
         const char *at = strstr(text, bench.busy ? "\"cpu_s\":" : "\"wall_s\":");
         double s = at ? strtod(strchr(at, ':') + 1, NULL) : 0;
         if (strstr(text, "\"prefill\"")) b->t.peer_prefill[round] = s;
         if (strstr(text, "\"decode\"")) b->t.peer_decode[round] = s;
-    } while (text[0] != '\n');
+    }
 }
 
 /* The median of the quotients scale a / b, and the least. */

@@ -1,8 +1,9 @@
 /* infer_peer.mjs -- llama.cpp (node-llama-cpp) on a GGUF file, measured as infer_bench asks.
  *
  *   node bench/infer_peer.mjs FILE PROMPT STEPS THREADS
- * Each line of stdin is a prompt, token ids separated by commas; the answer is a JSON line for
- * reading it, one for STEPS greedy tokens after it, and an empty line.  node_modules lie beside
+ * An empty line says that it has loaded.  Each line of stdin is a prompt, token ids separated by
+ * commas; the answer is a JSON line for reading it, one for STEPS greedy tokens after it, and an
+ * empty line.  node_modules lie beside
  * the package.json of PEER_DIR (default build/interop, which `make interop` fills). */
 import path from "node:path";
 import readline from "node:readline";
@@ -33,6 +34,7 @@ const measured = async (what, tokens, work) => {
     }) + "\n");
 };
 
+process.stdout.write("\n"); // loaded
 const lines = readline.createInterface({input: process.stdin});
 for await (const line of lines) {
     const ids = line.split(",").map(Number);
