@@ -43,6 +43,23 @@ typedef struct cm_adamw {
     cm_real lr, b1, b2, eps, wd, bc1, bc2, gscale;
 } cm_adamw;
 
+enum { CM_MAX_TAPS = 16 }; /* of a convolution */
+
+/* n channels of rows t < T of a convolution, at the first channel.  With d_t = dy_t silu'(pre_t)
+ * and d_t = 0 for t >= T:
+ *   gx_t = or (add) += sum_m w[m] d_(t+taps-1-m)    gw[m] += sum d_t x[t+m]    gb += sum d_t
+ * over t < own only, own <= T < own + taps. */
+typedef struct cm_conv_back {
+    int taps, T, own;
+    const cm_real *const *x;     /* taps-1 + T rows, the oldest first */
+    const cm_real *w, *b;        /* w[taps], rows ldw apart, as gw */
+    const cm_real *dy;           /* [T], rows ldy apart */
+    cm_real *gx;                 /* [own], rows ldx apart; NULL: not wanted */
+    cm_real *gw, *gb;
+    int64_t ldw, ldy, ldx;
+    bool add;
+} cm_conv_back;
+
 typedef struct cm_kern {
 #define KERN(ret, name, args) ret(*name) args;
 #include "kern/kern.def"

@@ -79,22 +79,31 @@ void CM_REF(conv_silu)(int64_t n, int taps, const cm_real *const *x, const cm_re
     for (int64_t c = 0; c < n; c++) y[c] = cm_rsilu(conv_at(c, n, taps, x, w, b));
 }
 
-void CM_REF(conv_silu_back)(int64_t n, int taps, const cm_real *const *x,
-                            const cm_real *w, const cm_real *b, const cm_real *dy,
-                            cm_real *d, cm_real *gw, cm_real *gb) {
-    for (int64_t c = 0; c < n; c++) {
-        cm_real pre = conv_at(c, n, taps, x, w, b), sig = cm_rsigmoid(pre);
-        d[c] = dy[c] * sig * (1 + pre * (1 - sig));
-        if (!gw) continue;
-        for (int m = 0; m < taps; m++) gw[m * n + c] += d[c] * x[m][c];
-        gb[c] += d[c];
+static void conv_back_at(int64_t c, const cm_conv_back *a) {
+    cm_real w[CM_MAX_TAPS], d[CM_MAX_TAPS] = { 0 }; /* d: of the last rows, oldest first */
+    int K = a->taps;
+    for (int m = 0; m < K; m++) w[m] = a->w[m * a->ldw + c];
+    for (int t = 0; t < a->own + K - 1; t++) {
+        for (int m = 0; m + 1 < K; m++) d[m] = d[m + 1];
+        d[K - 1] = 0;
+        if (t < a->T) {
+            cm_real pre = a->b[c];
+            for (int m = 0; m < K; m++) pre += w[m] * a->x[t + m][c];
+            cm_real sig = cm_rsigmoid(pre);
+            d[K - 1] = a->dy[t * a->ldy + c] * sig * (1 + pre * (1 - sig));
+        }
+        for (int m = 0; t < a->own && m < K; m++)
+            a->gw[m * a->ldw + c] += d[K - 1] * a->x[t + m][c];
+        if (t < a->own) a->gb[c] += d[K - 1];
+        if (!a->gx || t < K - 1) continue;
+        cm_real *g = a->gx + (t - K + 1) * a->ldx + c, sum = a->add ? *g : 0;
+        for (int m = 0; m < K; m++) sum += w[K - 1 - m] * d[m];
+        *g = sum;
     }
 }
 
-void CM_REF(conv_add)(int64_t n, int taps, const cm_real *const *x, const cm_real *w,
-                      int64_t ldw, cm_real *y) {
-    for (int64_t c = 0; c < n; c++)
-        for (int m = 0; m < taps; m++) y[c] += w[m * ldw + c] * x[m][c];
+void CM_REF(conv_silu_back)(int64_t n, const cm_conv_back *a) {
+    for (int64_t c = 0; c < n; c++) conv_back_at(c, a);
 }
 
 cm_real CM_REF(gated_norm)(int64_t n, const cm_real *y, const cm_real *z,

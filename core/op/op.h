@@ -392,7 +392,6 @@ void cm_attention_paths(cm_tape *t, cm_var *q, cm_var *k, cm_var *v, const cm_pa
                         int layer, int H, int G, cm_real scale, const double *inv,
                         double mscale, cm_var **y, cm_var **rot);
 
-enum { CM_MAX_TAPS = 16 }; /* of a convolution */
 /* Causal depthwise convolution and SiLU over columns [col, col+C) of x:
  *   y[r,c] = silu(b[c] + sum_m w[c,m] x[r-(K-1)+m, col+c])     x[R,W] w[C,K] b[C] -> y[R,C]
  * Taps never reach into another document.

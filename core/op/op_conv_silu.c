@@ -1,15 +1,16 @@
 /* op_conv_silu.c -- the Mamba-2 mixer's causal depthwise convolution with SiLU.
  *
  * Works on rows: a row of the output is a few rows of the input times rows of taps, all
- * dense over channels.  The backward computes the gradient before SiLU once per row, into
- * a ring of K rows, from which the input gradient of the row K-1 back is complete. */
+ * dense over channels.  The backward takes some channels through a block of rows: what rows
+ * share stays in registers. */
 #include "op/narrow.h"
 
 #include <omp.h>
 #include <string.h>
 
-/* ROWS: tokens of a block of the backward.  SERIAL: values one thread does alone. */
-enum { ROWS = 64, SERIAL = 1 << 13 };
+/* ROWS, COLS: tokens and channels of a block of the backward.  SERIAL: values one thread does
+ * alone. */
+enum { ROWS = 64, COLS = 128, SERIAL = 1 << 13 };
 
 typedef struct {
     cm_seq seq;
@@ -36,12 +37,13 @@ static bool infer(cm_node *n, const char **why) {
 
 typedef struct {
     int B, T, K, blocks;  /* blocks of ROWS tokens in a row */
+    int strips;           /* of COLS channels */
     int64_t W, C, col;
     const cm_seq *seq;
     const cm_real *x;     /* at column col of row 0 */
     const cm_real *b, *w0;
     cm_real *w;           /* [K,C]: taps transposed */
-    cm_real *ring;        /* [threads][K+1,C]: and a row of gx */
+    cm_real *room;        /* [threads][ROWS,COLS] of a narrow gx */
     cm_real *part;        /* [B*blocks][K+1,C]: parts of gw and, last, gb */
 } conv_run;
 
@@ -55,19 +57,20 @@ static size_t setup(conv_run *r, const cm_node *n, bool backward, unsigned char 
         .col = a->col, .C = n->in[1]->v.dim[0], .seq = &a->seq,
         .b = cm_rdata(&n->in[2]->v), .w0 = a->w0,
     };
-    size_t w = reals(r->K * r->C), ring = reals((r->K + 1) * r->C);
-    ring *= (size_t)cm_kern_threads();
+    r->strips = (int)((r->C + COLS - 1) / COLS);
+    cm_tensor gx = cm_grad_of(n->in[0]);
+    size_t w = reals(r->K * r->C), room = cm_rooms(&gx, ROWS * COLS);
     size_t part = reals((int64_t)r->B * r->blocks * (r->K + 1) * r->C);
     if (p) {
         r->x = cm_rdata(&n->in[0]->v) + a->col;
         r->w = (cm_real *)p;
-        r->ring = (cm_real *)(p + w);
-        r->part = (cm_real *)(p + w + ring);
+        r->room = (cm_real *)(p + w);
+        r->part = (cm_real *)(p + w + room);
         const cm_real *taps = cm_rdata(&n->in[1]->v);
         for (int64_t c = 0; c < r->C; c++)
             for (int m = 0; m < r->K; m++) r->w[m * r->C + c] = taps[c * r->K + m];
     }
-    return backward ? w + ring + part : w;
+    return backward ? w + room + part : w;
 }
 
 static size_t scratch_bytes(const cm_node *n, bool backward) {
@@ -125,43 +128,52 @@ static void fwd(cm_node *n, void *scratch) {
     for (int b = 0; a->w1 && b < r.B; b++) next_window(&r, b, a->w1);
 }
 
-/* gx of token s: taps times the ring's rows s .. s+K-1, as far as its document goes.  Narrow,
- * nobody else writes it. */
-static void input_grad(const conv_run *r, int b, int s, cm_real *ring, const cm_tensor *gx) {
-    const cm_real *row[CM_MAX_TAPS];
-    int later = 1;
-    row[0] = ring + (s % r->K) * r->C;
-    while (later < r->K && s + later < r->T && same_doc(r, b, s + later)) {
-        row[later] = ring + ((s + later) % r->K) * r->C;
-        later++;
-    }
-    int64_t at = ((int64_t)b * r->T + s) * r->W + r->col;
-    cm_real *to = cm_place(gx, at, ring + r->K * r->C);
-    if (gx->dtype != CM_REAL_DTYPE) memset(to, 0, (size_t)r->C * sizeof *to);
-    cm_k.conv_add(r->C, later, row, r->w + (r->K - 1) * r->C, -r->C, to);
-    cm_put(gx, at, r->C, to);
+/* Before the first token of its document there are zeros. */
+static const cm_real zeros[COLS];
+
+/* Rows at channel c that tokens from t on see, as far as token `end`: K-1 before t, then
+ * [t,end). */
+static void rows_from(const conv_run *r, int b, int t, int end, int64_t c,
+                      const cm_real **row) {
+    const cm_real *seen[CM_MAX_TAPS];
+    int taps = rows_seen(r, b, t, seen), none = r->K - taps;
+    for (int m = 0; m < r->K; m++) row[m] = m < none ? zeros : seen[m - none] + c;
+    for (int s = t + 1; s < end; s++)
+        row[s - t + r->K - 1] = r->x + ((int64_t)b * r->T + s) * r->W + c;
 }
 
-/* Tokens [t0, t0+ROWS) of a row.  The K-1 tokens after them are computed here and in the
- * next block: they finish our input gradients, and only there count for the taps. */
-static void block_back(const conv_run *r, int b, int t0, const cm_real *gy,
+/* Tokens [t,to) of one document, n channels from c.  Up to K-1 tokens after them are computed
+ * here and in the next block: they finish our input gradients, and only there count for the
+ * taps.  Narrow, nobody else writes gx. */
+static void tokens_back(const conv_run *r, int b, int t, int to, int64_t c, int64_t n,
+                        const cm_real *gy, const cm_tensor *gx, cm_real *part) {
+    const cm_real *row[ROWS + 2 * CM_MAX_TAPS];
+    int end = to;
+    while (end < r->T && end < to + r->K - 1 && same_doc(r, b, end)) end++;
+    rows_from(r, b, t, end, c, row);
+    int64_t at = (int64_t)b * r->T + t, gat = at * r->W + r->col + c;
+    bool narrow = gx->dtype != CM_REAL_DTYPE;
+    cm_conv_back a = {
+        .taps = r->K, .T = end - t, .own = to - t, .x = row, .w = r->w + c, .b = r->b + c,
+        .dy = gy + at * r->C + c, .gw = part + c, .gb = part + r->K * r->C + c,
+        .ldw = r->C, .ldy = r->C, .ldx = narrow ? n : r->W, .add = !narrow,
+    };
+    if (gx->data)
+        a.gx = cm_place(gx, gat, cm_room_of(r->room, ROWS * COLS, omp_get_thread_num()));
+    cm_k.conv_silu_back(n, &a);
+    for (int s = 0; gx->data && narrow && s < a.own; s++)
+        cm_put(gx, gat + s * r->W, n, a.gx + s * n);
+}
+
+/* Tokens [t0, t0+ROWS) of a row, n channels from c; part[K+1,C]. */
+static void block_back(const conv_run *r, int b, int t0, int64_t c, const cm_real *gy,
                        const cm_tensor *gx, cm_real *part) {
-    int t1 = t0 + ROWS < r->T ? t0 + ROWS : r->T, back = r->K - 1;
-    int end = t1 + back < r->T ? t1 + back : r->T;
-    size_t mine = (size_t)omp_get_thread_num() * reals((r->K + 1) * r->C) / sizeof(cm_real);
-    cm_real *ring = r->ring + mine, *gb = part + r->K * r->C;
-    memset(part, 0, (size_t)((r->K + 1) * r->C) * sizeof *part);
-    for (int t = t0; t < t1 + back; t++) {
-        if (t < end) {
-            const cm_real *row[CM_MAX_TAPS];
-            int taps = rows_seen(r, b, t, row);
-            int64_t skip = (r->K - taps) * r->C;
-            const cm_real *dy = gy + ((int64_t)b * r->T + t) * r->C;
-            cm_k.conv_silu_back(r->C, taps, row, r->w + skip, r->b, dy,
-                                ring + (t % r->K) * r->C, t < t1 ? part + skip : NULL,
-                                gb);
-        }
-        if (gx->data && t - back >= t0) input_grad(r, b, t - back, ring, gx);
+    int t1 = t0 + ROWS < r->T ? t0 + ROWS : r->T;
+    int64_t n = r->C - c < COLS ? r->C - c : COLS;
+    for (int m = 0; m <= r->K; m++) memset(part + m * r->C + c, 0, (size_t)n * sizeof *part);
+    for (int t = t0, to; t < t1; t = to) {
+        for (to = t + 1; to < t1 && same_doc(r, b, to);) to++;
+        tokens_back(r, b, t, to, c, n, gy, gx, part);
     }
 }
 
@@ -170,17 +182,22 @@ static void bwd(cm_node *n, void *scratch) {
     setup(&r, n, true, scratch);
     const cm_real *gy = n->out[0]->g;
     cm_tensor gx = cm_grad_of(n->in[0]);
-    int items = r.B * r.blocks;
+    int parts = r.B * r.blocks, items = parts * r.strips;
     int64_t size = (r.K + 1) * r.C;
     bool many = (int64_t)r.B * r.T * r.C > SERIAL;
-#pragma omp parallel for schedule(dynamic) num_threads(cm_kern_threads()) if (many)
-    for (int i = 0; i < items; i++)
-        block_back(&r, i / r.blocks, i % r.blocks * ROWS, gy, &gx, r.part + i * size);
-    for (int i = 1; i < items; i++) cm_k.add_scaled(size, 1, r.part + i * size, r.part);
+    /* A thread that takes neighbours finds in its cache what it called for. */
+    int together = parts >= 4 * cm_kern_threads() ? r.strips : 1;
+#pragma omp parallel for schedule(dynamic, together) num_threads(cm_kern_threads()) if (many)
+    for (int i = 0; i < items; i++) {
+        int k = i / r.strips;
+        block_back(&r, k / r.blocks, k % r.blocks * ROWS, i % r.strips * COLS, gy, &gx,
+                   r.part + k * size);
+    }
+    for (int i = 1; i < parts; i++) cm_k.add_scaled(size, 1, r.part + i * size, r.part);
     cm_real *gw = n->in[1]->g, *gb = n->in[2]->g;
-    for (int64_t c = 0; gw && items && c < r.C; c++)
+    for (int64_t c = 0; gw && parts && c < r.C; c++)
         for (int m = 0; m < r.K; m++) gw[c * r.K + m] += r.part[m * r.C + c];
-    if (gb && items) cm_k.add_scaled(r.C, 1, r.part + r.K * r.C, gb);
+    if (gb && parts) cm_k.add_scaled(r.C, 1, r.part + r.K * r.C, gb);
 }
 
 /* Cases: one document, several, a window before the row, fewer tokens than taps, and a
