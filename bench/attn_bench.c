@@ -159,6 +159,7 @@ static void options(job *b, int argc, char **argv) {
 }
 
 int main(int argc, char **argv) {
+    cm_spin_briefly(argv);
     cm_err err;
     job b = { .rounds = 5, .H = 4, .G = 4 };
     options(&b, argc, argv);

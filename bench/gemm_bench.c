@@ -112,6 +112,7 @@ static void run(const shape *s, double seconds, int threads) {
 }
 
 int main(int argc, char **argv) {
+    cm_spin_briefly(argv);
     double seconds = 1;
     for (int i = 1; i < argc; i++)
         if (!bench_option(argv[i])) sscanf(argv[i], "seconds=%lf", &seconds);

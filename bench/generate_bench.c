@@ -52,6 +52,7 @@ static void round_trip(cm_session *s, const int32_t *text, int prompt, int steps
 }
 
 int main(int argc, char **argv) {
+    cm_spin_briefly(argv);
     cm_err err;
     cm_conf conf;
     cm_model m;

@@ -68,6 +68,7 @@ static void blas(void) {
 }
 
 int main(int argc, char **argv) {
+    cm_spin_briefly(argv);
     for (int i = 1; i < argc; i++) bench_option(argv[i]);
     bench_start(CM_NUMERICS_STRICT);
     char date[32];

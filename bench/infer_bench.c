@@ -166,6 +166,7 @@ static void start_peer(bench_run *b, const char *path) {
         dup2(from[1], 1);
         close(to[1]);
         close(from[0]);
+        unsetenv("GOMP_SPINCOUNT"); /* ours; the peer waits as it would by itself */
         char *cmd = cm_strf("exec %s '%s' %d %d %d", b->peer, path, b->prompt, b->steps,
                             cm_kern_threads());
         execl("/bin/sh", "sh", "-c", cmd, (char *)NULL);
@@ -264,6 +265,7 @@ static void option(bench_run *b, char *word) {
 }
 
 int main(int argc, char **argv) {
+    cm_spin_briefly(argv);
     if ((argc == 5 || argc == 6) && !strcmp(argv[1], "make")) {
         make(argv[2], argv[3], argv[4], argc == 6 ? argv[5] : NULL);
         return 0;

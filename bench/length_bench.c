@@ -117,6 +117,7 @@ static void report(const job *b, double seconds[][MAX_ROUNDS], const double *byt
 }
 
 int main(int argc, char **argv) {
+    cm_spin_briefly(argv);
     static job b;
     static double seconds[MAX_LENGTHS][MAX_ROUNDS], bytes[MAX_LENGTHS];
     options(&b, argc, argv);

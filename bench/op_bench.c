@@ -172,6 +172,7 @@ static const struct {
 };
 
 int main(int argc, char **argv) {
+    cm_spin_briefly(argv);
     cm_err err;
     job b = { 0 };
     int reps = 5;

@@ -229,6 +229,7 @@ static void files(const options *o) {
 }
 
 int main(int argc, char **argv) {
+    cm_spin_briefly(argv);
     options o = { .type = "q4_k_m", .out = "build/quant_bench.gguf",
                   .tool = "build/bin/quantize", .rounds = 5 };
     for (int i = 1; i < argc; i++)

@@ -120,6 +120,7 @@ static void report(const job *j, const cm_guess_count *c, const double best[2], 
 }
 
 int main(int argc, char **argv) {
+    cm_spin_briefly(argv);
     cm_err err;
     job j;
     cm_loaded model, draft;

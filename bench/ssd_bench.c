@@ -144,6 +144,7 @@ static double options(shape *s, int argc, char **argv) {
 }
 
 int main(int argc, char **argv) {
+    cm_spin_briefly(argv);
     shape s = { 8, 512, 8, 64, 64, 1, 64 };
     double seconds = options(&s, argc, argv);
     cm_err err;

@@ -148,6 +148,7 @@ static void report(const job *b, double seconds) {
 }
 
 int main(int argc, char **argv) {
+    cm_spin_briefly(argv);
     job b = { 0 };
     setup(&b, argc, argv);
     double *s = malloc((size_t)b.steps * sizeof *s);

@@ -54,6 +54,7 @@ static bool chosen(const char *name, int argc, char **argv) {
 }
 
 int main(int argc, char **argv) {
+    cm_spin_briefly(argv);
     setvbuf(stdout, NULL, _IOLBF, 0);
     for (int i = 0; i < n_tests; i++) {
         if (!chosen(tests[i].name, argc, argv)) continue;

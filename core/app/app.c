@@ -100,6 +100,7 @@ int cm_app_main(int argc, char **argv, const cm_app *app) {
                             .fd_events = -1}};
     cm_err err = {0};
     int code = CM_EXIT_OK;
+    if (!app->no_kernels) cm_spin_briefly(argv);
     /* A file that hits a size limit is an error to report, not a death. */
     signal(SIGXFSZ, SIG_IGN);
     cm_log_setup(app->name, CM_LOG_INFO);

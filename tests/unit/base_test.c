@@ -72,6 +72,38 @@ TEST(arena_memory) {
     cm_arena_close(&a);
 }
 
+/* ---- threads that wait --------------------------------------------------------------- */
+
+/* The exit status of this program, started again for the next test alone with `how` in its
+ * environment. */
+static int started_with(const char *how) {
+    fflush(NULL);
+    pid_t pid = fork();
+    if (pid == 0) {
+        unsetenv("GOMP_SPINCOUNT");
+        unsetenv("OMP_WAIT_POLICY");
+        setenv("CHIMERA_TEST_STARTED", how, 1);
+        if (*how) setenv("OMP_WAIT_POLICY", how, 1);
+        if (!freopen("/dev/null", "w", stdout)) _exit(98);
+        execl("/proc/self/exe", "base_test", "a_start_of_this_program", (char *)NULL);
+        _exit(99);
+    }
+    int status = -1;
+    waitpid(pid, &status, 0);
+    return WIFEXITED(status) ? WEXITSTATUS(status) : -1;
+}
+
+TEST(a_start_of_this_program_sees_how_long_to_spin) {
+    const char *how = getenv("CHIMERA_TEST_STARTED"), *rounds = getenv("GOMP_SPINCOUNT");
+    if (how) {
+        CHECKF(*how ? !rounds : rounds && atoi(rounds) > 0, "GOMP_SPINCOUNT=%s with policy '%s'",
+               rounds ? rounds : "-", how);
+        return;
+    }
+    CHECK(started_with("") == 0);
+    CHECK(started_with("active") == 0); /* the user's own word stands */
+}
+
 /* Run fn in a child with its stderr closed; returns the signal or -1. */
 static int dies(void (*fn)(void)) {
     pid_t pid = fork();
