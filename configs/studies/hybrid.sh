@@ -6,10 +6,10 @@
 # In runs/study-hybrid-*: each arm on stories (loss; loss by position to four times the trained
 # length) and, two layers of it, on rows of key-value pairs (recall of a held-out row's value).
 . configs/studies/lib.sh
-bytes=4M tokens=200k rows=32000 recall_tokens=500k asked=200
+bytes=4M tokens=200k rows=48000 budgets="500k 3M" asked=200
 : "${RECALL_SEEDS:=1 2 3 4 5}"
 if [ -n "$SMALL" ]; then
-    bytes=200k tokens=6k rows=400 recall_tokens=6k asked=20 RECALL_SEEDS=$SEEDS
+    bytes=200k tokens=6k rows=400 budgets="4k 6k" asked=20 RECALL_SEEDS=$SEEDS
 fi
 trained=2,4,8 asked_pairs="4 8 16"
 speedrun_data $bytes
@@ -35,7 +35,7 @@ key() { # NAME ARM
     *-attention) echo model.pattern=A model.d_ff=219 model.rope=plain ;;
     *-mamba) echo model.pattern=M model.d_ff=160 ;;
     story-hybrid) echo model.pattern=MMAM model.d_ff=175 model.rope=none ;;
-    recall-hybrid) echo model.pattern=MA model.d_ff=190 model.rope=none ;;
+    recall-*-hybrid) echo model.pattern=MA model.d_ff=190 model.rope=none ;;
     esac
     [ "$1" = story ] || echo "--config $here/hybrid_mqar.yaml"
 }
@@ -69,11 +69,13 @@ for seed in $SEEDS; do
 done
 for seed in $RECALL_SEEDS; do
     for arm in $arms; do
-        train recall "$arm" "$seed" "$recall" $recall_tokens
-        name=hybrid-recall-$arm-s$seed
-        for n in $asked_pairs; do
-            ask "$name-$n" "$(model "$name")" $here/hybrid_recall.yaml "$text/recall-$n"
-            echo "$arm $seed $n recall $(value "$name-$n" greedy)" >>"$all"
+        for budget in $budgets; do
+            train "recall-$budget" "$arm" "$seed" "$recall" "$budget"
+            name=hybrid-recall-$budget-$arm-s$seed
+            for n in $asked_pairs; do
+                ask "$name-$n" "$(model "$name")" $here/hybrid_recall.yaml "$text/recall-$n"
+                echo "$arm $seed $n recall-$budget $(value "$name-$n" greedy)" >>"$all"
+            done
         done
         echo "$arm $seed 2 params $(number "$pre-$name" model/params)" >>"$all"
     done
@@ -86,6 +88,16 @@ tables() {
             mid = (won + z * z / 2) / (k + z * z)
             wide = z * sqrt(won * (k - won) / k + z * z / 4) / (k + z * z)
             return sprintf("%.2f (%.2f to %.2f)", won / k, mid - wide, mid + wide)
+        }
+        function won_by(arm, budget, pairs,   k, x, list, won, j) {
+            k = get(arm, pairs, "recall-" budget, x)
+            list = ""; won = 0
+            for (j = 1; j <= k; j++) {
+                list = list sprintf("%s%.2f", j > 1 ? ", " : "", x[j])
+                won += x[j] > 0.9
+            }
+            printf "| %s | %s | %d | %s | %d of %d | %s |\n", arm, budget, pairs, list, won, k,
+                wilson(won, k)
         }
         function row(what, m, step, scale, digits,   a) {
             printf "| %s |", what
@@ -101,27 +113,23 @@ tables() {
             row("parameters", "params", 1, 1, 0)
             row("validation", "bpb", 1, 1, 4)
             for (p = 64; p <= 512; p *= 2) row("from token " p, "from" p, 1, 1, 4)
+            n_asked = split(asked, pairs, " ")
+            n_budgets = split(budgets, budget, " ")
             print "\nRecall after rows of " trained " pairs: share of held-out values.\n"
             head("share recalled", names, 5)
             row("parameters", "params", 2, 1, 0)
-            n_asked = split(asked, pairs, " ")
-            for (i = 1; i <= n_asked; i++) row(pairs[i] " pairs", "recall", pairs[i], 1, 3)
+            for (b = 1; b <= n_budgets; b++)
+                for (i = 1; i <= n_asked; i++)
+                    row(budget[b] " tokens, " pairs[i] " pairs", "recall-" budget[b], pairs[i], 1, 3)
             print "\nSeeds that recall more than nine in ten; rate with Wilson\47s 95 % interval.\n"
-            print "| arm | pairs | by seed | successes | rate |\n|---|---|---|---|---|"
+            print "| arm | tokens | pairs | by seed | successes | rate |\n|---|---|---|---|---|---|"
             for (a = 1; a <= 3; a++)
-                for (i = 1; i <= n_asked; i++) {
-                    k = get(arm[a], pairs[i], "recall", x)
-                    list = ""; won = 0
-                    for (j = 1; j <= k; j++) {
-                        list = list sprintf("%s%.2f", j > 1 ? ", " : "", x[j])
-                        won += x[j] > 0.9
-                    }
-                    printf "| %s | %d | %s | %d of %d | %s |\n", arm[a], pairs[i], list, won, k,
-                        wilson(won, k)
-                }
+                for (b = 1; b <= n_budgets; b++)
+                    for (i = 1; i <= n_asked; i++) won_by(arm[a], budget[b], pairs[i])
         }' trained="$(echo $trained | sed 's/,\([0-9]*\)$/ or \1/; s/,/, /g')" asked="$asked_pairs" \
+        budgets="$budgets" \
         "$all"
 }
 tables | block hybrid
 plot hybrid train/loss "runs/$pre-hybrid-story-*-s1" --x train/tokens
-plot hybrid-recall train/loss "runs/$pre-hybrid-recall-*-s?" --x train/tokens
+plot hybrid-recall train/loss "runs/$pre-hybrid-recall-${budgets##* }-*-s?" --x train/tokens
