@@ -26,6 +26,26 @@ enum { CM_GEMM_KC = 512, CM_GEMM_NARROW = 4, CM_MAX_THREADS = 256 };
 typedef void (*cm_micro_fn)(int64_t k, const cm_real *a, int64_t ars, int64_t acs,
                             const cm_real *b, int64_t brs, cm_real alpha, cm_real beta,
                             cm_real *c, int64_t ldc, int mr, int nr);
+/* A rectangle of memory that will be packed next, fetched into L2 some lines at a time while
+ * the micro-kernel works: read when packing asks for it, it would arrive too late. */
+typedef struct cm_ahead {
+    const char *row;
+    int64_t ld, width, rows, at; /* bytes, but rows; at: within the row */
+    int64_t share;               /* lines at a time */
+} cm_ahead;
+static inline void cm_fetch_ahead(cm_ahead *f) {
+    for (int64_t n = f->share; n > 0 && f->rows > 0; n--) {
+        __builtin_prefetch(f->row + f->at, 0, 2);
+        if ((f->at += 64) < f->width + 63) continue;
+        f->at = 0;
+        f->row += f->ld;
+        f->rows--;
+    }
+}
+/* The full tile over packed panels of both (ars 1, acs mr, brs nr), which fetches mr shares
+ * of `soon` on its way. */
+typedef void (*cm_packed_fn)(int64_t k, const cm_real *a, const cm_real *b, cm_real alpha,
+                             cm_real beta, cm_real *c, int64_t ldc, cm_ahead *soon);
 /* Panels for the strict backend, see pack_avx2.c, for steps p < k:  cm_pack_rows:
  * dst[p*w + i] = src[i*ld + p], i < rows <= w <= 32;  cm_pack_cols:
  * dst[j/w*w*k + p*w + j%w] = src[p*ld + j], j < cols.  Where a step is a pair of BF16, the
@@ -35,6 +55,7 @@ typedef void (*cm_pack_fn)(cm_real *dst, int w, const void *src, bool stored, in
 typedef struct cm_micro {
     int mr, nr; /* full tile; no micro-kernel (reference) when 0 */
     cm_micro_fn run;
+    cm_packed_fn packed;
     int pair; /* elements of K in a step: 1, or 2 BF16 in the place of a float */
     cm_pack_fn rows, cols;
 } cm_micro;

@@ -13,6 +13,7 @@
 enum {
     TILE_ROWS = 96,          /* rows of an A block: 96 * KC floats, 192 KiB, stay in L2;
                                 twice as many where a float holds a pair */
+    LEAST_ROWS = 48,         /* that pay for a thread's reading all of B */
     OWN_COLS = 512,          /* columns of the per-thread B buffer at one KC block */
     FEW_COLS = 64,           /* as many as L2 keeps, for few rows: used once or twice */
     TEAM_FLOATS = 4 << 20,   /* shared B buffer */
@@ -51,7 +52,8 @@ typedef struct step {
     int64_t j0, nc, k0, kc;
     int64_t width; /* nc rounded up to panels */
     cm_real *b;    /* panels; NULL: B is read in place */
-    int64_t tile_m, tile_n, cols, tiles;
+    int64_t ranges, parts; /* of rows: M in ranges, each in parts */
+    int64_t cols, tile_n;  /* of columns */
 } step;
 
 static cm_real *own_of_thread(void) {
@@ -93,55 +95,49 @@ static void pack_a(const step *s, cm_real *dst, int64_t i0, int64_t m, int64_t k
                     min64(mr, m - i), k);
 }
 
-/* A rectangle of memory fetched into L2 some lines at a time while the micro-kernel works:
- * read when packing asks for it, A arrives too late. */
-typedef struct ahead {
-    const char *row;
-    int64_t ld, width, rows, at; /* bytes, but rows; at: within the row */
-    int64_t share;               /* lines at a time */
-} ahead;
+/* Rows [*i, result) of part t of M, counted over all ranges.  Ranges are as long as each
+ * other to a row; within one, parts have as many strips to one. */
+static int64_t rows_of(const step *s, int64_t t, int64_t *i) {
+    int64_t range = t / s->parts, part = t % s->parts, mr = s->mk->mr;
+    int64_t from = s->g->M * range / s->ranges, to = s->g->M * (range + 1) / s->ranges;
+    int64_t strips = ceil_div(to - from, mr);
+    *i = from + strips * part / s->parts * mr;
+    return min64(to, from + strips * (part + 1) / s->parts * mr);
+}
 
-/* The part of A that the tile [i, i+m) packs after block kb: its next block, or the first of
- * the tile below. */
-static ahead ahead_of(const step *s, int64_t i, int64_t m, int64_t kb, int64_t calls) {
+/* The part of A that is packed after block kb of rows t: their next block, or the first of
+ * the next rows of the range. */
+static cm_ahead ahead_of(const step *s, int64_t t, int64_t kb, int64_t shares) {
     const cm_gemm_args *g = s->g;
     enum { LINE = 64 };
-    int64_t size = g->a_stored ? 2 : (int64_t)sizeof(cm_real);
+    cm_ahead f = { 0 };
+    int64_t size = g->a_stored ? 2 : (int64_t)sizeof(cm_real), i;
     bool more = kb + CM_GEMM_KC < s->kc;
-    int64_t i1 = more ? i : i + m, k1 = more ? kb + CM_GEMM_KC : 0;
-    m = min64(m, g->M - i1);
-    int64_t k = min64(CM_GEMM_KC, s->kc - k1);
-    ahead f = { cm_at(g->A, g->a_stored, i1 * g->ars + (s->k0 + k1) * g->acs), 0, 0, 0, 0, 0 };
+    if (!more && ++t % s->parts == 0) return f;
+    int64_t m = rows_of(s, t, &i) - i, k0 = more ? kb + CM_GEMM_KC : 0;
+    int64_t k = min64(CM_GEMM_KC, s->kc - k0);
     bool by_rows = g->ars != 1;
+    f.row = cm_at(g->A, g->a_stored, i * g->ars + (s->k0 + k0) * g->acs);
     f.ld = (by_rows ? g->ars : g->acs) * size;
     f.width = (by_rows ? k : m) * size;
-    f.rows = m > 0 ? (by_rows ? m : k) : 0;
-    f.share = ceil_div(f.rows * ceil_div(f.width + LINE, LINE), calls);
+    f.rows = by_rows ? m : k;
+    f.share = ceil_div(f.rows * ceil_div(f.width + LINE, LINE), shares);
     return f;
 }
 
-static void fetch_some(ahead *f) {
-    for (int64_t n = f->share; n > 0 && f->rows > 0; n--) {
-        __builtin_prefetch(f->row + f->at, 0, 2);
-        if ((f->at += 64) < f->width + 63) continue;
-        f->at = 0;
-        f->row += f->ld;
-        f->rows--;
-    }
-}
-
-/* One KC block of one tile: rows [i, i+m), columns [j, j+n) of the step. */
-static void tile_block(const step *s, cm_real *abuf, int64_t i, int64_t m, int64_t j,
-                       int64_t n, int64_t kb, int64_t k) {
+/* One KC block of one tile: rows t, columns [j, j+n) of the step. */
+static void tile_block(const step *s, cm_real *abuf, int64_t t, int64_t j, int64_t n,
+                       int64_t kb, int64_t k) {
     const cm_gemm_args *g = s->g;
+    int64_t i, m = rows_of(s, t, &i) - i;
     int mr = s->mk->mr, nr = s->mk->nr;
     cm_real beta = s->k0 + kb == 0 ? g->beta : 1;
     int64_t ars = g->ars, acs = g->acs, strip = mr * g->ars, n_steps = steps_of(s->mk, k);
     const cm_real *a = abuf;
-    ahead soon = { 0 };
+    cm_ahead soon = { 0 };
     if (abuf) {
         pack_a(s, abuf, i, m, s->k0 + kb, k);
-        soon = ahead_of(s, i, m, kb, ceil_div(n, nr) * ceil_div(m, mr));
+        soon = ahead_of(s, t, kb, ceil_div(n, nr) * m);
         ars = 1, acs = mr, strip = mr * n_steps;
     } else {
         a = (const cm_real *)g->A + i * ars + (s->k0 + kb) * acs;
@@ -152,7 +148,11 @@ static void tile_block(const step *s, cm_real *abuf, int64_t i, int64_t m, int64
         int cols = (int)min64(nr, j + n - jj);
         cm_real *c = g->C + i * g->ldc + s->j0 + jj;
         for (int64_t ii = 0; ii < m; ii += mr) {
-            fetch_some(&soon);
+            if (abuf && s->b && cols == nr && m - ii >= mr) {
+                s->mk->packed(n_steps, a + ii / mr * strip, b, g->alpha, beta,
+                              c + ii * g->ldc, g->ldc, &soon);
+                continue;
+            }
             s->mk->run(n_steps, a + ii / mr * strip, ars, acs, b, s->b ? nr : g->brs,
                        g->alpha, beta, c + ii * g->ldc, g->ldc, (int)min64(mr, m - ii),
                        cols);
@@ -160,35 +160,37 @@ static void tile_block(const step *s, cm_real *abuf, int64_t i, int64_t m, int64
     }
 }
 
-/* Tile t of the step, all its KC blocks in order. */
+/* Tile t of the step, all its KC blocks in order.  Threads that take tiles by turns each walk
+ * down a range of their own, so that what is fetched ahead is what is needed next. */
 static void tile(const step *s, int64_t t) {
-    int64_t i = t / s->cols * s->tile_m, j = t % s->cols * s->tile_n;
-    int64_t m = min64(s->tile_m, s->g->M - i), n = min64(s->tile_n, s->nc - j);
+    int64_t range = t % s->ranges, part = t / s->ranges / s->cols;
+    int64_t j = t / s->ranges % s->cols * s->tile_n, n = min64(s->tile_n, s->nc - j);
     /* In-place A is read once per panel: worth copying when panels are many. */
-    bool pack = s->g->how == CM_COMPUTE_BF16 || (n > 4 * s->mk->nr && m > 1);
+    bool pack = s->g->how == CM_COMPUTE_BF16 || (n > 4 * s->mk->nr && s->g->M > 1);
     cm_real *abuf = pack ? own_of_thread() : NULL;
     for (int64_t kb = 0; kb < s->kc; kb += CM_GEMM_KC)
-        tile_block(s, abuf, i, m, j, n, kb, min64(CM_GEMM_KC, s->kc - kb));
+        tile_block(s, abuf, range * s->parts + part, j, n, kb,
+                   min64(CM_GEMM_KC, s->kc - kb));
 }
 
-/* Cut the step's part of C into tiles: at least four per thread where the shape allows. */
+/* Cut the step's part of C: a range of rows for each thread, since each tile packs its own
+ * rows of A; with few rows, of columns too. */
 static void cut(step *s, int threads) {
-    int mr = s->mk->mr, nr = s->mk->nr;
-    int64_t M = s->g->M, want = threads == 1 ? 1 : 4 * threads;
-    int64_t rows = ceil_div(M, TILE_ROWS * s->mk->pair);
-    int64_t cols = min64(ceil_div(want, rows), ceil_div(s->nc, 4 * nr));
-    if (rows > 1) rows = round_up(rows, threads);
-    s->tile_m = round_up(ceil_div(M, rows), mr);
-    s->tile_n = round_up(ceil_div(s->nc, cols), nr);
+    int64_t M = s->g->M, most = ceil_div(M, LEAST_ROWS), panels = ceil_div(s->nc, s->mk->nr);
+    int64_t cols = min64(ceil_div(threads, most), ceil_div(panels, 4));
+    s->tile_n = ceil_div(panels, cols) * s->mk->nr;
     s->cols = ceil_div(s->nc, s->tile_n);
-    s->tiles = ceil_div(M, s->tile_m) * s->cols;
+    s->ranges = min64(most, ceil_div(threads, s->cols));
+    s->parts = ceil_div(ceil_div(M, s->ranges), TILE_ROWS * s->mk->pair);
 }
+
+static int64_t tiles_of(const step *s) { return s->ranges * s->parts * s->cols; }
 
 /* The step's work, by the calling thread alone or shared by its team. */
 static void run_alone(const step *s) {
     int64_t panels = s->b ? s->width / s->mk->nr * ceil_div(s->kc, CM_GEMM_KC) : 0;
     for (int64_t t = 0; t < panels; t++) pack_b(s, t);
-    for (int64_t t = 0; t < s->tiles; t++) tile(s, t);
+    for (int64_t t = 0; t < tiles_of(s); t++) tile(s, t);
 }
 
 static void run_team(const step *s) {
@@ -196,7 +198,7 @@ static void run_team(const step *s) {
 #pragma omp for schedule(static)
     for (int64_t t = 0; t < panels; t++) pack_b(s, t);
 #pragma omp for schedule(dynamic)
-    for (int64_t t = 0; t < s->tiles; t++) tile(s, t);
+    for (int64_t t = 0; t < tiles_of(s); t++) tile(s, t);
 }
 
 /* All steps; every thread of a team walks them together. */

@@ -193,16 +193,19 @@ TEST(fast_backend_is_right) {
     if (begin_at(CM_NUMERICS_FAST, cm_level_name(cm_kern_best_level()), 2)) sweep(false);
 }
 
-/* A product wider and deeper than the shared panel buffer, on 1, 2 and 3 threads. */
+/* A product wider and deeper than the shared panel buffer, on a few threads, and on more than
+ * its rows are shared out to. */
 TEST(steps_and_threads_do_not_show) {
+    enum { RUNS = 4 };
+    static const int threads[RUNS] = { 1, 2, 3, 9 };
     if (!have_avx2()) return;
     prob p = { false, true, 100, 9000, 520, 0, 1, 0, CM_COMPUTE_FP32, false, false };
     cm_real *a = fill(a_size(&p), 1), *b = fill(b_size(&p), 2);
     size_t n = (size_t)p.M * (size_t)p.N;
-    cm_real *c[3];
-    for (int t = 0; t < 3; t++) {
+    cm_real *c[RUNS];
+    for (int t = 0; t < RUNS; t++) {
         c[t] = fill(n, 4);
-        begin_at(CM_NUMERICS_STRICT, "avx2", t + 1);
+        begin_at(CM_NUMERICS_STRICT, "avx2", threads[t]);
         cm_gemm(p.ta, p.tb, p.M, p.N, p.K, 1, a, p.K, b, p.K, 0, c[t], p.N);
         CHECK(!memcmp(c[t], c[0], n * sizeof *a));
     }
@@ -210,7 +213,7 @@ TEST(steps_and_threads_do_not_show) {
     chain_row(&p, a, b, want, 99);
     CHECK(!memcmp(want, c[1] + 99 * p.N, (size_t)p.N * sizeof *want));
     free(want);
-    for (int t = 0; t < 3; t++) free(c[t]);
+    for (int t = 0; t < RUNS; t++) free(c[t]);
     free(a), free(b);
 }
 
