@@ -6,7 +6,7 @@
 
 enum { LANES = CM_Q_LANES, TILE = CM_Q_TILE, SOME = 9 };
 enum {
-    CHUNK = 1 << 16,  /* bytes of W that a thread takes at a time */
+    CHUNK = 1 << 16,  /* bytes of W that a thread takes at a time for a few rows of x */
     SERIAL = 1 << 17, /* multiplications that one thread does alone */
     FEW = 16, MANY = 128, /* rows of halves widened at a time, for few and for many rows of x */
     STEP = 256,           /* elements of a panel's rows decoded at a time: a cache has them */
@@ -145,6 +145,48 @@ static void put_block(const cm_qform *f, const uint8_t *from, uint8_t *to, int l
     }
 }
 
+/* 16 rows at once: 32 bytes of each, pieces `step` apart in the panel. */
+static void turn(const uint8_t *const from[LANES], int at, uint8_t *to, int step) {
+    const uint8_t *row[LANES];
+    for (int l = 0; l < LANES; l++) row[l] = from[l] + at;
+    kern->turn(row, to, step * 4 * LANES);
+}
+
+static void weave_rows(const cm_qform *f, const uint8_t *const from[LANES], uint8_t *to) {
+    int halves = f->field[1].bytes / 32, each = f->field[0].bytes / 32 / halves, n = 1 + each;
+    for (int h = 0; h < halves; h++, to += 8 * n * 4 * LANES) {
+        turn(from, f->field[1].at + 32 * h, to, n);
+        for (int g = 0; g < each; g++)
+            turn(from, f->field[0].at + 32 * (h * each + g), to + (1 + g) * 4 * LANES, n);
+    }
+}
+
+/* Piece at byte k of each. */
+static inline void put_piece(const uint8_t *const from[LANES], int k, int piece, uint8_t *to) {
+#pragma GCC unroll 16
+    for (int l = 0; l < LANES; l++) memcpy(to + piece * l, from[l] + k, (size_t)piece);
+}
+
+static void put_field(const cm_qfield *d, const uint8_t *const from[LANES], uint8_t *to) {
+    int k = 0;
+    for (; d->piece == 4 && k + 32 <= d->bytes; k += 32) turn(from, d->at + k, to + k * LANES, 1);
+    for (; d->piece == 4 && k < d->bytes; k += 4) put_piece(from, d->at + k, 4, to + k * LANES);
+    for (; k < d->bytes; k += 2) put_piece(from, d->at + k, 2, to + k * LANES);
+}
+
+static void put_block_rows(const cm_qform *f, const uint8_t *const from[LANES], uint8_t *to) {
+    int i = 0;
+    if (woven(f)) {
+        weave_rows(f, from, to);
+        to += (f->field[0].bytes + f->field[1].bytes) * LANES;
+        i = 2;
+    }
+    for (; i < f->n_field; to += f->field[i++].bytes * LANES) {
+        put_field(&f->field[i], from, to);
+        for (int l = 0; i == 1 && l < LANES; l++) reorder(f, to + 4 * l, spread);
+    }
+}
+
 void cm_qmat_take(cm_dtype t, const uint8_t *block, int lane, void *out) {
     const cm_qform *f = &forms[t];
     uint8_t *to = out;
@@ -170,7 +212,8 @@ static uint8_t *panel_of(cm_dtype t, int64_t O, int64_t K, const void *w, int64_
 
 /* Has one of n halves all bits of `top` set, its exponent? */
 static bool any_special(const uint8_t *h, int64_t n, uint16_t top) {
-    bool any = false;
+    unsigned any = 0;
+#pragma omp simd reduction(| : any)
     for (int64_t i = 0; i < n; i++) {
         uint16_t v;
         memcpy(&v, h + 2 * i, 2);
@@ -180,9 +223,11 @@ static bool any_special(const uint8_t *h, int64_t n, uint16_t top) {
 }
 
 /* The floats of a block are its last fields. */
+static int floats_of(const cm_qform *f) { return f->minima ? 2 : 1; }
+
 static bool block_finite(const cm_qform *f, const uint8_t *block) {
     bool bad = false;
-    for (int i = f->n_field - (f->minima ? 2 : 1); i < f->n_field; i++)
+    for (int i = f->n_field - floats_of(f); i < f->n_field; i++)
         bad |= any_special(block + f->field[i].at, 1, 0x7c00);
     return !bad;
 }
@@ -203,6 +248,31 @@ bool cm_qmat_put(cm_dtype t, int64_t O, int64_t K, void *w, int64_t r, const voi
     for (int64_t i = 0; i < K / cm_dtypes[t].block; i++, from += step, to += LANES * step) {
         put_block(f, from, to, lane);
         ok &= block_finite(f, from);
+    }
+    return ok;
+}
+
+bool cm_qmat_put_panel(cm_dtype t, int64_t O, int64_t K, void *w, int64_t r,
+                       const void *const row[CM_QMAT_PANEL]) {
+    const cm_qform *f = &forms[t];
+    int64_t step = cm_dtypes[t].bytes, n = K / cm_dtypes[t].block;
+    const uint8_t *from[LANES];
+    bool ok = true;
+    int lane;
+    if (!f->n_field) {
+        for (int l = 0; l < LANES; l++) ok &= put_halves(t, K, w, r + l, row[l]);
+        return ok;
+    }
+    uint8_t *to = panel_of(t, O, K, w, r, &lane);
+    CM_ASSERT(!lane && r % O + LANES <= O, "rows from %lld on are no panel", (long long)r);
+    for (int l = 0; l < LANES; l++) from[l] = row[l];
+    for (int64_t i = 0; i < n; i++, to += LANES * step) {
+        for (int l = 0; l < LANES; l++)
+            for (int64_t k = 0; k < step; k += CM_ALIGN)
+                __builtin_prefetch(from[l] + LANES * n * step + k, 0, 2);
+        put_block_rows(f, from, to);
+        ok &= !any_special(to + LANES * (step - 2 * floats_of(f)), LANES * floats_of(f), 0x7c00);
+        for (int l = 0; l < LANES; l++) from[l] += step;
     }
     return ok;
 }
@@ -407,7 +477,7 @@ static void panel(const product *p, int64_t e, int64_t i) {
 
 static void blocks_mul(const product *p, bool serial) {
     int64_t n = panels_of(p->O);
-    int64_t chunk = CHUNK / (int64_t)(LANES * row_bytes(p->t, p->K)) + 1;
+    int64_t chunk = p->direct ? CHUNK / (int64_t)(LANES * row_bytes(p->t, p->K)) + 1 : 1;
     round_all(p, p->M * p->K < SERIAL);
 #pragma omp parallel num_threads(cm_kern_threads()) if (!serial)
     for (int64_t e = 0; e < p->E; e++) {

@@ -21,7 +21,7 @@
 
 #include "kern/kern.h"
 
-enum { CM_Q_LANES = 16, CM_Q_TILE = 8, CM_Q_FEW = 4 };
+enum { CM_Q_LANES = CM_QMAT_PANEL, CM_Q_TILE = 8, CM_Q_FEW = 4 };
 
 /* A field of a block: where it is in the file's block, its bytes, the bytes of a piece. */
 typedef struct cm_qfield { int at, bytes, piece; } cm_qfield;
@@ -71,6 +71,8 @@ typedef struct cm_qkern {
     void (*tile)(cm_dtype t, int64_t n, const uint8_t *opened, const cm_qtile *x, float *y);
     /* y of all n blocks at once for a tile of up to CM_Q_FEW rows; NULL: not at this level. */
     void (*few)(cm_dtype t, int64_t n, const uint8_t *panel, const cm_qtile *x, float *y);
+    /* Eight 4-byte pieces of each of 16 rows, piece i of all rows at to + i step. */
+    void (*turn)(const uint8_t *const from[CM_Q_LANES], uint8_t *to, int64_t step);
     /* n halves of type t (F16 or BF16), none of them NaN, as reals: exact. */
     void (*widen)(cm_dtype t, const void *from, int64_t n, cm_real *to);
 } cm_qkern;

@@ -213,6 +213,11 @@ static void ref_tile(cm_dtype t, int64_t n, const uint8_t *opened, const cm_qtil
             }
 }
 
+static void ref_turn(const uint8_t *const from[LANES], uint8_t *to, int64_t step) {
+    for (int lane = 0; lane < LANES; lane++)
+        for (int i = 0; i < 8; i++) memcpy(to + i * step + 4 * lane, from[lane] + 4 * i, 4);
+}
+
 static void ref_widen(cm_dtype t, const void *from, int64_t n, cm_real *to) {
     const uint16_t *h = from;
     for (int64_t i = 0; i < n; i++)
@@ -220,4 +225,4 @@ static void ref_widen(cm_dtype t, const void *from, int64_t n, cm_real *to) {
 }
 
 const cm_qkern cm_qkern_ref = { .off8 = 128, .round = ref_round, .open = ref_open,
-                                .tile = ref_tile, .widen = ref_widen };
+                                .tile = ref_tile, .turn = ref_turn, .widen = ref_widen };

@@ -8,11 +8,13 @@
 /* b[p] holds r[i][at + p] of the 8 rows i. */
 static inline void transpose8(const float *const r[8], int64_t at, __m256 b[8]) {
     __m256 a[8];
+#pragma GCC unroll 4
     for (int i = 0; i < 4; i++) { /* halves of rows i and i+4 side by side */
         __m256 lo = _mm256_loadu_ps(r[i] + at), hi = _mm256_loadu_ps(r[i + 4] + at);
         a[i] = _mm256_permute2f128_ps(lo, hi, 0x20);
         a[i + 4] = _mm256_permute2f128_ps(lo, hi, 0x31);
     }
+#pragma GCC unroll 2
     for (int h = 0; h < 8; h += 4) { /* 4x4 transposes in each half */
         __m256 t0 = _mm256_unpacklo_ps(a[h], a[h + 1]);
         __m256 t1 = _mm256_unpackhi_ps(a[h], a[h + 1]);

@@ -8,6 +8,8 @@
 
 #include "model/model.h"
 
+#include <pthread.h>
+
 typedef enum {
     CM_ITEM_COPY,
     CM_ITEM_DECAY, /* file: -exp(A_log); parameter: A_log */
@@ -109,5 +111,18 @@ const char *cm_gguf_arch(const cm_model_conf *c); /* "granitehybrid", ... */
 bool cm_gguf_put_tokenizer(cm_gguf_out *g, const cm_spm *spm, int64_t vocab, cm_err *err);
 /* *spm NULL when the file has no tokenizer, or one of a kind that is not ours. */
 bool cm_gguf_tokenizer(const cm_gguf *g, int64_t vocab, cm_spm **spm, cm_err *err);
+
+/* The same in a thread of its own, beside the reading of weights.  Its end waits for it; so_far:
+ * how reading went, whose sentence comes first. */
+typedef struct cm_tokenizing {
+    const cm_gguf *g;
+    int64_t vocab;
+    cm_spm **spm;
+    pthread_t thread;
+    bool apart, ok;
+    cm_err err;
+} cm_tokenizing;
+void cm_tokenizing_begin(cm_tokenizing *t, const cm_gguf *g, int64_t vocab, cm_spm **spm);
+bool cm_tokenizing_end(cm_tokenizing *t, bool so_far, cm_err *err);
 
 #endif

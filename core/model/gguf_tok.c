@@ -198,3 +198,23 @@ bool cm_gguf_tokenizer(const cm_gguf *g, int64_t vocab, cm_spm **spm, cm_err *er
     free(p.type);
     return ok;
 }
+
+/* ---- beside other work ------------------------------------------------------------------ */
+
+static void *run_beside(void *arg) {
+    cm_tokenizing *t = arg;
+    t->ok = cm_gguf_tokenizer(t->g, t->vocab, t->spm, &t->err);
+    return NULL;
+}
+
+void cm_tokenizing_begin(cm_tokenizing *t, const cm_gguf *g, int64_t vocab, cm_spm **spm) {
+    *t = (cm_tokenizing){.g = g, .vocab = vocab, .spm = spm};
+    t->apart = !pthread_create(&t->thread, NULL, run_beside, t);
+}
+
+bool cm_tokenizing_end(cm_tokenizing *t, bool so_far, cm_err *err) {
+    if (t->apart) pthread_join(t->thread, NULL);
+    else if (so_far) run_beside(t);
+    if (so_far && !t->ok) *err = t->err;
+    return so_far && t->ok;
+}

@@ -58,6 +58,13 @@ static int64_t param_row(const cm_item *it, int64_t r) {
     return r / it->rows * it->pitch + it->row0 + in;
 }
 
+/* Backwards: the row of the file, in its outer block, that is row0 + in of the parameter's. */
+static int64_t file_row(const cm_item *it, int64_t in) {
+    if (it->how != CM_ITEM_ROPE) return in;
+    int64_t j = in % it->head, half = it->head / 2;
+    return in - j + j % half * 2 + j / half;
+}
+
 static size_t row_bytes(cm_dtype dt, int64_t cols) {
     return (size_t)(cols / cm_dtypes[dt].block) * (size_t)cm_dtypes[dt].bytes;
 }
@@ -100,8 +107,6 @@ static bool write_row(const cm_item *it, int64_t r, float *row, unsigned char *d
 static bool read_row(const cm_item *it, int64_t r, cm_dtype dt, const unsigned char *src,
                      float *row) {
     const cm_tensor *v = &it->p->var.v;
-    if (v->dtype == dt && cm_qmat_holds(dt))
-        return cm_qmat_put(dt, v->dim[v->nd - 2], it->cols, v->data, param_row(it, r), src);
     int64_t n = it->cols, at = param_row(it, r) * n;
     cm_to_f32(dt, src, row, n);
     bool ok = all_below(row, n, INFINITY);
@@ -135,6 +140,38 @@ static int64_t do_rows(const cm_item *it, cm_dtype dt, int64_t from, int64_t to,
                        : !read_row(it, r, dt, src + at, row);
         }
         free(row);
+    }
+    return bad;
+}
+
+/* Rows [from, to) of outer block o, counted as the parameter does, to where they are held as they
+ * lie in the file; all of one panel. */
+static bool read_held(const cm_item *it, int64_t o, int64_t from, int64_t to,
+                      const unsigned char *src) {
+    const cm_tensor *v = &it->p->var.v;
+    const void *row[CM_QMAT_PANEL];
+    int64_t at = o * it->pitch + it->row0 + from;
+    bool ok = true;
+    for (int64_t r = from; r < to; r++)
+        row[r - from] = src + (size_t)(o * it->rows + file_row(it, r)) *
+                                  row_bytes(v->dtype, it->cols);
+    if (to - from == CM_QMAT_PANEL)
+        return cm_qmat_put_panel(v->dtype, it->pitch, it->cols, v->data, at, row);
+    for (int64_t r = 0; r < to - from; r++)
+        ok &= cm_qmat_put(v->dtype, it->pitch, it->cols, v->data, at + r, row[r]);
+    return ok;
+}
+
+/* All rows, panel by panel; the number of parts of panels that would not go. */
+static int64_t read_panels(const cm_item *it, const unsigned char *src) {
+    int64_t bad = 0, skip = it->row0 % CM_QMAT_PANEL; /* rows of the first panel before ours */
+    int64_t panels = (skip + it->rows + CM_QMAT_PANEL - 1) / CM_QMAT_PANEL;
+#pragma omp parallel for schedule(dynamic, 4) reduction(+ : bad)
+    for (int64_t i = 0; i < it->outer * panels; i++) {
+        int64_t from = i % panels * CM_QMAT_PANEL - skip, to = from + CM_QMAT_PANEL;
+        if (from < 0) from = 0;
+        if (to > it->rows) to = it->rows;
+        bad += !read_held(it, i / panels, from, to, src);
     }
     return bad;
 }
@@ -208,7 +245,9 @@ bool cm_item_write(const cm_item *it, void *dst, cm_err *err) {
 
 bool cm_item_read(const cm_item *it, cm_dtype dt, const void *src, const char *path,
                   cm_err *err) {
-    if (!do_rows(it, dt, 0, it->outer * it->rows, src, NULL)) return true;
+    bool held = it->p->var.v.dtype == dt && cm_qmat_holds(dt);
+    if (!(held ? read_panels(it, src) : do_rows(it, dt, 0, it->outer * it->rows, src, NULL)))
+        return true;
     return cm_fail(err, CM_EXIT_DATA, "%s: tensor '%s' holds a value that is %s", path,
                    it->name, it->how == CM_ITEM_DECAY ? "not finite and negative"
                                                       : "not finite");

@@ -6,7 +6,6 @@
 #include "model/adapter.h"
 
 #include <cjson/cJSON.h>
-#include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -210,19 +209,20 @@ static bool read_gguf_tensors(cm_loaded *l, const cm_gguf *g, bool lazy, cm_err 
 }
 
 static bool read_gguf(cm_loaded *l, const cm_gguf *g, unsigned flags, cm_err *err) {
+    cm_tokenizing t;
     cm_file_conf f;
     cm_dtype *types = NULL;
     if (!cm_gguf_conf(&f, g, err) || !plausible(&f.c, g->path, g->map.size, err) ||
         (flags & CM_LOAD_BLOCKS && !cm_gguf_types(g, &f.c, &types, err)))
         return false;
-    bool built = build(l, &f, flags, types, err);
+    if (!build(l, &f, flags, types, err)) return free(types), false;
     free(types);
-    if (!built) return false;
+    cm_tokenizing_begin(&t, g, f.c.vocab_size, &l->spm);
     bool ok = flags & CM_LOAD_SHAPE || read_gguf_tensors(l, g, flags & CM_LOAD_LAZY, err);
     const cm_gguf_kv *chat = cm_gguf_find(g, "tokenizer.chat_template");
     if (chat && chat->type == CM_GGUF_STR)
         l->chat_template = cm_strf("%.*s", (int)(chat->v.s.n & INT32_MAX), chat->v.s.s);
-    return ok && cm_gguf_tokenizer(g, f.c.vocab_size, &l->spm, err);
+    return cm_tokenizing_end(&t, ok, err);
 }
 
 static bool load_gguf(cm_loaded *l, const char *path, unsigned flags, cm_err *err) {

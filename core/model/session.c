@@ -70,7 +70,6 @@ bool cm_session_open_as(cm_session *s, const cm_model *m, int cap, cm_dtype kv, 
     cm_state_init(&s->st, m, 1, cap, kv, &s->keep);
     s->piece = piece_for(m);
     int longest = s->piece < PIECE ? s->piece + FEW : PIECE;
-    cm_session_reset(s);
     return make_room(s, cap < longest ? cap : longest, err);
 }
 

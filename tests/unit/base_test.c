@@ -69,6 +69,11 @@ TEST(arena_memory) {
     for (int i = 0; i < 100; i++)
         CHECK(q[i] == 0xFF);
 #endif
+    memset(q, 1, 100);
+    cm_arena_reset(&a, 0);
+    p = cm_arena_zalloc(&a, 5000); /* used memory, and some that never was */
+    for (int i = 0; i < 5000; i++)
+        CHECK(p[i] == 0);
     cm_arena_close(&a);
 }
 

@@ -256,6 +256,38 @@ TEST(what_is_not_finite_shows) {
         }
 }
 
+/* 16 rows together lie as they do one by one, and one broken scale is noticed. */
+TEST(rows_of_a_panel_together) {
+    enum { O = 40, AT = O + 16 }; /* the second panel of the second matrix */
+    const cm_qkern *level[3];
+    int32_t M[2] = { 0 };
+    begin(1);
+    int n = levels(level);
+    for (int t = 0; t < TYPES; t++)
+        for (int i = 0; i < n; i++) {
+            prob p;
+            const void *row[CM_QMAT_PANEL];
+            make(&p, types[t], 2, O, 512, M);
+            size_t bytes = cm_qmat_bytes(p.t, p.E, O, p.K);
+            uint8_t *one = malloc(bytes), *h = p.file + (AT + 9) * p.row;
+            memcpy(one, p.w.data, bytes);
+            for (int r = 0; r < CM_QMAT_PANEL; r++) row[r] = p.file + (size_t)(AT + r) * p.row;
+            for (int r = 0; r < CM_QMAT_PANEL; r++)
+                cm_qmat_put(p.t, O, p.K, p.w.data, AT + r, p.file);
+            CHECK(memcmp(one, p.w.data, bytes));
+            cm_qmat_use(level[i]);
+            CHECK(cm_qmat_put_panel(p.t, O, p.K, p.w.data, AT, row));
+            CHECKF(!memcmp(one, p.w.data, bytes), "%s, level %d", cm_dtypes[p.t].name, i);
+            const cm_qform *f = cm_qform_of(p.t);
+            h[f ? f->field[f->n_field - 1].at + 1 : 101] = p.t == CM_BF16_T ? 0x7f : 0x7c;
+            h[f ? f->field[f->n_field - 1].at : 100] |= 0x80;
+            CHECKF(!cm_qmat_put_panel(p.t, O, p.K, p.w.data, AT, row), "%s, level %d",
+                   cm_dtypes[p.t].name, i);
+            free(one);
+            drop(&p);
+        }
+}
+
 TEST(broken_scales_are_refused) {
     int32_t M = 0;
     begin(1);
