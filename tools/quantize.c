@@ -25,8 +25,7 @@ typedef struct job {
     uint64_t bytes;      /* of tensors written */
     double diff, rms;    /* probe: largest |difference| of a logit; RMS of the source's */
     double kl, kl_most;  /* mean and largest over positions, nats */
-    bool plenty;         /* both models fit in memory as floats */
-    bool unprobed;       /* the model was too large for that */
+    bool unprobed;       /* not even a part of the model fits in memory as floats */
     int same;            /* positions with the same most likely token */
 } job;
 
@@ -205,32 +204,44 @@ static bool may_replace(const job *j, cm_err *err) {
                            "choose another --out", out, j->gguf ? "GGUF file" : "model folder");
 }
 
-/* Whether so many copies of the model as floats leave room for the rest. */
-static bool fits_memory(const job *j, int copies) {
-    double need = (double)cm_model_count(&j->source.model.conf, false) * sizeof(cm_real);
-    return copies * need < 0.8 * cm_limits_get().memory;
+/* Whether the largest parts of both models as floats leave room for the rest. */
+static bool parts_fit(const job *j) {
+    double need = (double)cm_model_largest_part(&j->source.model.conf) * sizeof(cm_real);
+    return 2 * need < 0.8 * cm_limits_get().memory;
 }
 
-static bool probe(cm_loaded *l, cm_real *out, cm_err *err) {
-    const cm_model *m = &l->model;
+/* Logits of the fixed tokens, the weights brought a part at a time. */
+static bool probe(cm_loaded *l, cm_bringer *bringer, cm_real *out, cm_err *err) {
+    cm_model *m = &l->model;
     int32_t token[PROBE];
     cm_rng r = cm_rng_make(1, CM_RNG_TEST, 0);
     for (int i = 0; i < PROBE; i++)
         token[i] = (int32_t)cm_rng_below(r, (uint64_t)i, (uint64_t)m->conf.vocab_size);
     cm_session s;
-    if (!cm_loaded_fetch(l, NULL, err)) return false;
+    m->bringer = bringer;
     bool ok = cm_session_open(&s, m, PROBE, err) &&
               cm_session_feed(&s, token, PROBE, out, NULL, err);
+    m->bringer = NULL;
     cm_session_close(&s);
     cm_loaded_forget(l, NULL);
     return ok;
 }
 
+/* A part of what was written, compared while it is there. */
+static bool bring_compared(void *ctx, int part, cm_err *err) {
+    job *j = ctx;
+    return cm_loaded_bring(&j->back, part, err) &&
+           cm_export_compare_part(&j->x, &j->back.model, j->gguf, part, err);
+}
+
+/* Tensors and logits; the weights are read once. */
 static bool compare_logits(job *j, cm_err *err) {
     int64_t V = j->source.model.conf.vocab_size;
     cm_real *a = malloc((size_t)(2 * PROBE * V) * sizeof *a), *b = a + PROBE * V;
     CM_ASSERT(a, "out of memory: logits of the probe");
-    bool ok = probe(&j->source, a, err) && probe(&j->back, b, err);
+    cm_bringer source = {.bring = cm_loaded_bring, .ctx = &j->source};
+    cm_bringer back = {.bring = bring_compared, .ctx = j};
+    bool ok = probe(&j->back, &back, b, err) && probe(&j->source, &source, a, err);
     for (int64_t i = 0; ok && i < PROBE; i++) compare_row(j, a + i * V, b + i * V, V);
     j->rms = sqrt(j->rms / (double)(PROBE * V));
     free(a);
@@ -242,20 +253,21 @@ static bool check_written(job *j, cm_err *err) {
     if (!cm_load(&j->back, j->c->out, CM_LOAD_UNNAMED | CM_LOAD_LAZY, &why))
         return cm_fail(err, CM_EXIT_CHECK, "parity: what was written does not load: %s "
                        "(left in place)", why.msg);
-    if (j->plenty) cm_loaded_keep(&j->back);
-    if (!cm_export_compare(&j->x, &j->back.model, j->gguf, &why))
-        return cm_fail(err, CM_EXIT_CHECK, "%s: parity: %s (left in place)", j->c->out,
-                       why.msg);
+    cm_loaded_forget(&j->source, NULL);
+    j->unprobed = !parts_fit(j);
+    if (!(j->unprobed ? cm_export_compare(&j->x, &j->back.model, j->gguf, &why)
+                      : compare_logits(j, &why)))
+        return cm_fail(err, why.code == CM_EXIT_RESOURCE ? why.code : CM_EXIT_CHECK,
+                       "%s: parity: %s (left in place)", j->c->out, why.msg);
     if ((j->source.spm != NULL) != (j->back.spm != NULL) ||
         (j->source.spm && !j->gguf &&
          strcmp(cm_spm_hash(j->source.spm), cm_spm_hash(j->back.spm))))
         return cm_fail(err, CM_EXIT_CHECK, "%s: parity: the tokenizer came back "
                                            "different "
                        "(left in place)", j->c->out);
-    if (fits_memory(j, 1)) return compare_logits(j, err);
-    cm_log(CM_LOG_WARN, "%s: tensors were compared, logits were not: the model does not fit in "
-           "memory", j->c->out);
-    j->unprobed = true;
+    if (j->unprobed)
+        cm_log(CM_LOG_WARN, "%s: tensors were compared, logits were not: a layer does not fit in "
+               "memory", j->c->out);
     return true;
 }
 
@@ -407,7 +419,6 @@ static bool run_job(job *j, cm_err *err) {
     cm_buf_free(&table);
     if (!ok || j->app->dry_run) return ok;
     if (!may_replace(j, err)) return false;
-    if ((j->plenty = fits_memory(j, 2))) cm_loaded_keep(&j->source);
     if (j->x.adapter) {
         if (!cm_export_gguf_adapter(&j->x, j->c->out, err)) return false;
         report_adapter(j);

@@ -337,16 +337,6 @@ static const uint64_t *sums_of(const cm_export *x, int i) {
     return x->sums && i < x->sums->n ? x->sums->row[i] : NULL;
 }
 
-/* 1 where the row is not the one that was written. */
-static double unlike(uint64_t sum, const cm_real *b, int64_t n) {
-    float *row = malloc((size_t)n * sizeof *row + 1);
-    CM_ASSERT(row, "out of memory: a row of %lld", (long long)n);
-    for (int64_t i = 0; i < n; i++) row[i] = (float)b[i];
-    bool same = cm_row_sum(row, n) == sum;
-    free(row);
-    return same ? 0 : 1;
-}
-
 /* sum: hashes of the rows written; NULL: there are none. */
 static bool compare_item(const cm_item *it, const cm_item *back, const uint64_t *sum,
                          cm_err *err) {
@@ -357,7 +347,7 @@ static bool compare_item(const cm_item *it, const cm_item *back, const uint64_t 
 #pragma omp parallel for schedule(static) reduction(min : bad)
     for (int64_t k = 0; k < n; k++) {
         int64_t o = k / it->rows, at = (o * it->pitch + it->row0 + k % it->rows) * it->cols;
-        double over = sum                     ? unlike(sum[k], b + at, it->cols)
+        double over = sum                     ? cm_row_sum(b + at, it->cols) != sum[k]
                       : searched(it->t.dtype) ? changed(it, o, a + at, b + at, it->cols)
                                               : excess(it, a + at, b + at, it->cols);
         if (!(over <= 0) && k < bad) bad = k;
@@ -367,7 +357,9 @@ static bool compare_item(const cm_item *it, const cm_item *back, const uint64_t 
                                cm_dtypes[it->t.dtype].name);
 }
 
-bool cm_export_compare(const cm_export *x, const cm_model *back, bool gguf, cm_err *err) {
+/* All tensors, or those of *part.  from: who fetches back's weights; NULL: they are there. */
+static bool compare_some(const cm_export *x, const cm_model *back, bool gguf, cm_loaded *from,
+                         const int *part, cm_err *err) {
     cm_items a, b;
     if (!items_of(x, gguf, &a, err)) return false;
     if (gguf) cm_gguf_items(back, &b);
@@ -377,12 +369,22 @@ bool cm_export_compare(const cm_export *x, const cm_model *back, bool gguf, cm_e
     const cm_param *now_a = NULL, *now_b = NULL;
     for (int i = 0; ok && i < a.n; i++) {
         const uint64_t *sum = sums_of(x, i); /* then the source's weights are not needed */
+        if (part && !cm_model_in_part(back, b.v[i].p, *part)) continue;
         ok = (sum || have(x->source, &now_a, a.v[i].p, err)) &&
-             have(x->back, &now_b, b.v[i].p, err) && compare_item(&a.v[i], &b.v[i], sum, err);
+             have(from, &now_b, b.v[i].p, err) && compare_item(&a.v[i], &b.v[i], sum, err);
     }
     have(x->source, &now_a, NULL, err);
-    have(x->back, &now_b, NULL, err);
+    have(from, &now_b, NULL, err);
     cm_items_free(&a);
     cm_items_free(&b);
     return ok;
+}
+
+bool cm_export_compare(const cm_export *x, const cm_model *back, bool gguf, cm_err *err) {
+    return compare_some(x, back, gguf, x->back, NULL, err);
+}
+
+bool cm_export_compare_part(const cm_export *x, const cm_model *back, bool gguf, int part,
+                            cm_err *err) {
+    return compare_some(x, back, gguf, NULL, &part, err);
 }

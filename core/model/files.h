@@ -47,7 +47,7 @@ bool cm_mix_apply(cm_items *m, const cm_export *x, cm_err *err);
 /* Hashes of the rows of `raw`, what cm_item_write gave, as they decode; sum[outer*rows] in the
  * parameter's order of rows.  And of one row. */
 void cm_item_sums(const cm_item *it, const void *raw, uint64_t *sum);
-uint64_t cm_row_sum(const float *row, int64_t n);
+uint64_t cm_row_sum(const cm_real *row, int64_t n); /* of the floats they are */
 /* Encode parameter -> file bytes, and back.  False (naming the tensor): a value is not
  * finite, or too large for the type. */
 bool cm_item_write(const cm_item *it, void *dst, cm_err *err);

@@ -71,9 +71,9 @@ static size_t row_bytes(cm_dtype dt, int64_t cols) {
 
 /* Whether all magnitudes are below; NaN is not. */
 static bool all_below(const float *x, int64_t n, float below) {
-    int64_t bad = 0;
-#pragma omp simd reduction(+ : bad)
-    for (int64_t k = 0; k < n; k++) bad += !(fabsf(x[k]) < below);
+    int bad = 0;
+#pragma omp simd reduction(| : bad)
+    for (int64_t k = 0; k < n; k++) bad |= !(fabsf(x[k]) < below);
     return !bad;
 }
 
@@ -86,6 +86,7 @@ static bool get_row(const cm_item *it, int64_t r, float *row) {
         cm_to_f32(CM_BF16_T, (const uint16_t *)v->data + at, row, n);
     } else {
         const cm_real *w = cm_rdata(v) + at;
+#pragma omp simd
         for (int64_t k = 0; k < n; k++) row[k] = (float)w[k];
         for (int64_t k = 0; it->how == CM_ITEM_DECAY && k < n; k++)
             row[k] = (float)-exp((double)w[k]);
@@ -104,10 +105,21 @@ static bool write_row(const cm_item *it, int64_t r, float *row, unsigned char *d
     return ok;
 }
 
+/* Floats to decode to: where the numbers go, if these are floats too, else `row`. */
+static float *decode_to(cm_real *x, float *row) {
+    return sizeof *x == sizeof *row ? (float *)(void *)x : row;
+}
+
+static void widen(const float *row, int64_t n, cm_real *x) {
+    if ((const void *)row == (void *)x) return;
+    for (int64_t k = 0; k < n; k++) x[k] = (cm_real)row[k];
+}
+
 static bool read_row(const cm_item *it, int64_t r, cm_dtype dt, const unsigned char *src,
                      float *row) {
     const cm_tensor *v = &it->p->var.v;
     int64_t n = it->cols, at = param_row(it, r) * n;
+    if (v->dtype == CM_REAL_DTYPE) row = decode_to(cm_rdata(v) + at, row);
     cm_to_f32(dt, src, row, n);
     bool ok = all_below(row, n, INFINITY);
     if (v->dtype == CM_BF16_T) {
@@ -116,9 +128,9 @@ static bool read_row(const cm_item *it, int64_t r, cm_dtype dt, const unsigned c
         return ok;
     }
     cm_real *w = cm_rdata(v) + at;
-    for (int64_t k = 0; k < n; k++) w[k] = (cm_real)row[k];
+    widen(row, n, w);
     for (int64_t k = 0; it->how == CM_ITEM_DECAY && k < n; k++) {
-        w[k] = (cm_real)(row[k] < 0 ? log(-(double)row[k]) : NAN);
+        w[k] = (cm_real)(w[k] < 0 ? log(-(double)w[k]) : NAN);
         ok = ok && isfinite(w[k]);
     }
     return ok;
@@ -200,32 +212,53 @@ static int64_t fed_back(const cm_item *it, int64_t from, int64_t to, const float
     return bad;
 }
 
-/* Eight chains, so that the multiplications need not wait for each other. */
-uint64_t cm_row_sum(const float *row, int64_t n) {
-    uint64_t h[8], sum = (uint64_t)n;
-    for (int j = 0; j < 8; j++) h[j] = 0xcbf29ce484222325u + (uint64_t)j;
-    for (int64_t i = 0; i < n; i++) {
-        uint32_t bits;
-        memcpy(&bits, row + i, sizeof bits);
-        h[i % 8] = (h[i % 8] ^ bits) * 0x9e3779b97f4a7c15u;
+/* Chains of h = (h ^ x) k, in vectors. */
+enum { CHAINS = 16 };
+
+static void hash_some(uint32_t *restrict h, const float *restrict x) {
+    uint32_t bits[CHAINS];
+    memcpy(bits, x, sizeof bits);
+#pragma omp simd
+    for (int j = 0; j < CHAINS; j++) {
+        uint32_t v = h[j] ^ bits[j];
+        h[j] = v + (v << 5) + (v << 18); /* k is odd: another x, another h */
     }
-    for (int j = 0; j < 8; j++) sum = (sum ^ (h[j] ^ h[j] >> 32)) * 0x9e3779b97f4a7c15u;
-    return sum;
 }
+
+uint64_t cm_row_sum(const cm_real *row, int64_t n) {
+    uint64_t sum = (uint64_t)n;
+    uint32_t h[CHAINS];
+    float x[CHAINS];
+    for (int j = 0; j < CHAINS; j++) h[j] = 0x811c9dc5u + (uint32_t)j;
+    int64_t i = 0;
+    for (; i + CHAINS <= n; i += CHAINS) {
+        for (int j = 0; j < CHAINS; j++) x[j] = (float)row[i + j];
+        hash_some(h, x);
+    }
+    for (int j = 0; j < CHAINS; j++) x[j] = i + j < n ? (float)row[i + j] : 0;
+    hash_some(h, x);
+    for (int j = 0; j < CHAINS; j++) sum = (sum ^ h[j]) * 0x9e3779b97f4a7c15u;
+    return sum ^ sum >> 32;
+}
+
 
 void cm_item_sums(const cm_item *it, const void *raw, uint64_t *sum) {
     size_t step = row_bytes(it->t.dtype, it->cols);
 #pragma omp parallel
     {
         float *row = malloc((size_t)it->cols * sizeof *row + 1);
-        CM_ASSERT(row, "out of memory: a row of %lld", (long long)it->cols);
+        cm_real *x = malloc((size_t)it->cols * sizeof *x + 1);
+        CM_ASSERT(row && x, "out of memory: a row of %lld", (long long)it->cols);
+        float *to = decode_to(x, row);
 #pragma omp for schedule(static)
         for (int64_t r = 0; r < it->outer * it->rows; r++) {
             int64_t o = r / it->rows, in = param_row(it, r) - o * it->pitch - it->row0;
-            cm_to_f32(it->t.dtype, (const unsigned char *)raw + (size_t)r * step, row, it->cols);
-            sum[o * it->rows + in] = cm_row_sum(row, it->cols);
+            cm_to_f32(it->t.dtype, (const unsigned char *)raw + (size_t)r * step, to, it->cols);
+            widen(to, it->cols, x);
+            sum[o * it->rows + in] = cm_row_sum(x, it->cols);
         }
         free(row);
+        free(x);
     }
 }
 

@@ -119,15 +119,23 @@ typedef struct shards {
     char *weights; /* the file whose hash names the model */
 } shards;
 
+/* Memory for a parameter's weights. */
+typedef struct room {
+    cm_arena mem;
+    const cm_param *of; /* NULL: nobody's */
+} room;
+
 /* Files that stay open, and what of them goes where. */
 struct cm_lazy {
     cm_gguf g;  /* a GGUF file, or */
     shards sh;  /* a folder's */
-    bool gguf, keep;
+    bool gguf;
     char *path;
     cm_source s;
     cm_items items;
     bool *there; /* of each item: it has been read */
+    room *room;  /* handed on from one parameter to the next: new memory must be cleared */
+    int n_room;
 };
 
 /* Keep for later what was checked. */
@@ -140,6 +148,7 @@ static void keep_open(cm_loaded *l, const cm_source *s, const cm_items *items) {
     z->items = *items;
     z->there = cm_room(items->n, sizeof *z->there);
     memset(z->there, 0, (size_t)items->n * sizeof *z->there);
+    for (int i = 0; i < l->model.params.n; i++) l->model.params.p[i]->var.v.data = NULL;
 }
 
 static void close_shards(shards *s) {
@@ -150,6 +159,8 @@ static void close_shards(shards *s) {
 
 static void close_lazy(struct cm_lazy *z) {
     if (!z) return;
+    for (int i = 0; i < z->n_room; i++) cm_arena_close(&z->room[i].mem);
+    free(z->room);
     cm_items_free(&z->items);
     cm_source_free(&z->s);
     if (z->gguf) cm_gguf_close(&z->g);
@@ -159,12 +170,49 @@ static void close_lazy(struct cm_lazy *z) {
     free(z);
 }
 
+/* The smallest free one that p fits in, unless most of it would be wasted. */
+static room *spare_room(struct cm_lazy *z, size_t bytes) {
+    room *best = NULL;
+    for (int i = 0; i < z->n_room; i++) {
+        room *r = &z->room[i];
+        bool fits = !r->of && r->mem.cap >= bytes && r->mem.cap / 4 <= bytes;
+        if (fits && (!best || r->mem.cap < best->mem.cap)) best = r;
+    }
+    return best;
+}
+
+static bool make_room(struct cm_lazy *z, cm_param *p, cm_err *err) {
+    size_t bytes = cm_tensor_bytes(&p->var.v);
+    room *r = spare_room(z, bytes);
+    if (!r) {
+        z->room = realloc(z->room, ((size_t)z->n_room + 1) * sizeof *z->room);
+        CM_ASSERT(z->room, "out of memory: %d rooms", z->n_room);
+        r = &z->room[z->n_room];
+        if (!cm_arena_open(&r->mem, p->name, bytes, err)) return false;
+        z->n_room++;
+    }
+    r->of = p;
+    cm_arena_reset(&r->mem, 0);
+    p->var.v.data = cm_arena_alloc(&r->mem, bytes);
+    return true;
+}
+
+/* p's room becomes free; NULL: all rooms go. */
+static void leave_room(struct cm_lazy *z, const cm_param *p) {
+    for (int i = 0; i < z->n_room; i++) {
+        if (!p) cm_arena_close(&z->room[i].mem);
+        else if (z->room[i].of == p) z->room[i].of = NULL;
+    }
+    if (!p) z->n_room = 0;
+}
+
 bool cm_loaded_fetch(cm_loaded *l, const cm_param *p, cm_err *err) {
     struct cm_lazy *z = l->lazy;
     bool ok = true;
     for (int i = 0; ok && z && i < z->items.n; i++) {
         const cm_item *it = &z->items.v[i];
         if ((p && it->p != p) || z->there[i]) continue;
+        if (!it->p->var.v.data && !make_room(z, it->p, err)) return false;
         ok = z->gguf ? cm_gguf_read_item(&z->s, &l->model, it, err)
                      : cm_hf_read_item(&z->s, it, err);
         z->there[i] = ok;
@@ -172,19 +220,25 @@ bool cm_loaded_fetch(cm_loaded *l, const cm_param *p, cm_err *err) {
     return ok;
 }
 
-void cm_loaded_keep(cm_loaded *l) {
-    if (l->lazy) l->lazy->keep = true;
-}
-
 void cm_loaded_forget(cm_loaded *l, const cm_param *p) {
     struct cm_lazy *z = l->lazy;
-    if (!z || z->keep) return;
+    if (!z) return;
     for (int i = 0; i < z->items.n; i++)
         if (!p || z->items.v[i].p == p) z->there[i] = false;
-    for (int i = 0; i < l->model.params.n; i++) {
-        const cm_tensor *t = &l->model.params.p[i]->var.v;
-        if (!p || l->model.params.p[i] == p) cm_map_forget(t->data, cm_tensor_bytes(t));
-    }
+    for (int i = 0; i < l->model.params.n; i++)
+        if (!p || l->model.params.p[i] == p) l->model.params.p[i]->var.v.data = NULL;
+    leave_room(z, p);
+}
+
+bool cm_loaded_bring(void *loaded, int part, cm_err *err) {
+    cm_loaded *l = loaded;
+    cm_params *ps = &l->model.params;
+    for (int i = 0; i < ps->n; i++)
+        if (!cm_model_in_part(&l->model, ps->p[i], part)) cm_loaded_forget(l, ps->p[i]);
+    for (int i = 0; i < ps->n; i++)
+        if (cm_model_in_part(&l->model, ps->p[i], part) && !cm_loaded_fetch(l, ps->p[i], err))
+            return false;
+    return true;
 }
 
 /* ---- GGUF ------------------------------------------------------------------------- */

@@ -269,17 +269,25 @@ static cm_var *in_place(cm_tape *t, const layer_ctx *k, cm_var *x) {
     return x;
 }
 
+/* Whether the weights of a part are there. */
+static bool brought(const cm_model *m, const cm_tape *t, int part) {
+    cm_bringer *b = m->bringer;
+    return t->dry || !b || b->bring(b->ctx, part, &b->err);
+}
+
 cm_var *cm_model_hidden(const cm_model *m, cm_tape *t, const int32_t *token,
                         const cm_seq *seq, cm_state *st) {
     CM_ASSERT(!t->recording, "cm_model_hidden is for inference");
+    if (!brought(m, t, -1)) return NULL;
     cm_var *x = embed_tokens(m, t, token, (int64_t)seq->B * seq->T);
     for (int i = 0; i < m->conf.n_layers; i++) {
+        if (!brought(m, t, i)) return NULL;
         layer_ctx *k = new_ctx(m, t, i, seq);
         k->st = st ? &st->layer[i] : NULL;
         x = in_place(t, k, x);
     }
     for (int b = 0; st && b < seq->B; b++) st->held[b] += seq->T;
-    return final_norm(m, t, x, CM_ANYBODY);
+    return brought(m, t, (int)m->conf.n_layers) ? final_norm(m, t, x, CM_ANYBODY) : NULL;
 }
 
 cm_var *cm_model_paths(const cm_model *m, cm_tape *t, const int32_t *token,
@@ -356,6 +364,24 @@ int64_t cm_model_count(const cm_model_conf *c, bool active) {
     for (int64_t i = 0; i < c->n_layers; i++)
         n += matmul_weights(c, i, active) + vector_weights(c, i);
     return n;
+}
+
+int64_t cm_model_largest_part(const cm_model_conf *c) {
+    int64_t most = (c->vocab_size + 1) * c->d_model;
+    for (int64_t i = 0; i < c->n_layers; i++) {
+        int64_t n = matmul_weights(c, i, false) + vector_weights(c, i);
+        if (n > most) most = n;
+    }
+    return most;
+}
+
+bool cm_model_in_part(const cm_model *m, const cm_param *p, int part) {
+    int layer = -1;
+    sscanf(p->name, "model.layers.%d.", &layer);
+    if (layer >= 0) return part == layer;
+    return p == m->embed && part == -1 ? true
+           : part == m->conf.n_layers  ? p == m->head || p == m->norm
+                                       : false;
 }
 
 /* Forward flops per token of the parts that are not weights: scores and their use over

@@ -18,6 +18,15 @@ typedef struct cm_layer {
     cm_moe_block moe;
 } cm_layer;
 
+/* Who brings weights that are not all there at once, a part at a time: -1 is the embedding,
+ * n_layers final norm and head, others a layer.  Until the next part is asked for, this one's
+ * weights stay; the others' may go. */
+typedef struct cm_bringer {
+    bool (*bring)(void *ctx, int part, cm_err *err);
+    void *ctx;
+    cm_err err; /* after a failure: why */
+} cm_bringer;
+
 typedef struct cm_model {
     cm_model_conf conf; /* resolved: no zeros that mean "choose" */
     cm_params params;
@@ -27,6 +36,7 @@ typedef struct cm_model {
     cm_layer *layer;
     const uint8_t *again; /* [n_layers] blocks that the backward computes again, whoever asks;
                              NULL: none.  The caller's, set after building. */
+    cm_bringer *bringer; /* asked by cm_model_hidden; NULL: all weights are there.  The caller's */
     double rope_inv[256], rope_mscale;
 } cm_model;
 
@@ -64,6 +74,10 @@ void cm_model_end(cm_model *m); /* frees its tables, not the arena */
 bool cm_model_has_blocks(const cm_model *m);
 /* Parameters in all, and those a token uses (chosen and shared experts only). */
 int64_t cm_model_count(const cm_model_conf *c, bool active);
+/* Parameters of the largest part (cm_bringer). */
+int64_t cm_model_largest_part(const cm_model_conf *c);
+/* Whether p belongs to a part; the embedding, where it is the head too, to two. */
+bool cm_model_in_part(const cm_model *m, const cm_param *p, int part);
 /* Forward + backward flops per token by the formula of DESIGN 9: 6 x matmul parameters a
  * token uses, causal half of attention, SSD at its chunk (Q = 64). */
 double cm_model_flops(const cm_model_conf *c, int64_t T);
@@ -122,7 +136,7 @@ void cm_state_clear(cm_state *s, const cm_model *m);
 
 /* Hidden states after the final norm, [B*T,D], or [seq->last,D].  st NULL: whole documents from
  * scratch; else the T new tokens continue the sequences in st (chunked scan for T > 1, recurrence
- * for T = 1).  Not recorded. */
+ * for T = 1).  Not recorded.  NULL: m->bringer failed. */
 cm_var *cm_model_hidden(const cm_model *m, cm_tape *t, const int32_t *token,
                         const cm_seq *seq, cm_state *st);
 /* The same along the paths of a prefix tree: token[paths->rows] -> [paths->rows,D], each
@@ -360,12 +374,13 @@ bool cm_load(cm_loaded *l, const char *path, unsigned flags, cm_err *err);
 void cm_loaded_close(cm_loaded *l);
 /* A tokenizer alone: cm_spm_place's file, or a GGUF file's. */
 cm_spm *cm_load_tokenizer(const char *path, cm_err *err);
-/* Read one parameter of a lazily loaded model (NULL: all); give its memory back.  Where all
- * weights are there anyway both do nothing. */
+/* Read one parameter of a lazily loaded model (NULL: all); give its memory back: to parameters
+ * fetched later, or where all are forgotten to the system.  Not fetched, its data is NULL.  Where
+ * all weights are there anyway both do nothing. */
 bool cm_loaded_fetch(cm_loaded *l, const cm_param *p, cm_err *err);
 void cm_loaded_forget(cm_loaded *l, const cm_param *p);
-/* For whom memory is plenty: what has been read stays, and is read once. */
-void cm_loaded_keep(cm_loaded *l);
+/* Fetch a part, forget the others: cm_bringer's function for a cm_loaded. */
+bool cm_loaded_bring(void *loaded, int part, cm_err *err);
 /* Read weights into a model that stands already, built for the conf that CM_LOAD_SHAPE gave:
  * no second copy is made.  id: as cm_loaded.id, or NULL.  On failure m may be half read. */
 bool cm_load_into(cm_model *m, const char *path, char id[65], cm_err *err);
@@ -463,5 +478,8 @@ bool cm_export_table(const cm_export *x, bool gguf, cm_buf *out, uint64_t *bytes
  * exactly what the encoder made (x->sums) or makes of the model's.  False: CM_EXIT_CHECK,
  * naming the tensor. */
 bool cm_export_compare(const cm_export *x, const cm_model *back, bool gguf, cm_err *err);
+/* The same of one part's tensors, whose weights (of back) are there. */
+bool cm_export_compare_part(const cm_export *x, const cm_model *back, bool gguf, int part,
+                            cm_err *err);
 
 #endif

@@ -92,17 +92,22 @@ static void begin_tape(cm_session *s, cm_tape *t) {
     cm_tape_begin(t, &s->arena, &s->meta, false, false);
 }
 
-static void feed_piece(cm_session *s, cm_state *st, const int32_t *token, int T, bool steps,
-                       cm_real *all, cm_real *last) {
+static bool feed_piece(cm_session *s, cm_state *st, const int32_t *token, int T, bool steps,
+                       cm_real *all, cm_real *last, cm_err *err) {
     cm_tape t;
     begin_tape(s, &t);
     cm_seq seq = { .B = 1, .T = T, .steps = steps, .last = !all };
     cm_var *h = cm_model_hidden(s->m, &t, token, &seq, st);
+    if (!h) {
+        *err = s->m->bringer->err;
+        return false;
+    }
     const cm_real *x = cm_rdata(&h->v);
     int64_t row[PIECE], end = h->v.dim[0] - 1;
     for (int64_t i = 0; i < T; i++) row[i] = i;
     if (all) cm_model_logits(s->m, x, row, T, all);
     if (last) cm_model_logits(s->m, x, &row[end], 1, last);
+    return true;
 }
 
 static bool can_feed(const cm_session *s, const int32_t *token, int64_t n, cm_err *err) {
@@ -123,13 +128,14 @@ bool cm_session_feed(cm_session *s, const int32_t *token, int64_t n, cm_real *al
     int64_t V = s->m->conf.vocab_size;
     CM_ASSERT(!s->trial.n, "%d tokens are on trial", s->trial.n);
     if (!can_feed(s, token, n, err)) return false;
-    for (int64_t i = 0, T; i < n; i += T) {
+    bool ok = true;
+    for (int64_t i = 0, T; ok && i < n; i += T) {
         T = next_rows(s, i, n);
         bool end = i + T == n;
-        feed_piece(s, &s->st, token + i, (int)T, false, all ? all + i * V : NULL,
-                   end ? last : NULL);
+        ok = feed_piece(s, &s->st, token + i, (int)T, false, all ? all + i * V : NULL,
+                        end ? last : NULL, err);
     }
-    return true;
+    return ok;
 }
 
 /* ---- trials ---------------------------------------------------------------------------- */
@@ -190,10 +196,10 @@ bool cm_session_try(cm_session *s, const int32_t *token, int n, cm_real *all, cm
     }
     cm_state st = s->st;
     st.layer = view;
-    feed_piece(s, &st, token, n, true, all, NULL);
-    k->n += n;
+    bool ok = feed_piece(s, &st, token, n, true, all, NULL, err);
+    if (ok) k->n += n;
     free(view);
-    return true;
+    return ok;
 }
 
 void cm_session_keep(cm_session *s, int n) {

@@ -38,13 +38,19 @@ const cm_grid *cm_grid_of(cm_dtype dt) {
 
 /* Without importances a large weight counts a little more than a small one: |x| beside the
  * root mean square of its run. */
-static void plain_weights(const cm_grid *g, const float *x, float *w) {
-    for (int i = 0; i < CHUNK; i += g->run) {
-        float sum[4] = {0}; /* so that additions need not wait for each other */
-        for (int j = 0; j < g->run; j++) sum[j % 4] += x[i + j] * x[i + j];
-        float rms = (float)sqrt((double)(sum[0] + sum[1] + sum[2] + sum[3]) / g->run);
+static void plain_weights(int run, const float *restrict x, float *restrict w) {
+    typedef float v4 __attribute__((vector_size(16)));
+    for (int i = 0; i < CHUNK; i += run) {
+        v4 sum = {0};
+        for (int j = 0; j < run; j += 4) {
+            v4 v;
+            memcpy(&v, x + i + j, sizeof v);
+            sum += v * v;
+        }
+        float rms = (float)sqrt((double)(sum[0] + sum[1] + sum[2] + sum[3]) / run);
         float per = rms > 1e-15f ? 1 / rms : 0;
-        for (int j = 0; j < g->run; j++) w[i + j] = 1 + fabsf(x[i + j]) * per;
+#pragma omp simd
+        for (int j = 0; j < run; j++) w[i + j] = 1 + fabsf(x[i + j]) * per;
     }
 }
 
@@ -56,7 +62,7 @@ static void weights(const cm_grid *g, const float *x, const float *imp, int n, f
         for (int j = 0; j < 8; j++) part[j] += imp[i + j];
     for (int j = 0; j < 8; j++) sum += part[j];
     if (!(sum > 0 && sum < INFINITY)) {
-        plain_weights(g, x, w);
+        plain_weights(g->run, x, w);
         return;
     }
     float mean = sum / (float)n;
@@ -68,8 +74,9 @@ static void weights(const cm_grid *g, const float *x, const float *imp, int n, f
 }
 
 void cm_search(const cm_grid *g, const float *src, const float *imp, int n, cm_found *f) {
-    float x[CHUNK] = {0}, w[CHUNK];
+    float x[CHUNK], w[CHUNK];
     memcpy(x, src, (size_t)n * sizeof *x);
+    memset(x + n, 0, (size_t)(CHUNK - n) * sizeof *x);
     weights(g, x, imp, n, w);
     if (__builtin_cpu_supports("avx2")) cm_search_avx2(g, x, w, f);
     else cm_search_ref(g, x, w, f);

@@ -2,7 +2,7 @@
  *
  * Narrowing rounds to nearest, ties to even; overflow gives infinity; NaN stays NaN (and
  * becomes quiet).  Subnormal halves are exact in both directions. */
-#include "tensor/tensor.h"
+#include "tensor/widen.h"
 
 #include <string.h>
 
@@ -18,23 +18,19 @@ static float of_bits(uint32_t u) {
     return f;
 }
 
-/* Masks in place of branches, so that loops over it become vectors. */
-static inline uint32_t half_bits(uint32_t h) {
-    uint32_t mag = h & 0x7fff, huge = -(uint32_t)(mag >= 0x7c00), nan = -(uint32_t)(mag > 0x7c00);
-    uint32_t tiny = -(uint32_t)(mag < 0x400); /* below 2^-14: a multiple of 2^-24 */
-    uint32_t bits = (mag << 13) + 0x38000000u + (huge & 0x38000000u);
-    uint32_t small = bits_of((float)(int32_t)mag * 0x1p-24f);
-    return (bits & ~tiny) | (small & tiny) | (nan & 0x400000) | (h & 0x8000) << 16;
+const int8_t cm_iq4_levels[16] = {-127, -104, -83, -65, -49, -35, -22, -10,
+                                  1,    13,   25,  38,  53,  69,  89,  113};
+
+float cm_f16_to_f32(uint16_t h) { return cm_half_value(h); }
+
+void cm_blocks_to_f32(cm_dtype dt, const void *src, float *dst, int64_t n) {
+    if (__builtin_cpu_supports("avx2")) cm_blocks_to_f32_avx2(dt, src, dst, n);
+    else cm_blocks_to_f32_ref(dt, src, dst, n);
 }
 
-float cm_f16_to_f32(uint16_t h) { return of_bits(half_bits(h)); }
-
-static void widen_f16(const uint16_t *restrict h, float *restrict f, int64_t n) {
-#pragma omp simd
-    for (int64_t i = 0; i < n; i++) {
-        uint32_t u = half_bits(h[i]);
-        memcpy(f + i, &u, sizeof u);
-    }
+static void widen_f16(const uint16_t *h, float *f, int64_t n) {
+    if (__builtin_cpu_supports("avx2")) cm_f16s_to_f32_avx2(h, f, n);
+    else cm_f16s_to_f32_ref(h, f, n);
 }
 
 static void widen_bf16(const uint16_t *restrict h, float *restrict f, int64_t n) {

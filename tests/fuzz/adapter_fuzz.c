@@ -1,6 +1,7 @@
 /* adapter_fuzz.c -- any bytes as an adapter's two files (adapter_config.json, a NUL, then
  * adapter_model.safetensors): a sentence, or an adapter that fits, in a model or beside it. */
 #include "model/adapter.h"
+#include "tests/fuzz/scratch.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -53,14 +54,14 @@ static void use(cm_adapter *a, bool apart) {
 }
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
-    static char dir[64];
+    static const char *dir;
     cm_err err = {0};
     cm_adapter a;
-    if (!*dir) {
+    if (!dir) {
         CM_ASSERT(cm_kern_init(CM_NUMERICS_STRICT, 1, &err), "%s", err.msg);
         cm_log_setup("fuzz", CM_LOG_ERROR);
-        snprintf(dir, sizeof dir, "/dev/shm/chimera-fuzz-%d", (int)getpid());
-        mkdir(dir, 0700);
+        dir = scratch("adapter");
+        CM_ASSERT(!mkdir(dir, 0700), "%s: not made", dir);
     }
     const uint8_t *nul = size ? memchr(data, 0, size) : NULL;
     size_t n = nul ? (size_t)(nul - data) : size;

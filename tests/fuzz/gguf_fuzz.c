@@ -1,10 +1,10 @@
 /* gguf_fuzz.c -- any bytes as a GGUF file, all the way to a model: a sentence, or a file
  * whose every key and tensor can be read.  (clang -fsanitize=fuzzer,address,undefined) */
 #include "io/io.h"
+#include "tests/fuzz/scratch.h"
 #include "model/model.h"
 
 #include <string.h>
-#include <unistd.h>
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
@@ -27,13 +27,26 @@ static void touch(const cm_gguf *g) {
             sum += ((const unsigned char *)g->tensor[i].t.data)[k];
 }
 
+static void refused(const cm_err *err) {
+    CM_ASSERT(err->code == CM_EXIT_DATA && *err->msg, "no sentence: %s", err->msg);
+}
+
+static bool fetch_each(cm_loaded *l, cm_err *err) {
+    bool ok = true;
+    for (int i = 0; ok && i < l->model.params.n; i++) {
+        const cm_param *p = l->model.params.p[i];
+        ok = cm_loaded_fetch(l, p, err);
+        cm_loaded_forget(l, p);
+    }
+    return ok;
+}
+
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
-    char path[64];
+    const char *path = scratch("gguf");
     cm_err err = {0};
     cm_gguf g;
     cm_loaded l;
     cm_log_setup("fuzz", CM_LOG_ERROR);
-    snprintf(path, sizeof path, "/dev/shm/chimera-fuzz-%d.gguf", (int)getpid());
     FILE *f = fopen(path, "wb");
     if (!f) return 0;
     fwrite(data, 1, size, f);
@@ -42,9 +55,17 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
         touch(&g);
         cm_gguf_close(&g);
     } else {
-        CM_ASSERT(err.code == CM_EXIT_DATA && *err.msg, "no sentence");
+        refused(&err);
     }
-    if (cm_load(&l, path, false, &err)) cm_loaded_close(&l);
-    else CM_ASSERT(err.code == CM_EXIT_DATA && *err.msg, "no sentence: %s", err.msg);
+    /* As floats, as blocks, and a parameter at a time. */
+    static const unsigned how[] = {0, CM_LOAD_BLOCKS | CM_LOAD_UNNAMED, CM_LOAD_LAZY | CM_LOAD_UNNAMED};
+    for (int i = 0; i < 3; i++) {
+        if (!cm_load(&l, path, how[i], &err)) {
+            refused(&err);
+            continue;
+        }
+        if (how[i] & CM_LOAD_LAZY && !fetch_each(&l, &err)) refused(&err);
+        cm_loaded_close(&l);
+    }
     return 0;
 }

@@ -1,9 +1,9 @@
 /* imatrix_fuzz.c -- any bytes as an importance matrix, in either form: a sentence, or
  * importances that can be found, written and read again. */
 #include "model/model.h"
+#include "tests/fuzz/scratch.h"
 
 #include <string.h>
-#include <unistd.h>
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
@@ -16,10 +16,10 @@ static bool put(const char *path, const uint8_t *data, size_t size) {
 }
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
-    char path[64], again[80];
+    const char *path = scratch("imatrix");
+    char again[176];
     cm_err err = {0};
     cm_log_setup("fuzz", CM_LOG_ERROR);
-    snprintf(path, sizeof path, "/dev/shm/chimera-fuzz-%d.imatrix", (int)getpid());
     if (!put(path, data, size)) return 0;
     cm_imatrix *m = cm_imatrix_open(path, &err);
     if (!m) {

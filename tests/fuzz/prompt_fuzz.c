@@ -1,6 +1,7 @@
 /* prompt_fuzz.c -- any bytes, and changes to a good file, as a prompt cache whose hash fits: a
  * sentence, or a text that is read to its end. */
 #include "model/model.h"
+#include "tests/fuzz/scratch.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -74,10 +75,10 @@ static uint8_t *file_of(const char *path, const uint8_t *data, size_t size, size
 }
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
-    char path[64], hex[HEX + 1];
+    const char *path = scratch("prompt");
+    char hex[HEX + 1];
     cm_err err;
     size_t n;
-    snprintf(path, sizeof path, "/dev/shm/chimera-fuzz-%d.prompt", (int)getpid());
     uint8_t *file = file_of(path, data, size, &n);
     if (n >= HEX) {
         cm_sha_bytes(file, n - HEX, hex);

@@ -19,6 +19,11 @@ make -s MODE=fuzz fuzz-build >build/fuzz.log 2>&1 || {
 }
 out=build/fuzz
 seeds=$out/seeds
+FUZZ_SCRATCH=$(mktemp -d /dev/shm/chimera-fuzz-XXXXXX) || exit 1
+export FUZZ_SCRATCH
+trap 'rm -rf "$FUZZ_SCRATCH"' EXIT
+trap 'kill $pa $pb 2>/dev/null; wait; exit 130' INT TERM
+pa= pb=
 [ $# -gt 0 ] || set -- $(ls tests/fuzz/*_fuzz.c | sed 's,.*/,,; s,_fuzz.c$,,')
 
 # ---- seeds: one small valid file of each kind, cut to sizes that mutate well
@@ -73,14 +78,14 @@ make_seeds() {
 }
 (make_seeds) || echo "warning: not every seed could be made"
 
-# ---- one target: 0 when it ran its time without a finding
+# ---- one target, in a process that becomes it: 0 when it ran its time without a finding
 fuzz() {
     mkdir -p "$out/corpus/$1" "$out/found"
     extra=
     [ -d "$seeds/$1" ] && extra=$seeds/$1
     case $1 in gguf | imatrix | safetensors | adapter) len=65536 ;; yaml) len=4096 ;; *) len=16384 ;; esac
     # shellcheck disable=SC2086
-    ASAN_OPTIONS=detect_leaks=1:allocator_may_return_null=1 nice "$out/fuzz/${1}_fuzz" \
+    exec env ASAN_OPTIONS=detect_leaks=1:allocator_may_return_null=1 nice "$out/fuzz/${1}_fuzz" \
         -max_total_time="$seconds" -max_len=$len -rss_limit_mb=3000 -timeout=25 -print_final_stats=1 \
         -artifact_prefix="$out/found/$1-" "$out/corpus/$1" $extra >"$out/$1.log" 2>&1
 }

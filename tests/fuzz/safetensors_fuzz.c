@@ -1,18 +1,17 @@
 /* safetensors_fuzz.c -- any bytes as a safetensors file: a sentence, or tensors that can
  * be read to their last byte; nothing else.  (clang -fsanitize=fuzzer,address,undefined) */
 #include "io/io.h"
+#include "tests/fuzz/scratch.h"
 
 #include <string.h>
-#include <unistd.h>
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
     static volatile unsigned sum;
-    char path[64];
+    const char *path = scratch("safetensors");
     cm_err err = {0};
     cm_st s;
-    snprintf(path, sizeof path, "/dev/shm/chimera-fuzz-%d.safetensors", (int)getpid());
     FILE *f = fopen(path, "wb");
     if (!f) return 0;
     fwrite(data, 1, size, f);

@@ -1,6 +1,7 @@
 /* talk_fuzz.c -- chat and preference data of any bytes: refused with a reason, or turns that
  * hold together and render. */
 #include "text/corpus_int.h"
+#include "tests/fuzz/scratch.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -46,11 +47,11 @@ static void read_prompt(const char *s, size_t n) {
 
 /* The same bytes as a file, for what finds lines and arrays. */
 static void read_file(const uint8_t *data, size_t size, cm_shard_kind kind) {
-    static char path[] = "/tmp/chimera-talk-fuzz-XXXXXX";
+    static char path[160];
     static FILE *f;
     if (!f) {
-        int fd = mkstemp(path);
-        f = fd < 0 ? NULL : fdopen(fd, "wb");
+        snprintf(path, sizeof path, "%s", scratch("talk"));
+        f = fopen(path, "wb");
         if (!f) abort();
     }
     rewind(f);

@@ -1,6 +1,6 @@
 /* tensor_test.c -- shapes, sizes, element conversions (all 65536 halves, and floats
  * around every rounding boundary). */
-#include "tensor/tensor.h"
+#include "tensor/widen.h"
 #include "tests/t.h"
 
 #include <math.h>
@@ -112,4 +112,36 @@ TEST(q8_0_blocks) {
     for (int i = 0; i < 32; i++) b[2 + i] = (unsigned char)(i - 16), b[36 + i] = 200;
     cm_to_f32(CM_Q8_0_T, b, y, 64);
     for (int i = 0; i < 32; i++) CHECK(y[i] == 0.5f * (float)(i - 16) && y[32 + i] == 56);
+}
+
+/* Any bytes: with AVX2 instructions what there is without. */
+TEST(both_widenings_give_the_same_bits) {
+    static unsigned char raw[64 * 1024];
+    static float a[1 << 16], b[1 << 16];
+    static uint16_t half[1 << 16];
+    if (!__builtin_cpu_supports("avx2")) {
+        t_skip("no AVX2 here");
+        return;
+    }
+    cm_rng r = cm_rng_make(5, CM_RNG_TEST, 0);
+    for (size_t i = 0; i < sizeof raw; i++) raw[i] = (unsigned char)cm_rng_below(r, i, 256);
+    for (int t = 0; t < CM_N_DTYPES; t++) {
+        const cm_dtype_info *d = &cm_dtypes[t];
+        if (d->block == 1) continue;
+        int64_t n = (int64_t)sizeof raw / d->bytes * d->block;
+        if (n > 1 << 16) n = 1 << 16;
+        cm_blocks_to_f32_ref((cm_dtype)t, raw, a, n);
+        cm_blocks_to_f32_avx2((cm_dtype)t, raw, b, n);
+        for (int64_t i = 0; i < n; i++) {
+            bool same = !memcmp(&a[i], &b[i], sizeof *a) || (isnan(a[i]) && isnan(b[i]));
+            CHECKF(same, "%s, element %lld: %g and %g", d->name, (long long)i, (double)a[i], (double)b[i]);
+            if (!same) break;
+        }
+    }
+    for (int i = 0; i < 1 << 16; i++) half[i] = (uint16_t)i;
+    cm_f16s_to_f32_ref(half, a, 1 << 16);
+    cm_f16s_to_f32_avx2(half, b, 1 << 16);
+    CHECK(!memcmp(a, b, sizeof a));
+    for (int i = 0; i < 1 << 16; i++) b[i] = cm_f16_to_f32(half[i]);
+    CHECK(!memcmp(a, b, sizeof a));
 }

@@ -1,0 +1,3 @@
+/* blocks_ref.c -- blocks.inc without special instructions. */
+#define WIDEN(name) name##_ref
+#include "tensor/blocks.inc"
