@@ -4,6 +4,7 @@
  * the configuration and the bytes there are, only then reserve memory and read tensors,
  * each against the shape that the model wants.  Tensors without a place are refused. */
 #include "model/adapter.h"
+#include "model/lazy.h"
 
 #include <cjson/cJSON.h>
 #include <stdlib.h>
@@ -110,137 +111,6 @@ static bool hash_end(hasher *h, char id[65], bool so_far, cm_err *err) {
     return h->ok;
 }
 
-/* ---- weights one at a time ---------------------------------------------------------- */
-
-/* The safetensors files of a folder, opened. */
-typedef struct shards {
-    cm_st *st;
-    int n;
-    char *weights; /* the file whose hash names the model */
-} shards;
-
-/* Memory for a parameter's weights. */
-typedef struct room {
-    cm_arena mem;
-    const cm_param *of; /* NULL: nobody's */
-} room;
-
-/* Files that stay open, and what of them goes where. */
-struct cm_lazy {
-    cm_gguf g;  /* a GGUF file, or */
-    shards sh;  /* a folder's */
-    bool gguf;
-    char *path;
-    cm_source s;
-    cm_items items;
-    bool *there; /* of each item: it has been read */
-    room *room;  /* handed on from one parameter to the next: new memory must be cleared */
-    int n_room;
-};
-
-/* Keep for later what was checked. */
-static void keep_open(cm_loaded *l, const cm_source *s, const cm_items *items) {
-    struct cm_lazy *z = l->lazy = calloc(1, sizeof *z);
-    CM_ASSERT(z, "out of memory: open files");
-    z->s = *s;
-    z->s.look = false;
-    z->s.path = z->path = cm_strf("%s", s->path);
-    z->items = *items;
-    z->there = cm_room(items->n, sizeof *z->there);
-    memset(z->there, 0, (size_t)items->n * sizeof *z->there);
-    for (int i = 0; i < l->model.params.n; i++) l->model.params.p[i]->var.v.data = NULL;
-}
-
-static void close_shards(shards *s) {
-    for (int i = 0; i < s->n; i++) cm_st_close(&s->st[i]);
-    free(s->st);
-    free(s->weights);
-}
-
-static void close_lazy(struct cm_lazy *z) {
-    if (!z) return;
-    for (int i = 0; i < z->n_room; i++) cm_arena_close(&z->room[i].mem);
-    free(z->room);
-    cm_items_free(&z->items);
-    cm_source_free(&z->s);
-    if (z->gguf) cm_gguf_close(&z->g);
-    close_shards(&z->sh);
-    free(z->path);
-    free(z->there);
-    free(z);
-}
-
-/* The smallest free one that p fits in, unless most of it would be wasted. */
-static room *spare_room(struct cm_lazy *z, size_t bytes) {
-    room *best = NULL;
-    for (int i = 0; i < z->n_room; i++) {
-        room *r = &z->room[i];
-        bool fits = !r->of && r->mem.cap >= bytes && r->mem.cap / 4 <= bytes;
-        if (fits && (!best || r->mem.cap < best->mem.cap)) best = r;
-    }
-    return best;
-}
-
-static bool make_room(struct cm_lazy *z, cm_param *p, cm_err *err) {
-    size_t bytes = cm_tensor_bytes(&p->var.v);
-    room *r = spare_room(z, bytes);
-    if (!r) {
-        z->room = realloc(z->room, ((size_t)z->n_room + 1) * sizeof *z->room);
-        CM_ASSERT(z->room, "out of memory: %d rooms", z->n_room);
-        r = &z->room[z->n_room];
-        if (!cm_arena_open(&r->mem, p->name, bytes, err)) return false;
-        z->n_room++;
-    }
-    r->of = p;
-    cm_arena_reset(&r->mem, 0);
-    p->var.v.data = cm_arena_alloc(&r->mem, bytes);
-    return true;
-}
-
-/* p's room becomes free; NULL: all rooms go. */
-static void leave_room(struct cm_lazy *z, const cm_param *p) {
-    for (int i = 0; i < z->n_room; i++) {
-        if (!p) cm_arena_close(&z->room[i].mem);
-        else if (z->room[i].of == p) z->room[i].of = NULL;
-    }
-    if (!p) z->n_room = 0;
-}
-
-bool cm_loaded_fetch(cm_loaded *l, const cm_param *p, cm_err *err) {
-    struct cm_lazy *z = l->lazy;
-    bool ok = true;
-    for (int i = 0; ok && z && i < z->items.n; i++) {
-        const cm_item *it = &z->items.v[i];
-        if ((p && it->p != p) || z->there[i]) continue;
-        if (!it->p->var.v.data && !make_room(z, it->p, err)) return false;
-        ok = z->gguf ? cm_gguf_read_item(&z->s, &l->model, it, err)
-                     : cm_hf_read_item(&z->s, it, err);
-        z->there[i] = ok;
-    }
-    return ok;
-}
-
-void cm_loaded_forget(cm_loaded *l, const cm_param *p) {
-    struct cm_lazy *z = l->lazy;
-    if (!z) return;
-    for (int i = 0; i < z->items.n; i++)
-        if (!p || z->items.v[i].p == p) z->there[i] = false;
-    for (int i = 0; i < l->model.params.n; i++)
-        if (!p || l->model.params.p[i] == p) l->model.params.p[i]->var.v.data = NULL;
-    leave_room(z, p);
-}
-
-bool cm_loaded_bring(void *loaded, int part, cm_err *err) {
-    cm_loaded *l = loaded;
-    cm_params *ps = &l->model.params;
-    for (int i = 0; i < ps->n; i++)
-        if (!cm_model_in_part(&l->model, ps->p[i], part)) cm_loaded_forget(l, ps->p[i]);
-    for (int i = 0; i < ps->n; i++)
-        if (cm_model_in_part(&l->model, ps->p[i], part) && !cm_loaded_fetch(l, ps->p[i], err))
-            return false;
-    return true;
-}
-
 /* ---- GGUF ------------------------------------------------------------------------- */
 
 static bool read_gguf_tensors(cm_loaded *l, const cm_gguf *g, bool lazy, cm_err *err) {
@@ -254,7 +124,7 @@ static bool read_gguf_tensors(cm_loaded *l, const cm_gguf *g, bool lazy, cm_err 
         ok = cm_gguf_read_item(&s, target(l), &items.v[i], err);
     ok = ok && cm_source_all_used(&s, err);
     if (ok && lazy) {
-        keep_open(l, &s, &items);
+        cm_lazy_open(l, &s, &items);
         return true;
     }
     cm_items_free(&items);
@@ -297,7 +167,7 @@ static bool load_gguf(cm_loaded *l, const char *path, unsigned flags, cm_err *er
 
 /* ---- folders ---------------------------------------------------------------------- */
 
-static bool open_shard(shards *s, const char *dir, const char *name, cm_err *err) {
+static bool open_shard(cm_shards *s, const char *dir, const char *name, cm_err *err) {
     for (int i = 0; i < s->n; i++) {
         const char *slash = strrchr(s->st[i].path, '/');
         if (!strcmp(slash ? slash + 1 : s->st[i].path, name)) return true;
@@ -316,7 +186,7 @@ static bool open_shard(shards *s, const char *dir, const char *name, cm_err *err
 }
 
 /* model.safetensors.index.json: {"weight_map": {tensor: file}}. */
-static bool open_index(shards *s, const char *dir, cm_err *err) {
+static bool open_index(cm_shards *s, const char *dir, cm_err *err) {
     char *text;
     size_t n;
     if (!cm_read_file(s->weights, MAX_TEXT, &text, &n, err)) return false;
@@ -335,8 +205,8 @@ static bool open_index(shards *s, const char *dir, cm_err *err) {
     return ok;
 }
 
-static bool open_shards(shards *s, const char *dir, cm_err *err) {
-    *s = (shards){.weights = cm_strf("%s/model.safetensors", dir)};
+static bool open_shards(cm_shards *s, const char *dir, cm_err *err) {
+    *s = (cm_shards){.weights = cm_strf("%s/model.safetensors", dir)};
     if (cm_exists(s->weights)) return open_shard(s, dir, "model.safetensors", err);
     char *index = cm_strf("%s.index.json", s->weights);
     if (!cm_exists(index)) {
@@ -355,7 +225,7 @@ static bool is_filler(const char *name, bool tied) {
            (tied && !strcmp(name, "lm_head.weight"));
 }
 
-static bool read_shards(cm_loaded *l, const cm_file_conf *f, const shards *sh,
+static bool read_shards(cm_loaded *l, const cm_file_conf *f, const cm_shards *sh,
                         const char *dir, unsigned flags, cm_err *err) {
     bool lazy = flags & CM_LOAD_LAZY;
     cm_source s = {.path = dir, .look = lazy};
@@ -371,7 +241,7 @@ static bool read_shards(cm_loaded *l, const cm_file_conf *f, const shards *sh,
             s.used[i] = true;
     ok = ok && (!read || cm_source_all_used(&s, err));
     if (ok && lazy) {
-        keep_open(l, &s, &items);
+        cm_lazy_open(l, &s, &items);
         return true;
     }
     cm_items_free(&items);
@@ -454,7 +324,7 @@ static bool check_sums(const cm_loaded *l, const char *dir, const char *sums, cm
 }
 
 static bool read_folder(cm_loaded *l, const char *dir, const cm_file_conf *f,
-                        const shards *sh, unsigned flags, cm_err *err) {
+                        const cm_shards *sh, unsigned flags, cm_err *err) {
     hasher h;
     char *sums;
     if (!read_sums(dir, &sums, err)) return false;
@@ -471,11 +341,11 @@ static bool load_folder(cm_loaded *l, const char *dir, unsigned flags, cm_err *e
     snprintf(l->source, sizeof l->source, "%s",
              cm_exists(state) ? "checkpoint" : "huggingface");
     cm_file_conf f;
-    shards sh = {0};
+    cm_shards sh = {0};
     bool ok = cm_hf_conf(&f, config, err) && open_shards(&sh, dir, err) &&
               read_folder(l, dir, &f, &sh, flags, err);
     if (l->lazy) l->lazy->sh = sh;
-    else close_shards(&sh);
+    else cm_shards_close(&sh);
     free(config);
     free(state);
     return ok;
@@ -643,7 +513,7 @@ cm_spm *cm_load_tokenizer(const char *path, cm_err *err) {
 }
 
 void cm_loaded_close(cm_loaded *l) {
-    close_lazy(l->lazy);
+    cm_lazy_close(l->lazy);
     cm_model_end(&l->model);
     if (l->arena.base) cm_arena_close(&l->arena);
     if (l->extra.base) cm_arena_close(&l->extra);

@@ -58,7 +58,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
         refused(&err);
     }
     /* As floats, as blocks, and a parameter at a time. */
-    static const unsigned how[] = {0, CM_LOAD_BLOCKS | CM_LOAD_UNNAMED, CM_LOAD_LAZY | CM_LOAD_UNNAMED};
+    static const unsigned how[] = {0, CM_LOAD_BLOCKS | CM_LOAD_UNNAMED,
+                                   CM_LOAD_LAZY | CM_LOAD_UNNAMED};
     for (int i = 0; i < 3; i++) {
         if (!cm_load(&l, path, how[i], &err)) {
             refused(&err);

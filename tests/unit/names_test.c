@@ -518,7 +518,8 @@ TEST(lazy_weights_are_the_same) {
 
 /* The last parts of a model, and then nothing more. */
 static bool bring_some(void *ctx, int part, cm_err *err) {
-    return part < 1 ? cm_loaded_bring(ctx, part, err) : cm_fail(err, CM_EXIT_DATA, "no part %d", part);
+    if (part < 1) return cm_loaded_bring(ctx, part, err);
+    return cm_fail(err, CM_EXIT_DATA, "no part %d", part);
 }
 
 static bool logits_of(cm_model *m, cm_real *out, cm_err *err) {
@@ -545,7 +546,8 @@ static void check_parts(const char *options) {
     int L = (int)x.m.conf.n_layers;
     size_t n = 8 * (size_t)x.m.conf.vocab_size * sizeof(cm_real);
     cm_real *a = malloc(n), *b = malloc(n);
-    cm_bringer whole = {.bring = cm_loaded_bring, .ctx = &l}, some = {.bring = bring_some, .ctx = &l};
+    cm_bringer whole = {.bring = cm_loaded_bring, .ctx = &l};
+    cm_bringer some = {.bring = bring_some, .ctx = &l};
     l.model.bringer = &whole;
     ok = logits_of(&all.model, a, &err) && logits_of(&l.model, b, &err);
     CHECKF(ok && !memcmp(a, b, n), "%s", err.msg);

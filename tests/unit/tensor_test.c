@@ -134,7 +134,8 @@ TEST(both_widenings_give_the_same_bits) {
         cm_blocks_to_f32_avx2((cm_dtype)t, raw, b, n);
         for (int64_t i = 0; i < n; i++) {
             bool same = !memcmp(&a[i], &b[i], sizeof *a) || (isnan(a[i]) && isnan(b[i]));
-            CHECKF(same, "%s, element %lld: %g and %g", d->name, (long long)i, (double)a[i], (double)b[i]);
+            CHECKF(same, "%s, element %lld: %g and %g", d->name, (long long)i, (double)a[i],
+                   (double)b[i]);
             if (!same) break;
         }
     }
