@@ -110,6 +110,9 @@ void cm_pairs_along(int64_t rows, int64_t n, const cm_real *s, const cm_real *x,
                     cm_real *y, int64_t ldy);
 void cm_pairs_down(int64_t rows, int64_t n, const cm_real *s, const cm_real *x, int64_t ldx,
                    cm_real *y, int64_t ldy);
+/* Both of x, either of which may be NULL. */
+void cm_pairs_of(int64_t rows, int64_t n, cm_mat x, cm_real *along, int64_t lda,
+                 cm_real *down, int64_t ldd);
 
 /* The micro-kernel in use; mr = 0: the reference. */
 const cm_micro *cm_gemm_micro(cm_compute how);

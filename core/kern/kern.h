@@ -185,6 +185,12 @@ static inline cm_word_mat cm_as_down(cm_compute how, int64_t rows, int64_t n,
     return (cm_word_mat){ room, 1, n };
 }
 
+/* Words of x[rows,n], not transposed, in one pass over it: along in rows of cm_word_count(n),
+ * down in rows of n, across in rows of `rows`; any may be NULL.  Where words are elements,
+ * along and down are the same and only one is to be asked for. */
+void cm_words_of(cm_compute how, int64_t rows, int64_t n, cm_mat x, cm_real *along,
+                 cm_real *down, cm_real *across);
+
 /* C[M,N] = A B + beta C, beta 0 or 1; K in elements, columns of B beside each other (row 1).
  * Each element one chain over K: keep K within 512, where cm_product cuts it. */
 void cm_word_product(cm_compute how, int64_t M, int64_t N, int64_t K, cm_word_mat A,

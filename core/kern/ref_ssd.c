@@ -106,9 +106,10 @@ void CM_REF(conv_silu_back)(int64_t n, const cm_conv_back *a) {
     for (int64_t c = 0; c < n; c++) conv_back_at(c, a);
 }
 
-cm_real CM_REF(gated_norm)(int64_t n, const cm_real *y, const cm_real *z,
-                           const cm_real *w, cm_real eps, cm_real *out) {
+cm_real CM_REF(gated_norm)(int64_t n, const cm_real *y, int64_t ldy, const cm_real *z,
+                           int64_t ldz, const cm_real *w, cm_real eps, cm_real *out) {
     cm_real sum = 0;
+    (void)ldy, (void)ldz;
     for (int64_t i = 0; i < n; i++) {
         out[i] = y[i] * cm_rsilu(z[i]);
         sum += out[i] * out[i];
@@ -118,10 +119,11 @@ cm_real CM_REF(gated_norm)(int64_t n, const cm_real *y, const cm_real *z,
     return rstd;
 }
 
-void CM_REF(gated_norm_back)(int64_t n, const cm_real *y, const cm_real *z,
-                             const cm_real *w, cm_real rstd, const cm_real *dout,
-                             bool set_y, bool set_z, cm_real *gy, cm_real *gz,
-                             cm_real *gw, cm_real *tmp) {
+void CM_REF(gated_norm_back)(int64_t n, const cm_real *y, int64_t ldy, const cm_real *z,
+                             int64_t ldz, const cm_real *w, cm_real rstd,
+                             const cm_real *dout, bool set_y, bool set_z, cm_real *gy,
+                             cm_real *gz, cm_real *gw, cm_real *tmp) {
+    (void)ldy, (void)ldz;
     cm_real *sig = tmp, *xhat = tmp + n, c = 0;
     for (int64_t i = 0; i < n; i++) {
         sig[i] = cm_rsigmoid(z[i]);

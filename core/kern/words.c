@@ -38,28 +38,53 @@ void cm_words_down(cm_compute how, int64_t rows, int64_t n, const cm_real *s,
     else elements(how, rows, n, s, x, ldx, y, ldy);
 }
 
-/* Pairs are made in a small buffer, whose words are then moved like floats. */
-static void pairs_across(int64_t rows, int64_t n, const cm_real *x, int64_t ldx, cm_real *y,
-                         int64_t ldy) {
+/* The same of x, which may be BF16. */
+static void elements_of(cm_compute how, int64_t rows, int64_t n, cm_mat x, cm_real *y,
+                        int64_t ldy) {
+    if (!x.stored) {
+        elements(how, rows, n, NULL, x.at, x.ld, y, ldy);
+        return;
+    }
+    const uint16_t *h = x.at;
+    for (int64_t i = 0; i < rows; i++, h += x.ld, y += ldy)
+        for (int64_t p = 0; p < n; p++) y[p] = (cm_real)cm_bf16_to_f32(h[p]);
+}
+
+/* Words along are made in a small buffer, then moved like floats. */
+static void across_by_parts(cm_compute how, int64_t rows, int64_t n, cm_mat x, cm_real *y,
+                            int64_t ldy) {
     enum { ROWS = 64, WORDS = 32 };
     cm_real part[ROWS * WORDS];
+    int64_t len = cm_word_len(how);
     for (int64_t i = 0; i < rows; i += ROWS)
-        for (int64_t p = 0; p < n; p += 2 * WORDS) {
+        for (int64_t p = 0; p < n; p += len * WORDS) {
             int64_t m = rows - i < ROWS ? rows - i : ROWS;
-            int64_t k = n - p < 2 * WORDS ? n - p : 2 * WORDS;
-            cm_pairs_along(m, k, NULL, x + i * ldx + p, ldx, part, WORDS);
-            cm_k.transpose(m, (k + 1) / 2, part, WORDS, y + p / 2 * ldy + i, ldy);
+            int64_t k = n - p < len * WORDS ? n - p : len * WORDS;
+            cm_mat from = cm_mat_from(x, i * x.ld + p);
+            if (len == 2) cm_pairs_of(m, k, from, part, WORDS, NULL, 0);
+            else elements_of(how, m, k, from, part, WORDS);
+            cm_k.transpose(m, cm_word_count(how, k), part, WORDS, y + p / len * ldy + i, ldy);
         }
 }
 
 void cm_words_across(cm_compute how, int64_t rows, int64_t n, const cm_real *x, int64_t ldx,
                      cm_real *y, int64_t ldy) {
+    if (how == CM_COMPUTE_FP32) cm_k.transpose(rows, n, x, ldx, y, ldy);
+    else across_by_parts(how, rows, n, cm_mat_of(x, ldx, false), y, ldy);
+}
+
+void cm_words_of(cm_compute how, int64_t rows, int64_t n, cm_mat x, cm_real *along,
+                 cm_real *down, cm_real *across) {
+    int64_t words = cm_word_count(how, n);
     if (cm_word_len(how) == 2) {
-        pairs_across(rows, n, x, ldx, y, ldy);
-        return;
+        if (along || down) cm_pairs_of(rows, n, x, along, words, down, n);
+    } else {
+        CM_ASSERT(!along || !down, "words of one element twice");
+        if (!along) along = down;
+        if (along) elements_of(how, rows, n, x, along, n);
     }
-    cm_k.transpose(rows, n, x, ldx, y, ldy);
-    for (int64_t p = 0; how == CM_COMPUTE_BF16 && p < n; p++) round_row(rows, y + p * ldy);
+    if (across && along) cm_k.transpose(rows, words, along, words, across, rows);
+    else if (across) across_by_parts(how, rows, n, x, across, rows);
 }
 
 void cm_word_product(cm_compute how, int64_t M, int64_t N, int64_t K, cm_word_mat A,

@@ -40,11 +40,11 @@ static int64_t blocks_of(const cm_node *n) {
     return (n->in[0]->v.dim[0] + ROWS - 1) / ROWS;
 }
 
-/* Backward: [blocks][DI] parts of gw, then [threads][3*DI/G]: the kernel's, and a gz. */
+/* Backward: [blocks][DI] parts of gw, then [threads][4*DI/G]: the kernel's, a gz and a gy. */
 static size_t scratch_bytes(const cm_node *n, bool backward) {
     const gated_attr *a = n->attr;
     int64_t DI = n->in[0]->v.dim[1];
-    int64_t reals = blocks_of(n) * DI + cm_kern_threads() * 3 * (DI / a->G);
+    int64_t reals = blocks_of(n) * DI + cm_kern_threads() * 4 * (DI / a->G);
     return backward ? (size_t)reals * sizeof(cm_real) : cm_rooms(&n->out[0]->v, DI);
 }
 
@@ -61,8 +61,8 @@ static void fwd(cm_node *n, void *scratch) {
         cm_real *out = cm_place(to, r * DI, cm_room_of(scratch, DI, omp_get_thread_num()));
         for (int g = 0; g < a->G; g++) {
             int64_t c = g * wide;
-            cm_real rstd = cm_k.gated_norm(wide, y + r * DI + c, z + r * W + c, w + c,
-                                           a->eps, out + c);
+            cm_real rstd = cm_k.gated_norm(wide, y + r * DI + c, DI, z + r * W + c, W,
+                                           w + c, a->eps, out + c);
             if (keep) keep[r * a->G + g] = rstd;
         }
         cm_put(to, r * DI, DI, out);
@@ -84,19 +84,19 @@ static void block_back(const cm_node *n, int64_t r0, cm_real *gw, cm_real *tmp) 
     int64_t wide = DI / a->G, r1 = r0 + ROWS < R ? r0 + ROWS : R;
     const cm_real *y = cm_rdata(&n->in[0]->v), *z = cm_rdata(&n->in[1]->v) + a->zcol;
     const cm_real *w = cm_rdata(&n->in[2]->v), *dout = n->out[0]->g, *rstd = n->saved;
-    cm_real *gy = n->in[0]->g;
-    cm_tensor gzx = cm_grad_of(n->in[1]);
-    bool set_z = n->fresh[1] || n->in[1]->g_narrow;
+    cm_tensor gys = cm_grad_of(n->in[0]), gzx = cm_grad_of(n->in[1]);
+    bool set_y = n->fresh[0] || n->in[0]->g_narrow, set_z = n->fresh[1] || n->in[1]->g_narrow;
     memset(gw, 0, (size_t)DI * sizeof *gw);
     for (int64_t r = r0; r < r1; r++) {
         if (gzx.data && n->fresh[1]) clear_beside(&gzx, r, a->zcol, DI);
         for (int g = 0; g < a->G; g++) {
             int64_t c = g * wide, at = r * DI + c, zat = r * W + c, gzat = zat + a->zcol;
             cm_real *gz = gzx.data ? cm_place(&gzx, gzat, tmp + 2 * wide) : NULL;
-            cm_k.gated_norm_back(wide, y + at, z + zat, w + c, rstd[r * a->G + g],
-                                 dout + at, n->fresh[0], set_z, gy ? gy + at : NULL, gz,
-                                 gw + c, tmp);
+            cm_real *gy = gys.data ? cm_place(&gys, at, tmp + 3 * wide) : NULL;
+            cm_k.gated_norm_back(wide, y + at, DI, z + zat, W, w + c, rstd[r * a->G + g],
+                                 dout + at, set_y, set_z, gy, gz, gw + c, tmp);
             if (gz) cm_put(&gzx, gzat, wide, gz);
+            if (gy) cm_put(&gys, at, wide, gy);
         }
     }
 }
@@ -108,7 +108,7 @@ static void bwd(cm_node *n, void *scratch) {
     bool many = blocks * ROWS * DI > SERIAL;
 #pragma omp parallel for schedule(dynamic) num_threads(cm_kern_threads()) if (many)
     for (int64_t i = 0; i < blocks; i++)
-        block_back(n, i * ROWS, part + i * DI, tmp + omp_get_thread_num() * 3 * wide);
+        block_back(n, i * ROWS, part + i * DI, tmp + omp_get_thread_num() * 4 * wide);
     cm_real *gw = n->in[2]->g;
     for (int64_t i = 0; gw && i < blocks; i++) cm_k.add_scaled(DI, 1, part + i * DI, gw);
 }
@@ -140,7 +140,7 @@ static int64_t touched(const cm_node *n, int i) {
 const cm_op cm_op_gated_norm = {
     .name = "gated_norm", .shapes = "y[R,DI] zx[R,W] w[DI] -> out[R,DI]", .n_in = 3,
     .n_out = 1, .attr_bytes = sizeof(gated_attr), .sets = 1 << 0 | 1 << 1,
-    .gives_g = 1 << 1, .cols = cols, .infer = infer,
+    .gives_g = 1 << 0 | 1 << 1, .cols = cols, .infer = infer,
     .saved = saved, .scratch = scratch_bytes, .fwd = fwd, .bwd = bwd,
     .touched = touched, .sample = sample,
 };

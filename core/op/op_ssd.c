@@ -177,8 +177,10 @@ static void part_out(const part *p, cm_real *y) {
     for (int h = p->h0; h < p->h1; h++) {
         cm_ssd_ahead next = { .P = 0 };
         if (h + 1 < p->h1)
-            next = (cm_ssd_ahead){ .at = { r->xbc + cm_ssd_x(r, k, h + 1) }, .ld = { r->W },
-                                   .P = r->P, .q = q };
+            next = (cm_ssd_ahead){
+                .x = { cm_mat_of(r->xbc + cm_ssd_x(r, k, h + 1), r->W, false) }, .P = r->P,
+                .q = q,
+            };
         if (q > k->skip) head_out(p, h, &w, &next, y);
         if (passes) pass_state(p, h, down, w.tmp);
         cm_ssd_call(&next), cm_ssd_call(&next), cm_ssd_call(&next);
@@ -360,7 +362,7 @@ const cm_op cm_op_ssd = {
     .shapes = "xbc[R,H*P+2*G*N] dtx[R,W] A_log[H] D[H] dt_bias[H] s0[B,H,N,P]? -> "
               "y[R,H*P] s1[B,H,N,P]?",
     .n_in = 6, .n_out = 2, .attr_bytes = sizeof(cm_ssd_attr), .sets = 1 << 0,
-    .gives_g = 1 << 1, .cols = cols, .mixed = true, .infer = infer,
+    .gives_g = 1 << 1, .takes_g = 1 << 0, .cols = cols, .mixed = true, .infer = infer,
     .scratch = scratch_bytes, .fwd = fwd, .bwd = cm_ssd_bwd, .flops = flops,
     .touched = touched, .sample = sample,
 };

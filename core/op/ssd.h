@@ -59,7 +59,7 @@ typedef struct cm_ssd_run {
     cm_real *r, *rd;        /* [B,H,T] exp(cs_last - cs), and that times dt */
     cm_real *sig;           /* [B,H,T] derivative of softplus; backward only */
     cm_real *S, *dS;        /* [rows,slots,H,N*P]; backward: [P,N] inside, with dS */
-    cm_real *zero;          /* [Q,P] stands in for an absent gradient of y */
+    cm_real *zero;          /* [P] stands in for an absent gradient of y */
     double *part;           /* [chunks,H,3] parts of dA_log, dD, ddt_bias */
     cm_real *thread;        /* per-thread buffers of thread_reals each, the last */
     int64_t thread_reals, own_states; /* of them for states, [heads of a task,N*P] */
@@ -114,18 +114,20 @@ void cm_ssd_pairs(const cm_ssd_run *r, int i0, int q, int K, cm_word_mat a, cm_w
 /* Rows of a head that is next, called for a few at a time between products: they lie pages
  * apart, where the hardware does not look ahead. */
 typedef struct cm_ssd_ahead {
-    const cm_real *at[2]; /* NULL: nothing */
-    int64_t ld[2];
+    cm_mat x[2]; /* at NULL: nothing */
     int P, q, row;
 } cm_ssd_ahead;
 
 static inline void cm_ssd_call(cm_ssd_ahead *a) {
-    enum { ROWS = 12, LINE = CM_ALIGN / sizeof(cm_real) };
+    enum { ROWS = 12 };
     int to = a->row + ROWS < a->q ? a->row + ROWS : a->q;
     for (; a->row < to; a->row++)
-        for (int k = 0; k < 2; k++)
-            for (int i = 0; a->at[k] && i < a->P; i += LINE)
-                __builtin_prefetch(a->at[k] + a->row * a->ld[k] + i, 0, 2);
+        for (int k = 0; k < 2; k++) {
+            cm_mat x = a->x[k];
+            int line = CM_ALIGN / (x.stored ? 2 : (int)sizeof(cm_real));
+            for (int i = 0; x.at && i < a->P; i += line)
+                __builtin_prefetch(cm_mat_from(x, a->row * x.ld + i).at, 0, 2);
+        }
 }
 
 /* The calling thread's buffer, and the running states in it (whole rows only). */

@@ -13,8 +13,7 @@
 
 typedef struct {
     cm_ssd_run r;
-    const cm_real *gy; /* NULL: no gradient arrives at y */
-    int64_t ldy;
+    cm_mat gy;         /* of y, maybe BF16; zeros in rows of no length where none arrives */
     cm_real *gx;       /* NULL: not wanted */
     cm_tensor gdt;     /* data NULL: not wanted */
     bool fresh;        /* gx is to be overwritten */
@@ -61,9 +60,9 @@ static bufs bufs_of(const cm_ssd_run *r) {
     return w;
 }
 
-static const cm_real *grad_y(const back *k, const cm_ssd_chunk *c, int h) {
-    if (!k->gy) return k->r.zero;
-    return k->gy + ((int64_t)c->b * k->r.T + c->t0) * k->ldy + (int64_t)h * k->r.P;
+static cm_mat grad_y(const back *k, const cm_ssd_chunk *c, int h) {
+    if (k->gy.ld == 0) return k->gy;
+    return cm_mat_from(k->gy, ((int64_t)c->b * k->r.T + c->t0) * k->gy.ld + (int64_t)h * k->r.P);
 }
 
 /* y[j,i] = x[i,j], or += where add; x[n,m].  Only at the ends of a row. */
@@ -149,7 +148,7 @@ static void state_grads(const back *k, int b, int h, const bufs *w) {
     for (int32_t i = r->first[b + 1] - 1; i >= r->first[b]; i--) {
         const cm_ssd_chunk *c = &r->chunk[i];
         if (c->in == CM_SSD_NONE) continue;
-        cm_ssd_down(r, c->q, r->P, NULL, grad_y(k, c, h), k->ldy, w->yd);
+        cm_words_of(r->how, c->q, r->P, grad_y(k, c, h), NULL, w->yd, NULL);
         pass_grad(k, c, h, w, r->xbc + cm_ssd_c(r, c, h / r->HG), r->W);
     }
     last_grad(k, b, h, w);
@@ -218,11 +217,9 @@ static void head_back(const back *k, const cm_ssd_chunk *c, int h, const bufs *w
     int q = c->q, P = r->P;
     int64_t at = cm_ssd_at(r, c->b, h, c->t0), size = (int64_t)r->N * P;
     int64_t x = cm_ssd_x(r, c, h), ld = cm_word_count(r->how, P);
-    const cm_real *in = state_in(r, c, h), *out = grad_out(k, c, h, w), *dy = grad_y(k, c, h);
+    const cm_real *in = state_in(r, c, h), *out = grad_out(k, c, h, w);
     cm_words_along(r->how, q, P, NULL, r->xbc + x, r->W, w->xa, ld);
-    cm_words_along(r->how, q, P, NULL, dy, k->ldy, w->ya, ld);
-    cm_words_across(r->how, q, P, dy, k->ldy, w->yx, q);
-    if (w->yd != w->ya) cm_words_down(r->how, q, P, NULL, dy, k->ldy, w->yd, P);
+    cm_words_of(r->how, q, P, grad_y(k, c, h), w->ya, w->yd != w->ya ? w->yd : NULL, w->yx);
     cm_ssd_pairs(r, 0, q, P, (cm_word_mat){ w->xa, ld, 1 }, (cm_word_mat){ w->yx, 1, q },
                  w->e);
     cm_ssd_call(w->next);
@@ -258,8 +255,9 @@ static cm_ssd_ahead ahead_of(const back *k, const cm_ssd_chunk *c, int h, int g)
     if (last && c == &r->chunk[r->first[c->b]]) return (cm_ssd_ahead){ .P = 0 };
     if (last) c--;
     h = last ? g * r->HG : h + 1;
-    return (cm_ssd_ahead){ .at = { r->xbc + cm_ssd_x(r, c, h), k->gy ? grad_y(k, c, h) : NULL },
-                           .ld = { r->W, k->ldy }, .P = r->P, .q = c->q };
+    return (cm_ssd_ahead){ .x = { cm_mat_of(r->xbc + cm_ssd_x(r, c, h), r->W, false),
+                                  grad_y(k, c, h) },
+                           .P = r->P, .q = c->q };
 }
 
 /* Everything of one group in one chunk; part[H][3] of this chunk. */
@@ -350,13 +348,14 @@ static void param_grads(const back *k, cm_real *gA_log, cm_real *gD, cm_real *gb
 }
 
 void cm_ssd_bwd(cm_node *n, void *scratch) {
-    back k = { .gy = n->out[0]->g, .gx = n->in[0]->g, .gdt = cm_grad_of(n->in[1]),
+    cm_tensor gy = cm_grad_of(n->out[0]);
+    back k = { .gx = n->in[0]->g, .gdt = cm_grad_of(n->in[1]),
                .fresh = n->fresh[0], .gs1 = n->n_out > 1 ? n->out[1]->g : NULL,
                .gs0 = n->in[5] ? n->in[5]->g : NULL };
     cm_ssd_setup(&k.r, n, true, scratch);
     cm_ssd_plan(&k.r);
-    k.ldy = k.gy ? (int64_t)k.r.H * k.r.P : k.r.P;
-    memset(k.r.zero, 0, (size_t)(k.r.Q * k.r.P) * sizeof *k.r.zero);
+    memset(k.r.zero, 0, (size_t)k.r.P * sizeof *k.r.zero);
+    k.gy = gy.data ? cm_mat_in(&gy, gy.dim[1], false) : cm_mat_of(k.r.zero, 0, false);
     for (int b = 0; b < k.r.B; b += k.r.rows)
         rows_back(&k, b, b + k.r.rows < k.r.B ? b + k.r.rows : k.r.B);
     param_grads(&k, n->in[2]->g, n->in[3]->g, n->in[4]->g);

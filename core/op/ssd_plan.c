@@ -89,7 +89,7 @@ size_t cm_ssd_setup(cm_ssd_run *r, const cm_node *n, bool backward, void *scratc
     if (backward) {
         r->sig = take_reals(&c, all);
         r->dS = take_reals(&c, r->whole ? 0 : states);
-        r->zero = take_reals(&c, (int64_t)r->Q * r->P);
+        r->zero = take_reals(&c, r->P);
         r->part = take(&c, (size_t)all * 3 * sizeof *r->part);
     }
     r->thread_reals = thread_reals(r, backward);
