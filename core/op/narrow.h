@@ -26,16 +26,6 @@ static inline cm_real *cm_place(const cm_tensor *x, int64_t at, cm_real *room) {
 static inline void cm_put(const cm_tensor *x, int64_t at, int64_t n, const cm_real *from) {
     if (x->dtype == CM_BF16_T) cm_k.narrow(n, from, (uint16_t *)x->data + at);
 }
-/* Element i += by. */
-static inline void cm_add_to(const cm_tensor *x, int64_t i, cm_real by) {
-    uint16_t *h = (uint16_t *)x->data + i;
-    if (x->dtype == CM_BF16_T) {
-        by += (cm_real)cm_bf16_to_f32(*h);
-        cm_k.narrow(1, &by, h);
-    } else {
-        cm_rdata(x)[i] += by;
-    }
-}
 /* Bytes of that room, one for each thread, when x is narrow. */
 static inline size_t cm_rooms(const cm_tensor *x, int64_t n) {
     size_t one = cm_align_up((size_t)n * sizeof(cm_real));

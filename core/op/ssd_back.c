@@ -34,6 +34,7 @@ typedef struct {
     cm_real *s, *ds, *dsx;           /* words of the states down, of their gradients, across */
     cm_real *running;                /* gradients of the states that the task carries */
     cm_real *ddt, *rect, *u, *v, *da, *tmp; /* [q] */
+    cm_real *raw;                    /* [q,HG] gradients of the raw steps */
     cm_ssd_ahead *next;
 } bufs;
 
@@ -54,6 +55,7 @@ static bufs bufs_of(const cm_ssd_run *r) {
     w.wide = at, at += qn > qp ? qn : qp;
     for (int i = 0; i < 3; i++, at += size) *state[i] = at;
     for (int i = 0; i < 6; i++, at += r->ld) *row[i] = at;
+    w.raw = at;
     w.running = r->whole ? cm_ssd_running(r, omp_get_thread_num()) : NULL;
     if (cm_word_len(r->how) == 1) w.yd = w.ya;
     w.next = NULL;
@@ -192,7 +194,7 @@ static void through_states(const back *k, const cm_ssd_chunk *c, int h, const bu
 static void step_grads(const back *k, const cm_ssd_chunk *c, int h, const bufs *w,
                        cm_real all, double *part) {
     const cm_ssd_run *r = &k->r;
-    int64_t at = cm_ssd_at(r, c->b, h, c->t0), row = (int64_t)c->b * r->T + c->t0;
+    int64_t at = cm_ssd_at(r, c->b, h, c->t0);
     const cm_real *dt = r->dt + at, *sig = r->sig + at;
     cm_real after = 0, before = 0;
     for (int i = c->q - 1; i >= 0; i--) {
@@ -204,7 +206,7 @@ static void step_grads(const back *k, const cm_ssd_chunk *c, int h, const bufs *
         cm_real da = w->da[j] + before;
         before += dt[j] * w->v[j];
         cm_real raw = (w->ddt[j] + w->v[j] + r->A[h] * da) * sig[j];
-        if (k->gdt.data) cm_add_to(&k->gdt, (row + j) * r->wd + r->dcol + h, raw);
+        w->raw[j * r->HG + h % r->HG] = raw;
         part[0] += (double)dt[j] * (double)da;
         part[1] += (double)w->e[j * r->ld + j];
         part[2] += (double)raw;
@@ -233,9 +235,9 @@ static void head_back(const back *k, const cm_ssd_chunk *c, int h, const bufs *w
     cm_ssd_call(w->next);
     through_states(k, c, h, w, in, out);
     cm_ssd_call(w->next);
-    cm_real last = r->ec[at + q - 1];
-    cm_real all = in && out ? last * (cm_real)cm_k.dot(size, in, out) : 0;
-    step_grads(k, c, h, w, all, part);
+    cm_real all = 0;
+    if (in && out) cm_k.matvec(1, size, in, size, out, &all);
+    step_grads(k, c, h, w, all * r->ec[at + q - 1], part);
 }
 
 static void put_rows(const back *k, int q, const cm_real *from, cm_real *to) {
@@ -245,6 +247,17 @@ static void put_rows(const back *k, int q, const cm_real *from, cm_real *to) {
             memcpy(to, from, (size_t)r->N * sizeof *to);
         else
             cm_k.add_scaled(r->N, 1, from, to);
+    }
+}
+
+/* The raw steps of a group; narrow, nobody else writes them. */
+static void put_steps(const back *k, const cm_ssd_chunk *c, int g, const cm_real *raw) {
+    const cm_ssd_run *r = &k->r;
+    int64_t row = (int64_t)c->b * r->T + c->t0;
+    for (int j = 0; k->gdt.data && j < c->q; j++, raw += r->HG) {
+        int64_t at = (row + j) * r->wd + r->dcol + (int64_t)g * r->HG;
+        cm_put(&k->gdt, at, r->HG, raw);
+        if (k->gdt.dtype == CM_REAL_DTYPE) cm_k.add_scaled(r->HG, 1, raw, cm_rdata(&k->gdt) + at);
     }
 }
 
@@ -281,6 +294,7 @@ static void chunk_back(const back *k, const cm_ssd_chunk *c, int g, double *part
         head_back(k, c, h, &w, part + 3 * h);
         if (r->whole && c->in != CM_SSD_NONE) pass_grad(k, c, h, &w, w.C, N);
     }
+    put_steps(k, c, g, w.raw);
     if (!k->gx) return;
     cm_word_mat B = cm_ssd_down(r, q, N, NULL, w.B, N, w.bw);
     cm_word_mat C = cm_ssd_down(r, q, N, NULL, w.C, N, w.cw);

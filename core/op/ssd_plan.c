@@ -67,7 +67,7 @@ static int64_t thread_reals(const cm_ssd_run *r, bool backward) {
     int64_t wide = r->N > r->P ? r->N : r->P, size = (int64_t)r->N * r->P;
     int64_t row = backward ? 5 * r->ld + 8 * r->N + 5 * r->P + wide
                            : 3 * r->ld + 5 * r->N + 2 * r->P;
-    int64_t rest = backward ? 6 * r->ld + 3 * size : size;
+    int64_t rest = backward ? 6 * r->ld + r->Q * r->HG + 3 * size : size;
     return (r->Q * row + rest + 15) / 16 * 16 + (r->own_states + 15) / 16 * 16;
 }
 
