@@ -12,6 +12,7 @@
  * KV head, each thread takes whole parts, whose operands stay in its cache; else all threads
  * share everything: the same bits.  Formulas: docs/math/attention.md */
 #include "op/attn.h"
+#include "op/narrow.h"
 
 #include <omp.h>
 #include <sched.h>
@@ -272,10 +273,9 @@ static void split_tile(const part *p, const turns *t, const planes *s, const cm_
     cm_real *x = own, *tab = own + KEYS * P;
     for (int64_t h = 0; h < p->H; h++) {
         turn_rows(p, t, w, q + q_at(p, w->from, h), ldq, a->scale, tab, x);
-        cm_words_along(p->how, rows, P, NULL, x, P,
-                       s->q + plane_at(p, p->H, h, w->from, s->words), s->words);
-        if (s->qd && s->qd != s->q)
-            cm_words_down(p->how, rows, P, NULL, x, P, s->qd + down_at(p, p->H, h, w), P);
+        cm_words_of(p->how, rows, P, cm_mat_of(x, P, false),
+                    s->q + plane_at(p, p->H, h, w->from, s->words),
+                    s->qd && s->qd != s->q ? s->qd + down_at(p, p->H, h, w) : NULL, NULL);
     }
     for (int64_t g = 0; g < p->G; g++) {
         int64_t tile = plane_at(p, p->G, g, w->from, s->words), down = down_at(p, p->G, g, w);
@@ -327,10 +327,9 @@ static void split_gy(const part *p, const planes *s, const cm_span *w) {
     for (int64_t h = 0; h < p->H; h++) {
         const cm_real *gy = p->n->out[0]->g + q_at(p, w->from, h);
         const cm_real *y = cm_rdata(&p->n->out[0]->v) + q_at(p, w->from, h);
-        cm_words_along(p->how, rows, P, NULL, gy, ld,
-                       s->ga + plane_at(p, p->H, h, w->from, s->words), s->words);
-        if (s->gd != s->ga)
-            cm_words_down(p->how, rows, P, NULL, gy, ld, s->gd + down_at(p, p->H, h, w), P);
+        cm_words_of(p->how, rows, P, cm_mat_of(gy, ld, false),
+                    s->ga + plane_at(p, p->H, h, w->from, s->words),
+                    s->gd != s->ga ? s->gd + down_at(p, p->H, h, w) : NULL, NULL);
         cm_real *delta = s->delta + plane_at(p, p->H, h, w->from, 1);
         for (int64_t i = 0; i < rows; i++) {
             ahead(y + i * ld, ld, P);
@@ -419,27 +418,40 @@ static void back_run(const back_task *t, cm_real *own) {
 }
 
 /* Turn the gradients of some rows back and put them where they belong, heads of a group in
- * order. */
+ * order.  own: 4 P reals.  Narrow ones nobody else writes. */
 static void join_rows(const part *p, const turns *t, const planes *s, const cm_span *w,
                       cm_real *own) {
     const cm_node *n = p->n;
     const attention_attr *a = n->attr;
-    cm_real *gq = n->in[0]->g, *gk = n->in[1]->g, *gv = n->in[2]->g;
     int64_t P = p->P;
+    cm_tensor g[3];
+    bool add[3];
+    for (int i = 0; i < 3; i++) {
+        g[i] = cm_grad_of(n->in[i]);
+        add[i] = !n->fresh[i] && g[i].dtype == CM_REAL_DTYPE;
+    }
     cm_attn_rot rot = rot_begin(p, own);
     for (int64_t r = w->from; r < w->to; r++) {
         rot_to(&rot, t, cm_attn_pos(&p->seq, r), own);
         for (int64_t h = 0; h < p->H; h++) {
-            int64_t from = plane_at(p, p->H, h, r, P), to = k_at(p, r, h / p->HG);
-            bool more = h % p->HG > 0;
-            if (gq)
-                cm_attn_rotate(&rot, s->gq + from, a->scale, -1, !n->fresh[0],
-                               gq + q_at(p, r, h));
-            if (gk)
-                cm_attn_rotate(&rot, s->gk + from, 1, -1, more || !n->fresh[1], gk + to);
-            if (!gv) continue;
-            if (more || !n->fresh[2]) cm_k.add_scaled(P, 1, s->gv + from, gv + to);
-            else cm_k.set_scaled(P, 1, s->gv + from, gv + to);
+            int64_t from = plane_at(p, p->H, h, r, P), at = q_at(p, r, h);
+            int64_t to = k_at(p, r, h / p->HG);
+            bool more = h % p->HG > 0, last = h % p->HG == p->HG - 1;
+            if (g[0].data) {
+                cm_real *gq = cm_place(&g[0], at, own + P);
+                cm_attn_rotate(&rot, s->gq + from, a->scale, -1, add[0], gq);
+                cm_put(&g[0], at, P, gq);
+            }
+            if (g[1].data) {
+                cm_real *gk = cm_place(&g[1], to, own + 2 * P);
+                cm_attn_rotate(&rot, s->gk + from, 1, -1, more || add[1], gk);
+                if (last) cm_put(&g[1], to, P, gk);
+            }
+            if (!g[2].data) continue;
+            cm_real *gv = cm_place(&g[2], to, own + 3 * P);
+            if (more || add[2]) cm_k.add_scaled(P, 1, s->gv + from, gv);
+            else cm_k.set_scaled(P, 1, s->gv + from, gv);
+            if (last) cm_put(&g[2], to, P, gv);
         }
     }
 }
@@ -518,7 +530,7 @@ static bool attention_sample(cm_sample *s, int i) {
 
 const cm_op cm_op_attention = {
     .name = "attention", .shapes = "q[R,H*P] k[R,G*P] v[R,G*P] -> y[R,H*P]", .n_in = 3,
-    .n_out = 1, .attr_bytes = sizeof(attention_attr), .sets = 7, .mixed = true,
+    .n_out = 1, .attr_bytes = sizeof(attention_attr), .sets = 7, .gives_g = 7, .mixed = true,
     .infer = attention_infer, .saved = attention_saved, .scratch = attention_scratch,
     .fwd = attention_fwd, .bwd = attention_bwd, .flops = attention_flops,
     .sample = attention_sample,
