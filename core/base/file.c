@@ -161,8 +161,13 @@ bool cm_out_write(cm_out *o, const void *p, size_t n, cm_err *err) {
     o->pos += n;
     if (n > OUT_BUF - o->nbuf && !out_flush(o, err))
         return false;
-    if (n >= OUT_BUF)
-        return write_all(o->fd, p, n) || out_failed(o, "write", err);
+    if (n >= OUT_BUF) {
+        if (!write_all(o->fd, p, n)) return out_failed(o, "write", err);
+        /* On its way to the disk while more is made, so that fsync finds little left; where that
+         * is not to be had (pipes), nothing is lost. */
+        sync_file_range(o->fd, 0, 0, SYNC_FILE_RANGE_WRITE);
+        return true;
+    }
     if (n)
         memcpy(o->buf + o->nbuf, p, n);
     o->nbuf += n;

@@ -118,6 +118,22 @@ TEST(inputs_that_move_together_are_harmed_less) {
     drop(s);
 }
 
+/* Errors of the first super-block are made up for in the second one too. */
+TEST(later_blocks_make_up_for_earlier_ones) {
+    setup *s = make(0.3);
+    double kept = 0, apart = 0;
+    for (int part = 0; part < 2; part++) {
+        feed(s, CM_Q4_K_T, 0, CM_FEEDBACK_ROWS, s->fed);
+        for (int r = 0; r < CM_FEEDBACK_ROWS; r++)
+            *(part ? &apart : &kept) += harm(CM_Q4_K_T, s->w + r * N,
+                                             s->fed + r * N / 256 * 144, s->h);
+        for (int i = 0; i < 256; i++) /* then nothing passes from the first to the second */
+            memset(s->u + i * N + 256, 0, 256 * sizeof *s->u);
+    }
+    CHECKF(kept < 0.9 * apart, "%g, each for itself %g", kept, apart);
+    drop(s);
+}
+
 /* Inputs that do not move together: nothing to feed back, the search's values. */
 TEST(without_common_movement_it_is_the_search) {
     setup *s = make(1);

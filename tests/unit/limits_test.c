@@ -43,22 +43,38 @@ TEST(version_2_takes_the_least_of_all_ancestors) {
     CHECKF(l.cpus == 2.5 && l.memory == 3e9, "%g processors, %g bytes", l.cpus, l.memory);
 }
 
+/* Whichever group has it: the least counts, and quota is per period. */
+TEST(a_looser_ancestor_changes_nothing) {
+    cm_limits l = under("looser", "0::/user/job\n");
+    put("/sys/fs/cgroup/user/job/cpu.max", "30000 20000\n");
+    put("/sys/fs/cgroup/user/cpu.max", "400000 100000\n");
+    put("/sys/fs/cgroup/user/job/memory.max", "5000\n");
+    put("/sys/fs/cgroup/user/job/memory.current", "1000\n");
+    put("/sys/fs/cgroup/user/memory.max", "50000\n");
+    put("/sys/fs/cgroup/user/memory.current", "2000\n");
+    cm_limits_under(root, &l);
+    CHECKF(l.cpus == 1.5 && l.memory == 4000, "%g processors, %g bytes", l.cpus, l.memory);
+}
+
 /* The group's name is the machine's, the folder the container's own. */
 TEST(a_container_sees_its_group_at_the_root) {
     cm_limits l = under("own", "0::/docker/0123\n");
     put("/sys/fs/cgroup/cpu.max", "150000 100000\n");
     put("/sys/fs/cgroup/memory.max", "1000\n");
     put("/sys/fs/cgroup/memory.current", "2000\n");
+    put("/sys/fs/cgroup/memory.stat", "anon 5\ninactive_file 2500\n"); /* read a moment later */
     cm_limits_under(root, &l);
     CHECKF(l.cpus == 1.5 && l.memory == 0, "%g processors, %g bytes", l.cpus, l.memory);
 }
 
 TEST(version_1_has_a_tree_for_each_resource) {
-    cm_limits l = under("v1", "4:memory:/job\n2:cpu,cpuacct:/\n1:name=systemd:/x\n0::/x\n");
+    cm_limits l = under("v1", "4:memory:/job\n2:cpuacct,cpu:/\n1:name=systemd:/x\n0::/x\n");
     put("/sys/fs/cgroup/cpu/cpu.cfs_quota_us", "300000\n");
     put("/sys/fs/cgroup/cpu/cpu.cfs_period_us", "100000\n");
     put("/sys/fs/cgroup/memory/job/memory.limit_in_bytes", "8000000000\n");
-    put("/sys/fs/cgroup/memory/job/memory.usage_in_bytes", "1000000000\n");
+    put("/sys/fs/cgroup/memory/job/memory.usage_in_bytes", "3000000000\n");
+    put("/sys/fs/cgroup/memory/job/memory.stat",
+        "inactive_file 5\ntotal_inactive_file 2000000000\n");
     cm_limits_under(root, &l);
     CHECKF(l.cpus == 3 && l.memory == 7e9, "%g processors, %g bytes", l.cpus, l.memory);
 }

@@ -188,3 +188,26 @@ TEST(sums_are_not_stored_narrow) {
     CHECK(!twice->g_narrow && once->g_narrow && !other->g_narrow);
     fix_close(&f);
 }
+
+/* Rows of BF16 are made in a room that belongs to the thread: many rows, many times, give what
+ * one thread gives. */
+TEST(threads_have_rooms_of_their_own) {
+    enum { ROWS = 700, COLS = 96, TIMES = 25 };
+    static uint16_t want[2][ROWS * COLS];
+    for (int k = 0; k < TIMES; k++) {
+        op_fix f;
+        fix_threads(k ? 2 : 1);
+        fix_open(&f, true);
+        f.t.compute = CM_COMPUTE_BF16;
+        cm_var *ab = fix_input(&f, 1, 2, (int64_t[]){ ROWS, 2 * COLS });
+        cm_var *x = fix_input(&f, 2, 2, (int64_t[]){ ROWS, COLS });
+        cm_var *y[2] = { cm_swiglu(&f.t, ab, CM_PRODUCTS),
+                         cm_rmsnorm(&f.t, x, fix_var(&f, 3, 1, (int64_t[]){ COLS }),
+                                    (cm_real)1e-5, CM_PRODUCTS) };
+        for (int i = 0; i < 2; i++) {
+            if (!k) memcpy(want[i], y[i]->v.data, sizeof want[i]);
+            else CHECKF(!memcmp(want[i], y[i]->v.data, sizeof want[i]), "op %d, time %d", i, k);
+        }
+        fix_close(&f);
+    }
+}

@@ -6,7 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { MOST = 160, ROOM = MOST * MOST };
+enum { MOST = 160, ROOM = MOST * MOST, PAD = 3 };
 
 static cm_real x[ROOM], z[ROOM], a[ROOM], b[ROOM], scale[MOST], c[ROOM], d[ROOM];
 
@@ -22,13 +22,14 @@ static void scaled(int64_t rows, int64_t n, const cm_real *from, cm_real *to) {
 }
 
 /* One shape, A[M,K] taken along its rows or down those of its transpose, B[K,N] down or
- * across; beta 0 and 1. */
+ * across; beta 0 and 1.  Rows are PAD longer than what is multiplied. */
 static void check(cm_compute how, int64_t M, int64_t N, int64_t K, bool ta, bool tb,
                   bool by_row, cm_real beta) {
-    int64_t words = cm_word_count(how, K), lda = ta ? M : K, ldb = tb ? K : N;
-    fill(x, M * K, 1), fill(z, K * N, 2), fill(scale, MOST, 3);
+    int64_t words = cm_word_count(how, K), lda = (ta ? M : K) + PAD;
+    int64_t ldb = (tb ? K : N) + PAD, ldc = N + PAD;
+    fill(x, ROOM, 1), fill(z, ROOM, 2), fill(scale, MOST, 3);
     memset(a, 0xff, sizeof a), memset(b, 0xff, sizeof b);
-    fill(c, M * N, 4);
+    fill(c, ROOM, 4);
     memcpy(d, c, sizeof c);
     const cm_real *s = by_row ? scale : NULL;
     cm_word_mat A = { a, ta ? 1 : words, ta ? M : 1 }, B = { b, 1, N };
@@ -36,19 +37,19 @@ static void check(cm_compute how, int64_t M, int64_t N, int64_t K, bool ta, bool
     else cm_words_along(how, M, K, s, x, lda, a, words);
     if (tb) cm_words_across(how, N, K, z, ldb, b, N);
     else cm_words_down(how, K, N, NULL, z, ldb, b, N);
-    cm_word_product(how, M, N, K, A, B, beta, c, N);
+    cm_word_product(how, M, N, K, A, B, beta, c, ldc);
     if (by_row) scaled(ta ? K : M, lda, x, x);
-    cm_product1(how, M, N, K, 1, cm_mat_of(x, lda, ta), cm_mat_of(z, ldb, tb), beta, d, N);
-    CHECKF(!memcmp(c, d, sizeof(cm_real) * (size_t)(M * N)),
+    cm_product1(how, M, N, K, 1, cm_mat_of(x, lda, ta), cm_mat_of(z, ldb, tb), beta, d, ldc);
+    CHECKF(!memcmp(c, d, sizeof c),
            "%s, %lld x %lld x %lld, %d%d%d, beta %g: other bits than cm_product1",
            how == CM_COMPUTE_BF16 ? "bf16" : "fp32", (long long)M, (long long)N, (long long)K,
            ta, tb, by_row, (double)beta);
     if (how == CM_COMPUTE_BF16) return;
     cm_word_mat in_place = ta ? cm_as_down(how, K, M, x, lda, NULL)
                               : cm_as_along(how, M, K, x, lda, NULL);
-    cm_word_product(how, M, N, K, in_place, B, 0, c, N);
-    cm_word_product(how, M, N, K, A, B, 0, d, N);
-    CHECK(!memcmp(c, d, sizeof(cm_real) * (size_t)(M * N)));
+    cm_word_product(how, M, N, K, in_place, B, 0, c, ldc);
+    cm_word_product(how, M, N, K, A, B, 0, d, ldc);
+    CHECK(!memcmp(c, d, sizeof c));
 }
 
 TEST(words_give_the_bits_of_products) {
