@@ -28,7 +28,9 @@ size_t cm_head_map(cm_head *h, const cm_node *n, const int32_t *target, void *ba
     h->in = cm_cut_reals(&c, rows * h->D);
     h->row = cm_cut_take(&c, sizeof *h->row * (size_t)rows);
     h->value = cm_cut_take(&c, sizeof *h->value * (size_t)rows);
-    h->room = cm_cut_take(&c, cm_weight_bytes(n, &h->w->v, rows));
+    bool round = h->narrow && h->w->v.dtype == CM_REAL_DTYPE;
+    h->room = cm_cut_take(&c, round ? sizeof(uint16_t) * (size_t)(h->V * h->D)
+                                    : cm_weight_bytes(n, &h->w->v, rows));
     return c.used;
 }
 
@@ -46,6 +48,18 @@ static cm_mat gathered(cm_head *h) {
     return in;
 }
 
+/* W for all chunks.  Many products pack it: where they would round it, it is rounded once. */
+static cm_mat operand(const cm_head *h) {
+    const cm_tensor *w = &h->w->v;
+    if (!h->narrow || w->dtype != CM_REAL_DTYPE)
+        return cm_operand(h->how, w, h->D, false, h->room);
+    uint16_t *to = h->room;
+#pragma omp parallel for schedule(static) num_threads(cm_kern_threads())
+    for (int64_t i = 0; i < h->V; i++)
+        cm_k.narrow(h->D, cm_rdata(w) + i * h->D, to + i * h->D);
+    return (cm_mat){ to, h->D, false, true };
+}
+
 bool cm_head_next(cm_head *h, cm_real scale, cm_real *zero) {
     int64_t r = h->next, room = chunk_rows(h->V);
     for (h->n = 0; r < h->R && h->n < room; r++) {
@@ -61,7 +75,7 @@ bool cm_head_next(cm_head *h, cm_real scale, cm_real *zero) {
         cm_qmat_mul(&h->w->v, NULL, h->n, gathered(h).at, scale, h->z, h->room);
         return true;
     }
-    if (!h->W.at) h->W = cm_operand(h->how, &h->w->v, h->D, false, h->room);
+    if (!h->W.at) h->W = operand(h);
     cm_mat W = h->W;
     W.t = true;
     cm_product(h->how, h->n, h->V, h->D, scale, gathered(h), W, 0, h->z, h->V);

@@ -20,7 +20,7 @@ typedef struct cm_head {
     cm_compute how;   /* of its products */
     bool held;        /* W is multiplied by as it is held; there is no backward */
     cm_mat W;         /* else once needed: as an operand, not transposed; at NULL before */
-    void *room;       /* for its elements where they are widened */
+    void *room;       /* for its elements where they are widened, or rounded once */
 } cm_head;
 
 /* Are x[R,D] and W[V,D] fit for it? */
