@@ -120,8 +120,11 @@ static bool add_shards(job *j, const char *path, cm_err *err) {
         ok = cm_ppl_doc_read(&doc, &d, j->l.spm, i, err);
         if (!ok) break;
         if (doc.mask) j->read += doc.n;
-        if (!doc.mask || doc.bytes)
-            ok = add_ids(j, doc.id, doc.mask, doc.n, doc.bytes, doc.words, err);
+        cm_err why;
+        if ((!doc.mask || doc.bytes) &&
+            !add_ids(j, doc.id, doc.mask, doc.n, doc.bytes, doc.words, &why))
+            ok = cm_fail(err, why.code, "%s: validation document %lld: %s", d.dir,
+                         (long long)i + 1, why.msg);
     }
     cm_ppl_doc_free(&doc);
     cm_dataset_close(&d);
@@ -212,6 +215,13 @@ static bool report_documents(const job *j, cm_err *err) {
     return ok;
 }
 
+/* A part of the text would pass for the whole: a signal to stop leaves no result. */
+static bool interrupted(void) {
+    if (!cm_signal_stop()) return false;
+    cm_log(CM_LOG_WARN, "interrupted before the end of the text: there is no result");
+    return true;
+}
+
 static bool run_documents(job *j, cm_err *err) {
     const cm_eval_conf *e = &j->app->conf.eval;
     int64_t context = e->context ? e->context : j->l.model.conf.context;
@@ -231,7 +241,7 @@ static bool run_documents(job *j, cm_err *err) {
     for (int i = 0; ok && !j->full && (path = cm_app_text_at(j->app, "shards", i)); i++)
         ok = add_shards(j, path, err);
     cm_progress_close(&j->progress);
-    return ok && report_documents(j, err);
+    return ok && (interrupted() || report_documents(j, err));
 }
 
 /* ---- mode llama -------------------------------------------------------------------------- */
@@ -288,11 +298,13 @@ static bool run_llama(job *j, cm_err *err) {
     int ctx = j->app->conf.eval.context ? (int)j->app->conf.eval.context : 512;
     int bos = cm_spm_bos(j->l.spm);
     cm_llama_ppl r;
-    return encode_like_llama(j, path, bos, err) &&
-           cm_scorer_open(&j->s, &j->l.model, ctx, err) &&
-           cm_llama_perplexity(&j->s, j->id, j->n_id, ctx, bos, bos >= 0, show_chunk, j, &r,
-                               err) &&
-           report_llama(j, &r, ctx, err);
+    cm_err why = { 0 };
+    if (!encode_like_llama(j, path, bos, err) ||
+        !cm_scorer_open(&j->s, &j->l.model, ctx, err))
+        return false;
+    if (!cm_llama_perplexity(&j->s, j->id, j->n_id, ctx, bos, bos >= 0, show_chunk, j, &r, &why))
+        return cm_fail(err, why.code, "%s: %s", path, why.msg);
+    return interrupted() || report_llama(j, &r, ctx, err);
 }
 
 static void print_plan(const job *j, const cm_model_conf *m) {

@@ -38,7 +38,7 @@ static bool is_fixed(const char *line) {
         "model.vocab_size:", "model.n_heads:", "model.n_kv_heads:", "model.head_dim:",
         "model.d_ff:", "model.n_experts:", "model.d_expert:", "model.d_shared:",
         "model.ssm_state:", "model.ssm_head_dim:", "model.ssm_groups:", "model.ssm_conv:",
-        "model.ssm_expand:", "model.tied:", "optim.kind:", "lora.rank:", "lora.targets:",
+        "model.ssm_expand:", "model.tied:", "optim.kind:", "optim.state:", "lora.rank:", "lora.targets:",
         "lora.base:" };
     for (size_t i = 0; i < sizeof keys / sizeof *keys; i++)
         if (!strncmp(line, keys[i], strlen(keys[i]))) return true;
@@ -108,9 +108,10 @@ static const char *input_then(const cm_json_tree *t, const char *role) {
     return NULL;
 }
 
-/* The start model and dpo's reference lie where others can change them: a run that is retrained,
- * a `latest` that moves on.  A run that goes on would change its reference unseen. */
-static bool same_models(const cm_app_ctx *c, const cm_app_input *in, cm_err *err) {
+/* What a run is made from lies where others can change it: shards made anew, a start model or
+ * dpo's reference that is retrained, a `latest` that moves on.  Refused before anything of the
+ * run is rewritten. */
+static bool same_inputs(const cm_app_ctx *c, const cm_app_input *in, cm_err *err) {
     char *path = cm_run_path(&c->run, "run.json"), *text = NULL;
     size_t n = 0;
     cm_json_tree t = {0};
@@ -120,13 +121,11 @@ static bool same_models(const cm_app_ctx *c, const cm_app_input *in, cm_err *err
         cm_json_tree_read(&t, text, n, &none))
         for (; ok && in->what; in++) {
             const char *then = input_then(&t, in->what);
-            if ((strcmp(in->what, "model") && strcmp(in->what, "reference")) || !then ||
-                !strcmp(then, in->id))
-                continue;
+            if (!then || !strcmp(then, in->id)) continue;
             ok = cm_fail(err, CM_EXIT_DATA,
-                         "%s: the %s at %s is another than this run began with (SHA-256 %.12s, was "
-                         "%.12s): bring that one back, or give another name", c->run.dir, in->what,
-                         in->path, in->id, then);
+                         "%s: the run did not begin with the %s at %s (SHA-256 %.12s, was %.12s): "
+                         "bring back what it began with, or give another name", c->run.dir,
+                         in->what, in->path, in->id, then);
         }
     cm_json_tree_free(&t);
     free(text);
@@ -193,7 +192,7 @@ bool cm_app_run_open(cm_app_ctx *c, const cm_app_input *in, cm_err *err) {
     }
     if (ok && !c->run.skip) {
         run_info(c, &info);
-        ok = (!c->run.resumed || (same_run(c, yaml.s, err) && same_models(c, in, err))) &&
+        ok = (!c->run.resumed || (same_run(c, yaml.s, err) && same_inputs(c, in, err))) &&
              cm_run_start(&c->run, yaml.s, &info, err);
         cm_signals_install_as("stopping after saving");
     }

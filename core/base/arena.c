@@ -6,8 +6,10 @@
  * Invariant: used <= peak <= cap, and used is a multiple of CM_ALIGN. */
 #include "base/base.h"
 
+#include <errno.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/resource.h>
 
 #if defined(__SANITIZE_ADDRESS__)
 #define CM_ASAN 1
@@ -33,13 +35,27 @@ static void *reserve(size_t cap, int prot) {
     return p == MAP_FAILED ? NULL : p;
 }
 
+static bool refuse(const char *name, const char *what, cm_err *err) {
+    int why = errno;
+    struct rlimit l;
+    char limit[96] = "";
+    if (!getrlimit(RLIMIT_AS, &l) && l.rlim_cur != RLIM_INFINITY)
+        snprintf(limit, sizeof limit, " within `ulimit -v` = %llu KiB",
+                 (unsigned long long)l.rlim_cur / 1024);
+    errno = why;
+    return cm_fail_errno(err, CM_EXIT_RESOURCE, "arena '%s': cannot reserve %s%s", name, what,
+                         limit);
+}
+
 bool cm_arena_open(cm_arena *a, const char *name, size_t cap, cm_err *err) {
     *a = (cm_arena){.name = name};
     cap = cm_align_up(cap ? cap : 1);
     a->base = reserve(cap, PROT_READ | PROT_WRITE);
-    if (!a->base)
-        return cm_fail_errno(err, CM_EXIT_RESOURCE,
-                             "arena '%s': cannot reserve %zu bytes", name, cap);
+    if (!a->base) {
+        char what[48];
+        snprintf(what, sizeof what, "%zu bytes", cap);
+        return refuse(name, what, err);
+    }
     /* Rows of a matrix lie about a page apart: small pages would miss the TLB at each. */
     if (cap >= HUGE) madvise(a->base, cap, MADV_HUGEPAGE);
     a->cap = cap;
@@ -55,8 +71,7 @@ bool cm_arena_open_counting(cm_arena *a, const char *name, cm_err *err) {
         if (a->base)
             return true;
     }
-    return cm_fail_errno(err, CM_EXIT_RESOURCE, "arena '%s': cannot reserve addresses",
-                         name);
+    return refuse(name, "addresses", err);
 }
 
 void cm_arena_close(cm_arena *a) {

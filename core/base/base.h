@@ -105,8 +105,8 @@ cm_limits cm_limits_get(void);
  * all wait for the one that has half a processor. */
 int cm_cpus(void);
 /* Called first in main: threads that wait spin briefly and then sleep, so that programs that
- * share a machine do not starve each other.  Starts the program once more with the setting in
- * its environment, unless GOMP_SPINCOUNT or OMP_WAIT_POLICY is there already. */
+ * share a machine do not starve each other, and OpenBLAS starts none.  Starts the program once
+ * more with both in its environment; GOMP_SPINCOUNT or OMP_WAIT_POLICY that are there stand. */
 void cm_spin_briefly(char **argv);
 /* Lowers *l to what the control groups under a root folder allow ("" is the machine's). */
 void cm_limits_under(const char *root, cm_limits *l);

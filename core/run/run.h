@@ -120,12 +120,12 @@ void cm_machine_json(cm_buf *b);
 
 /* ---- signals ---------------------------------------------------------------------- */
 
-/* SIGINT and SIGTERM ask to stop, SIGUSR1 to save and go on.  A second SIGINT or
- * SIGTERM ends the process at once.  The first says on stderr what happens next:
+/* SIGINT, SIGTERM and SIGHUP (unless it is ignored, as under nohup) ask to stop, SIGUSR1 to
+ * save and go on.  A second one that asks to stop ends the process at once.  The first says on stderr what happens next:
  * "stopping", or `what` (a string that stays: "stopping after saving"). */
 void cm_signals_install(void);
 void cm_signals_install_as(const char *what);
-/* Forget a stop request; SIGINT and SIGTERM end the program again. */
+/* Forget a stop request; these signals end the program again. */
 void cm_signals_release(void);
 /* The signal that asked to stop, or 0.  To be polled in every loop that can last. */
 int cm_signal_stop(void);

@@ -5,6 +5,9 @@
 #include <string.h>
 #include <unistd.h>
 
+/* SIGHUP: the terminal went away. */
+static const int stops[] = { SIGINT, SIGTERM, SIGHUP };
+
 static volatile sig_atomic_t stop_sig, save_asked;
 static const char *announced = "stopping";
 
@@ -30,6 +33,12 @@ static void on_save(int sig) {
     save_asked = 1;
 }
 
+/* nohup starts a program with SIGHUP ignored; that holds. */
+static bool ignored(int sig) {
+    struct sigaction now;
+    return sig == SIGHUP && !sigaction(sig, NULL, &now) && now.sa_handler == SIG_IGN;
+}
+
 void cm_signals_install(void) { cm_signals_install_as("stopping"); }
 
 void cm_signals_install_as(const char *what) {
@@ -37,15 +46,15 @@ void cm_signals_install_as(const char *what) {
     stop_sig = save_asked = 0;
     struct sigaction sa = {.sa_handler = on_stop, .sa_flags = SA_RESTART};
     sigemptyset(&sa.sa_mask);
-    sigaction(SIGINT, &sa, NULL);
-    sigaction(SIGTERM, &sa, NULL);
+    for (size_t i = 0; i < sizeof stops / sizeof *stops; i++)
+        if (!ignored(stops[i])) sigaction(stops[i], &sa, NULL);
     sa.sa_handler = on_save;
     sigaction(SIGUSR1, &sa, NULL);
 }
 
 void cm_signals_release(void) {
-    signal(SIGINT, SIG_DFL);
-    signal(SIGTERM, SIG_DFL);
+    for (size_t i = 0; i < sizeof stops / sizeof *stops; i++)
+        if (!ignored(stops[i])) signal(stops[i], SIG_DFL);
     stop_sig = 0;
 }
 

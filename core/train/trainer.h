@@ -63,7 +63,8 @@ void cm__choose_blocks(cm__trainer *t, cm_plan *p);
  * gradients: their sum. */
 double cm__val_rows(cm__trainer *t, int n, int64_t row, bool dry);
 
-/* Validate; stopped: a signal came and there is no result. */
+/* Validate; stopped: a signal came and there is no result.  CM_EXIT_DIVERGED: the loss is NaN
+ * or infinite. */
 bool cm__validate(cm__trainer *t, bool *stopped, cm_err *err);
 /* Room for what val.routes asks for; none without experts. */
 void cm__build_routes(cm__trainer *t, cm_arena *perm);

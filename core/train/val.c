@@ -110,7 +110,13 @@ bool cm__validate(cm__trainer *t, bool *stopped, cm_err *err) {
     t->val_acc = counted && !o->val_loss ? (double)t->val_hits / (double)counted : NAN;
     t->val_bpb = v->bytes ? sum / M_LN2 / (double)v->bytes : NAN;
     t->state.val_step = t->state.step;
-    if (!isfinite(t->state.best) || t->state.val_loss < t->state.best) {
+    if (counted && !isfinite(sum))
+        return cm_fail(err, CM_EXIT_DIVERGED,
+                       "step %lld: the validation loss is %s: these weights are broken; "
+                       "checkpoints saved before are untouched in %s",
+                       (long long)t->state.step, isnan(sum) ? "NaN" : "infinite", t->ckpt_dir);
+    /* The first that is a number, then each that is lower. */
+    if (counted && !(t->state.val_loss >= t->state.best)) {
         t->state.best = t->state.val_loss;
         t->state.best_step = t->state.step;
     }

@@ -18,6 +18,10 @@ typedef struct cm_scorer {
 /* max_T: longest row that will be scored. */
 bool cm_scorer_open(cm_scorer *s, const cm_model *m, int max_T, cm_err *err);
 void cm_scorer_close(cm_scorer *s);
+/* The end of the sentence that refuses a model whose scores are NaN or infinite; before it
+ * stands what was scored. */
+#define CM_EVAL_BROKEN                                                                   \
+    "a log-probability that is no finite number; the model's weights are broken"
 /* What an open one takes; a model on counting memory will do. */
 bool cm_scorer_bytes(const cm_model *m, int max_T, size_t *bytes, cm_err *err);
 /* nll[i] = -log p(token[i+1] | token[0..i]) for i in [first, T-1); state starts at zero. */
@@ -130,7 +134,8 @@ typedef struct cm_ppl {
     int64_t tokens, bytes, words, docs;
 } cm_ppl;
 /* Add one document: its ids (without BOS), its source text's bytes and words.  mask [n]: only
- * tokens where it is not 0 are scored, given all that stands before them; NULL: all are. */
+ * tokens where it is not 0 are scored, given all that stands before them; NULL: all are.
+ * After a signal to stop the rest of the document is missing.  CM_EXIT_DATA: CM_EVAL_BROKEN. */
 bool cm_ppl_add(cm_ppl *p, cm_scorer *s, cm_window w, int bos, const int32_t *id,
                 const uint8_t *mask, int64_t n, int64_t bytes, int64_t words, cm_err *err);
 /* A validation document of a data set as cm_ppl_add wants it.  Of a conversation `bytes` is
@@ -166,7 +171,8 @@ typedef struct cm_llama_ppl {
     double nll, nll2, ppl, se;
 } cm_llama_ppl;
 typedef void (*cm_chunk_fn)(void *ctx, int64_t chunk, double running_ppl);
-/* id: all tokens of the text, BOS first when add_bos.  Needs at least 2 * ctx of them. */
+/* id: all tokens of the text, BOS first when add_bos.  Needs at least 2 * ctx of them.  After
+ * a signal to stop the remaining chunks are missing.  CM_EXIT_DATA: CM_EVAL_BROKEN. */
 bool cm_llama_perplexity(cm_scorer *s, const int32_t *id, int64_t n, int ctx, int bos,
                          bool add_bos, cm_chunk_fn each, void *each_ctx,
                          cm_llama_ppl *out, cm_err *err);

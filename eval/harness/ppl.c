@@ -23,7 +23,7 @@ static double score_windows(cm_scorer *s, cm_window w, const int32_t *row,
                             const uint8_t *mask, int ahead, int64_t n, double *nll) {
     double sum = 0;
     int64_t done = 0; /* tokens row[1..done] are scored */
-    while (done < n) {
+    while (done < n && !cm_signal_stop()) {
         int64_t end = done == 0 ? w.context : done + w.stride;
         if (end > n) end = n;
         int64_t begin = end > w.context ? end - w.context : 0;
@@ -55,6 +55,7 @@ bool cm_ppl_add(cm_ppl *p, cm_scorer *s, cm_window w, int bos, const int32_t *id
     double sum = score_windows(s, w, row, mask, !skip, n - skip, nll), bits = sum / log(2.0);
     free(row);
     free(nll);
+    if (!isfinite(sum)) return cm_fail(err, CM_EXIT_DATA, CM_EVAL_BROKEN);
     p->nll += sum;
     p->tokens += scored;
     p->bytes += bytes;
@@ -100,7 +101,7 @@ bool cm_llama_perplexity(cm_scorer *s, const int32_t *id, int64_t n, int ctx, in
     if (!ok) cm_fail(err, CM_EXIT_RESOURCE, "out of memory for a chunk of %d tokens", ctx);
     *out = (cm_llama_ppl){ .chunks = n / ctx };
     int first = ctx / 2;
-    for (int64_t k = 0; ok && k < out->chunks; k++) {
+    for (int64_t k = 0; ok && k < out->chunks && !cm_signal_stop(); k++) {
         memcpy(row, id + k * ctx, (size_t)ctx * sizeof *row);
         if (add_bos) row[0] = bos;
         cm_score(s, row, ctx, first, nll);
@@ -109,7 +110,9 @@ bool cm_llama_perplexity(cm_scorer *s, const int32_t *id, int64_t n, int ctx, in
             out->nll2 += nll[i] * nll[i];
         }
         out->count += ctx - 1 - first;
-        if (each) each(each_ctx, k, exp(out->nll / (double)out->count));
+        ok = isfinite(out->nll) || cm_fail(err, CM_EXIT_DATA, "chunk %lld: " CM_EVAL_BROKEN,
+                                           (long long)k + 1);
+        if (ok && each) each(each_ctx, k, exp(out->nll / (double)out->count));
     }
     free(row);
     free(nll);

@@ -36,8 +36,7 @@ static bool finite_answers(asker *a, const cm_question *q) {
     for (int i = 0; i < q->n_asks; i++)
         for (int j = 0; j < q->ask[i].n - q->ask[i].first && !q->ask[i].max_new; j++)
             if (!isfinite(q->ask[i].logp[j]))
-                return cm_fail(a->err, CM_EXIT_DATA, "%s: task %s, item '%s': a log-probability "
-                               "that is no finite number; the model's weights are broken",
+                return cm_fail(a->err, CM_EXIT_DATA, "%s: task %s, item '%s': " CM_EVAL_BROKEN,
                                a->run->model_path, a->t->name, q->id);
     return true;
 }

@@ -252,7 +252,7 @@ Q="$P name=moves post.model=$tmp/moves data.shards=$tmp/long optim.lr=3e-3 dpo.l
 expect "stopped, to go on" 3 "" $Q
 rm -rf "$tmp/moves"
 cp -rL "$tmp/runs/last/ckpt/latest" "$tmp/moves"
-expect "not from another model" 4 "runs/moves: the model at .* is another than this run began with" $Q
+expect "not from another model" 4 "runs/moves: the run did not begin with the model at " $Q
 rm -rf "$tmp/moves"
 cp -rL "$M" "$tmp/moves"
 expect "the old one is back" 3 "length bias.*dpo.stop" $Q

@@ -24,6 +24,21 @@ same "the same digits with 3 threads" "$(sed 's/"kernels":"[^"]*",//' "$tmp/t.js
 gzip -c "$tmp/text.jsonl" >"$tmp/text.jsonl.gz"
 same "the same from .gz" "$($E --model "$M" --text "$tmp/text.jsonl.gz")" "$($E --model "$M" --text "$tmp/text.jsonl")"
 
+# ---- a signal: a part would pass for the whole
+"$BIN/world" --seed 9 --count 20000 >"$tmp/many.jsonl"
+"$BIN/world" --seed 9 --count 20000 --format txt >"$tmp/many.txt"
+for what in many.jsonl many.txt "many.txt eval.mode=llama eval.context=64"; do
+    # shellcheck disable=SC2086
+    $E --model "$M" --out "$tmp/ev.json" --text $tmp/$what >"$tmp/cut.out" 2>"$tmp/cut.err" &
+    pid=$!
+    sleep 0.7
+    kill -TERM $pid; wait $pid
+    same "interrupted, $what: dies of the signal" $? 143
+    check "says that there is no result" grep -q "interrupted before the end of the text: there is no result" "$tmp/cut.err"
+    same "prints none" "$(grep -cE 'bits per byte|PPL' "$tmp/cut.out")" 0
+    absent "writes none" "$tmp/ev.json"
+done
+
 # ---- refusals
 expect "no model" 2 "--model" $E --text "$tmp/text.txt"
 expect "missing model" 2 "none" $E --model "$tmp/none" --text "$tmp/text.txt"

@@ -208,6 +208,16 @@ yes "$(printf '\377\377\177\177')" | tr -d '\n' | head -c 51200 |
 expect "weights that are not numbers" 4 "log-probability that is no finite number" \
     "$BIN/eval" --quiet --model "$tmp/nan" --tasks "$tmp/x.yaml" --out "$tmp/nan.out"
 absent "and no result" "$tmp/nan.out/results.json"
+"$BIN/world" --seed 9 --count 20 >"$tmp/stories.jsonl"
+"$BIN/world" --seed 9 --count 20 --format txt >"$tmp/stories.txt"
+for what in "--text $tmp/stories.jsonl:stories.jsonl:1" "--text $tmp/stories.txt:stories.txt" \
+    "--shards $tmp/data:data: validation document 1" "--text $tmp/stories.txt eval.mode=llama eval.context=64:stories.txt: chunk 1"; do
+    # shellcheck disable=SC2086
+    expect "weights that are not numbers: ${what%%:*}" 4 "${what#*:}: a log-probability that is no finite number" \
+        "$BIN/eval" --quiet --model "$tmp/nan" ${what%%:*} --out "$tmp/nan.json"
+    same "nothing printed" "$(cat "$tmp/.out")" ""
+    absent "nor written" "$tmp/nan.json"
+done
 printf 'task:\n  kind: generate\n  data: [x.jsonl]\n  prompt: "{q}"\n  answer: "{q}"\n  max_new_tokens: 4\n' >"$tmp/g.yaml"
 expect "weights that are not numbers, generating" 4 "task g: .*logit that is no finite number" \
     "$BIN/eval" --quiet --model "$tmp/nan" --tasks "$tmp/g.yaml" --out "$tmp/nang.out"

@@ -152,13 +152,22 @@ for c in "$tmp"/runs/cut/ckpt/step-*; do flip "$c/model.safetensors" 5000; done
 before=$(tree "$tmp/runs/cut/ckpt")
 expect "every checkpoint damaged" 4 "model.safetensors: damaged" $P name=cut ckpt.every=1 ckpt.keep_last=3
 same "none of them is lost for that" "$(tree "$tmp/runs/cut/ckpt")" "$before"
+# What a checkpoint holds cannot change; the refusal leaves the run's own configuration.
+half state
+before=$(tree "$tmp/runs/state")
+expect "resuming with other moments" 2 "optim.state: fp32 -> int8: its checkpoints have other tensors" \
+    $P name=state ckpt.every=1 ckpt.keep_last=3 --resume=must optim.state=int8 train.compute=bf16
+same "nothing is written" "$(tree "$tmp/runs/state")" "$before"
+expect "and the run goes on as it was" 0 "" $P name=state ckpt.every=1 ckpt.keep_last=3
 half mix
 sums() { cat "$tmp"/runs/mix/ckpt/step-*/SHA256SUMS; }
 before=$(sums)
-expect "resuming on another tokenizer's shards" "[24]" "tokenizer|vocab" $P name=mix data.shards="$tmp/other" --resume=must
+expect "resuming on another tokenizer's shards" 4 "did not begin with the shards" $P name=mix data.shards="$tmp/other" --resume=must
 "$BIN/tokenize" --quiet tokenize.out="$tmp/data2" "tokenize.inputs=$tmp/corpus.jsonl" tokenize.val_frac=0.2 \
     tokenize.tokenizer="$tmp/data/tokenizer.model" >/dev/null
-expect "resuming on other shards" 4 "shards are" $P name=mix data.shards="$tmp/data2" --resume=must
+all=$(tree "$tmp/runs/mix")
+expect "resuming on other shards" 4 "did not begin with the shards at $tmp/data2" $P name=mix data.shards="$tmp/data2" --resume=must
+same "nothing is written" "$(tree "$tmp/runs/mix")" "$all"
 expect "resuming another model" 2 "another configuration" $P name=mix optim.lr=0.5
 expect "--resume=never" 2 "unfinished run" $P name=mix --resume=never
 same "its checkpoints are as they were" "$(sums)" "$before"
@@ -209,6 +218,11 @@ sums=$(cat "$c/SHA256SUMS")
 expect "NaN after a good checkpoint" 6 "untouched" $P name=mix --resume=must $boom sched.tokens=102400 ckpt.every=1000
 same "the good checkpoint is as it was" "$(cat "$c/SHA256SUMS")" "$sums"
 check "and whole" sh -c "cd '$c' && sha256sum --quiet -c SHA256SUMS"
+# Steps that are NaN are skipped, so the first validation comes, of weights that are broken already.
+# shellcheck disable=SC2086
+expect "NaN in validation" 6 "step 5: the validation loss is NaN: .*untouched in" $P name=nanval $boom \
+    val.every=5 val.samples=0 sched.tokens=51200
+absent "it is never the best" "$tmp/runs/nanval/ckpt/best" "$tmp/runs/nanval/ckpt/latest"
 
 # ---- folders that cannot be written, or are taken
 expect "runs below a file" 1 "tiny.yaml" $P --runs "$tmp/tiny.yaml"
@@ -225,6 +239,7 @@ same "which stays as it was" "$(tree "$tmp/runs/seed")" "$seed"
 pid=$!
 for _ in $(seq 400); do [ -e "$tmp/runs/long/ckpt/latest" ] && break; sleep 0.02; done
 expect "a folder in use, by whom" 2 "in use by process $pid" $P name=long sched.tokens=10M
+same "one thread was asked for, and there is one" "$(find /proc/$pid/task -mindepth 1 -maxdepth 1 | wc -l)" 1
 kill -INT $pid
 wait $pid
 same "SIGINT: exit 130" "$?" 130
@@ -233,6 +248,29 @@ expect_out "SIGINT: saved, and status says so" '"state":"interrupted".*"exit":13
 step=$(sed 's/.*"step":\([0-9]*\).*/\1/' "$tmp/runs/long/status.json")
 check "SIGINT: the checkpoint is of the last step" test -d "$(printf '%s/runs/long/ckpt/step-%08d' "$tmp" "$step")"
 expect "going on after it" 0 "" $P name=long sched.tokens=10M --dry-run
+hangup() { # NAME COMMAND...: train under it, hang up when a checkpoint is there
+    name=$1; shift
+    "$@" "$BIN/pretrain" --config "$tmp/tiny.yaml" --runs "$tmp/runs" name="$name" sched.tokens="$tokens" val.every=0 \
+        >"$tmp/hup.out" 2>"$tmp/hup.err" &
+    pid=$!
+    for _ in $(seq 400); do [ -e "$tmp/runs/$name/ckpt/latest" ] && break; sleep 0.02; done
+    kill -HUP $pid; wait $pid
+}
+tokens=10M
+hangup hup env
+same "SIGHUP: exit 129" "$?" 129
+expect_out "SIGHUP: saved, and status says so" '"state":"interrupted".*"exit":129' cat "$tmp/runs/hup/status.json"
+step=$(sed 's/.*"step":\([0-9]*\).*/\1/' "$tmp/runs/hup/status.json")
+check "SIGHUP: the checkpoint is of the last step" test -d "$(printf '%s/runs/hup/ckpt/step-%08d' "$tmp" "$step")"
+tokens=102400
+hangup nohup nohup
+same "SIGHUP under nohup: it goes on to the end" "$?" 0
+
+# ---- too few addresses: a sentence, and an end of it
+for _ in 1 2 3 4 5; do
+    expect "ulimit -v" 7 "cannot reserve addresses within .ulimit -v. = 180000 KiB" \
+        sh -c "ulimit -v 180000; exec timeout 20 $P name=narrow"
+done
 
 # ---- full disks
 DISK_FULL_BYTES="0 3000 200000 700000" disk_full "pretrain" "$tmp/runs/nospc" $P name=nospc

@@ -87,6 +87,7 @@ static int started_with(const char *how) {
     if (pid == 0) {
         unsetenv("GOMP_SPINCOUNT");
         unsetenv("OMP_WAIT_POLICY");
+        unsetenv("OPENBLAS_NUM_THREADS");
         setenv("CHIMERA_TEST_STARTED", how, 1);
         if (*how) setenv("OMP_WAIT_POLICY", how, 1);
         if (!freopen("/dev/null", "w", stdout)) _exit(98);
@@ -101,6 +102,8 @@ static int started_with(const char *how) {
 TEST(a_start_of_this_program_sees_how_long_to_spin) {
     const char *how = getenv("CHIMERA_TEST_STARTED"), *rounds = getenv("GOMP_SPINCOUNT");
     if (how) {
+        const char *blas = getenv("OPENBLAS_NUM_THREADS");
+        CHECKF(blas && !strcmp(blas, "1"), "OPENBLAS_NUM_THREADS=%s", blas ? blas : "-");
         CHECKF(*how ? !rounds : rounds && atoi(rounds) > 0, "GOMP_SPINCOUNT=%s with policy '%s'",
                rounds ? rounds : "-", how);
         return;
