@@ -38,8 +38,8 @@ static bool is_fixed(const char *line) {
         "model.vocab_size:", "model.n_heads:", "model.n_kv_heads:", "model.head_dim:",
         "model.d_ff:", "model.n_experts:", "model.d_expert:", "model.d_shared:",
         "model.ssm_state:", "model.ssm_head_dim:", "model.ssm_groups:", "model.ssm_conv:",
-        "model.ssm_expand:", "model.tied:", "optim.kind:", "optim.state:", "lora.rank:", "lora.targets:",
-        "lora.base:" };
+        "model.ssm_expand:", "model.tied:", "optim.kind:", "optim.state:", "lora.rank:",
+        "lora.targets:", "lora.base:" };
     for (size_t i = 0; i < sizeof keys / sizeof *keys; i++)
         if (!strncmp(line, keys[i], strlen(keys[i]))) return true;
     return false;

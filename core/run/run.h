@@ -121,8 +121,9 @@ void cm_machine_json(cm_buf *b);
 /* ---- signals ---------------------------------------------------------------------- */
 
 /* SIGINT, SIGTERM and SIGHUP (unless it is ignored, as under nohup) ask to stop, SIGUSR1 to
- * save and go on.  A second one that asks to stop ends the process at once.  The first says on stderr what happens next:
- * "stopping", or `what` (a string that stays: "stopping after saving"). */
+ * save and go on.  A second one that asks to stop ends the process at once.  The first says on
+ * stderr what happens next: "stopping", or `what` (a string that stays: "stopping after
+ * saving"). */
 void cm_signals_install(void);
 void cm_signals_install_as(const char *what);
 /* Forget a stop request; these signals end the program again. */
