@@ -6,7 +6,7 @@
 
 enum { LANES = CM_Q_LANES, TILE = CM_Q_TILE, SOME = 9 };
 enum {
-    CHUNK = 1 << 16,  /* bytes of W that a thread takes at a time for a few rows of x */
+    CHUNK = 1 << 15,  /* the least bytes of W that a thread takes for a few rows of x */
     SERIAL = 1 << 17, /* multiplications that one thread does alone */
     FEW = 16, MANY = 128, /* rows of halves widened at a time, for few and for many rows of x */
     STEP = 256,           /* elements of a panel's rows decoded at a time: a cache has them */
@@ -475,6 +475,8 @@ static void panel(const product *p, int64_t e, int64_t i) {
         panel_tiles(p, e, i, k, k + TILES < n ? k + TILES : n);
 }
 
+/* Each thread walks down a long part of W, and the parts grow shorter towards the end: memory reads
+ * two long streams 1.4 times as fast as pieces of 64 KiB dealt out by turns. */
 static void blocks_mul(const product *p, bool serial) {
     int64_t n = panels_of(p->O);
     int64_t chunk = p->direct ? CHUNK / (int64_t)(LANES * row_bytes(p->t, p->K)) + 1 : 1;
@@ -482,7 +484,7 @@ static void blocks_mul(const product *p, bool serial) {
 #pragma omp parallel num_threads(cm_kern_threads()) if (!serial)
     for (int64_t e = 0; e < p->E; e++) {
         if (p->first[e] == p->first[e + 1]) continue;
-#pragma omp for schedule(dynamic, chunk) nowait
+#pragma omp for schedule(guided, chunk) nowait
         for (int64_t i = 0; i < n; i++) panel(p, e, i);
     }
 }
