@@ -212,7 +212,7 @@ static int64_t fed_back(const cm_item *it, int64_t from, int64_t to, const float
     return bad;
 }
 
-/* Chains of h = (h ^ x) k, in vectors. */
+/* Chains of h = (h ^ x) k, turned so that sign bits move too, in vectors. */
 enum { CHAINS = 16 };
 
 static void hash_some(uint32_t *restrict h, const float *restrict x) {
@@ -221,7 +221,8 @@ static void hash_some(uint32_t *restrict h, const float *restrict x) {
 #pragma omp simd
     for (int j = 0; j < CHAINS; j++) {
         uint32_t v = h[j] ^ bits[j];
-        h[j] = v + (v << 5) + (v << 18); /* k is odd: another x, another h */
+        v += (v << 5) + (v << 18); /* k is odd: another x, another h */
+        h[j] = v << 13 | v >> 19;
     }
 }
 
