@@ -579,9 +579,8 @@ TEST(weights_a_part_at_a_time) {
     check_parts("pattern=MA ffn=D tied=true rope=plain");
 }
 
-/* Rows of searched types are known again by their hashes: the last bit of any value counts, and
- * so does the order. */
-TEST(written_rows_are_known_again) {
+/* And values that change places, though they may differ in their sign alone. */
+TEST(sums_see_the_order) {
     made x;
     make(&x, "pattern=MA ffn=E tied=false rope=plain");
     cm_err err = {0};
@@ -595,15 +594,7 @@ TEST(written_rows_are_known_again) {
     for (int i = 0; i < l.model.params.n; i++) {
         const cm_param *p = l.model.params.p[i];
         cm_real *w = cm_rdata(&p->var.v);
-        int64_t n = cm_tensor_count(&p->var.v), cols = p->var.v.dim[p->var.v.nd - 1];
-        if (p->group != CM_GROUP_MATRIX || cols % 32) continue;
-        for (int64_t k = 0; k < n; k += n / 3 + 1) {
-            cm_real kept = w[k];
-            w[k] = (cm_real)nextafterf((float)w[k], 100);
-            CHECKF(!cm_export_compare(&e, &l.model, true, &err) && err.code == CM_EXIT_CHECK,
-                   "%s: element %lld", p->name, (long long)k);
-            w[k] = kept;
-        }
+        if (p->group != CM_GROUP_MATRIX || p->var.v.dim[p->var.v.nd - 1] % 32) continue;
         for (int j = 1; j < 32; j += 15) {
             cm_real kept = w[0];
             if (w[0] == w[j]) continue;
