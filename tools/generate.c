@@ -529,6 +529,18 @@ static bool load_models(job *j, const char *model, bool named, cm_err *err) {
     return !*j->app->conf.generate.draft || cm_app_load_draft(j->app, &j->draft, &j->l, err);
 }
 
+/* Nothing that is read may be written over. */
+static bool check_apart(const job *j, cm_err *err) {
+    const cm_app_ctx *a = j->app;
+    return cm_app_apart(
+        (cm_app_file[]){{ "model", cm_app_text(a, "model") },
+                        { "draft model", a->conf.generate.draft },
+                        { "prompt's file", cm_app_text(a, "prompt-file") },
+                        { "conversation", cm_app_text(a, "messages") }, { 0 }},
+        (cm_app_file[]){{ "--logits", cm_app_text(a, "logits") },
+                        { "--prompt-cache", cm_app_text(a, "prompt-cache") }, { 0 }}, err);
+}
+
 static bool run_job(job *j, cm_err *err) {
     const char *model = cm_app_text(j->app, "model");
     const char *logits = cm_app_text(j->app, "logits");
@@ -542,7 +554,7 @@ static bool run_job(job *j, cm_err *err) {
     bool named = cm_app_text(j->app, "prompt-cache");
     if (named && logits)
         return cm_fail(err, CM_EXIT_USAGE, "--prompt-cache means nothing with --logits");
-    if (!load_models(j, model, named, err)) return false;
+    if (!check_apart(j, err) || !load_models(j, model, named, err)) return false;
     if (talk) return run_chat(j, err);
     if (!read_prompt(j, err)) return false;
     int64_t need = j->prompt.n + (logits ? 0 : j->app->conf.generate.max_tokens);

@@ -92,13 +92,18 @@ static bool read_options(job *j, cm_err *err) {
 
 /* Writing over what is being read would lose it if anything went wrong. */
 static bool check_apart(const job *j, cm_err *err) {
-    char *in = realpath(j->c->model, NULL), *out = realpath(j->c->out, NULL);
-    bool same = in && out && !strcmp(in, out);
-    free(in);
-    free(out);
-    return !same || cm_fail(err, CM_EXIT_USAGE,
-                            "%s: the output would replace the model it "
-                            "is made from", j->c->out);
+    const cm_quantize_conf *c = j->c;
+    bool card = *c->card_text && *c->out;
+    char *json = card ? cm_card_path(c->out, "json") : NULL;
+    char *md = card ? cm_card_path(c->out, "md") : NULL;
+    bool ok = cm_app_apart(
+        (cm_app_file[]){{"model", c->model}, {"importance matrix", c->imatrix},
+                        {"calibration text", c->calibration}, {"card's text", c->card_text}, {0}},
+        (cm_app_file[]){{"--out", c->out}, {"quantize.imatrix_out", c->imatrix_out},
+                        {"the card", json}, {"the card", md}, {0}}, err);
+    free(json);
+    free(md);
+    return ok;
 }
 
 static const char *base_name(const char *path) {

@@ -103,6 +103,7 @@ int cm_app_main(int argc, char **argv, const cm_app *app) {
     if (!app->no_kernels) cm_spin_briefly(argv);
     /* A file that hits a size limit is an error to report, not a death. */
     signal(SIGXFSZ, SIG_IGN);
+    cm_signals_tidy();
     cm_log_setup(app->name, CM_LOG_INFO);
     if (!cm_app_parse(&c, argc, argv, &err))
         return usage_error(&c, &err);

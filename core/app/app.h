@@ -80,6 +80,15 @@ bool cm_app_i64(const cm_app_ctx *ctx, const char *name, int64_t lo, int64_t hi,
 bool cm_app_f64(const cm_app_ctx *ctx, const char *name, double lo, double hi,
                 double *out, cm_err *err);
 
+/* A file or folder that the command line names; path NULL or "": not given.  A table ends with
+ * {0}. */
+typedef struct cm_app_file {
+    const char *what, *path; /* "model", "--logits" */
+} cm_app_file;
+/* To be asked before anything is done: CM_EXIT_USAGE where an output would replace an input, a
+ * file of the model that an input stands for, or another output. */
+bool cm_app_apart(const cm_app_file *in, const cm_app_file *out, cm_err *err);
+
 /* Take RUNS/<name> as --resume and --if-done say, write the run's first files, install
  * signal handlers.  The name is the key `name`, else the first config file's, else the
  * tool's.  Where ctx->run.skip is set afterwards there is nothing to do: return true (a

@@ -206,6 +206,9 @@ bool cm_out_write(cm_out *o, const void *p, size_t n, cm_err *err);
 bool cm_out_printf(cm_out *o, cm_err *err, const char *fmt, ...) CM_PRINTF(3, 4);
 bool cm_out_commit(cm_out *o, cm_err *err); /* closes in every case */
 void cm_out_abort(cm_out *o);
+/* For signal handlers: remove the temporary files that are open, saying so, a line each.  One
+ * that a killed program left goes when the same path is written again. */
+void cm_temps_drop(void (*say)(const char *s));
 /* The three in one for small files. */
 bool cm_write_file(const char *path, const void *p, size_t n, cm_err *err);
 
@@ -215,6 +218,10 @@ bool cm_mkdirs(const char *dir, cm_err *err);
 /* Remove a tree of plain files and folders (symlinks are removed, not followed). */
 bool cm_remove_tree(const char *path, cm_err *err);
 bool cm_exists(const char *path);
+/* Whether two paths are one file or folder, or would be, where nothing is there yet. */
+bool cm_same_file(const char *a, const char *b);
+/* An output that the user named: false where its folder is not there or not ours to write. */
+bool cm_need_folder_of(const char *path, cm_err *err);
 /* printf into a fresh string (free()). */
 char *cm_strf(const char *fmt, ...) CM_PRINTF(1, 2);
 /* Zeroed memory for n things of `size` bytes, one at least (free()).  There is none: a bug,

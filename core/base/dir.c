@@ -77,3 +77,35 @@ bool cm_remove_tree(const char *path, cm_err *err) {
 }
 
 bool cm_exists(const char *path) { return access(path, F_OK) == 0; }
+
+/* The folder that a path is in; free(). */
+static char *folder_of(const char *path) {
+    const char *slash = strrchr(path, '/');
+    return slash ? cm_strf("%.*s", (int)(slash - path) + 1, path) : cm_strf(".");
+}
+
+bool cm_same_file(const char *a, const char *b) {
+    struct stat sa, sb;
+    int no_a = stat(a, &sa), no_b = stat(b, &sb);
+    if (!no_a && !no_b) return sa.st_dev == sb.st_dev && sa.st_ino == sb.st_ino;
+    if (!no_a || !no_b) return false;
+    char *in_a = folder_of(a), *in_b = folder_of(b);
+    const char *last_a = strrchr(a, '/'), *last_b = strrchr(b, '/');
+    bool same = !strcmp(last_a ? last_a + 1 : a, last_b ? last_b + 1 : b) &&
+                (!strcmp(in_a, in_b) || (!stat(in_a, &sa) && !stat(in_b, &sb) &&
+                                         sa.st_dev == sb.st_dev && sa.st_ino == sb.st_ino));
+    free(in_a);
+    free(in_b);
+    return same;
+}
+
+bool cm_need_folder_of(const char *path, cm_err *err) {
+    struct stat st;
+    char *dir = folder_of(path);
+    bool there = stat(dir, &st) == 0;
+    if (there && !S_ISDIR(st.st_mode)) errno = ENOTDIR;
+    bool ok = there && S_ISDIR(st.st_mode) && access(dir, W_OK | X_OK) == 0;
+    if (!ok) cm_fail_errno(err, CM_EXIT_FAIL, "%s: cannot write", path);
+    free(dir);
+    return ok;
+}

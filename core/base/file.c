@@ -1,9 +1,11 @@
 /* file.c -- reading whole files, and output files that appear complete or not at all.
  *
  * An output lives under "NAME.PID.tmp" beside its target until commit; there it is
- * flushed, fsynced, renamed, and the folder fsynced, in that order.  Devices and pipes
+ * flushed, fsynced, renamed, and the folder fsynced, in that order (temp.c sees to what is
+ * left where a program ends early).  Devices and pipes
  * (/dev/stdout, /dev/null) cannot be renamed over and are written in place. */
 #include "base/base.h"
+#include "base/temp.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -111,13 +113,10 @@ bool cm_out_open(cm_out *o, const char *path, cm_err *err) {
     if (exists && !S_ISREG(st.st_mode)) {
         o->fd = open(o->path, O_WRONLY | O_CLOEXEC);
     } else {
-        o->tmp = cm_strf("%s.%ld.tmp", o->path, (long)getpid());
-        o->fd = open(o->tmp, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666);
+        o->fd = cm_temp_open(o->path, &o->tmp);
     }
     if (o->fd < 0) {
         cm_fail_errno(err, CM_EXIT_FAIL, "%s: cannot write", path);
-        free(o->tmp); /* nothing of ours to unlink */
-        o->tmp = NULL;
         cm_out_abort(o);
         return false;
     }
@@ -210,7 +209,7 @@ bool cm_out_commit(cm_out *o, cm_err *err) {
     if (o->tmp && rename(o->tmp, o->path))
         return out_failed(o, "rename into place", err);
     bool ok = !o->tmp || fsync_parent(o->path, err);
-    free(o->tmp); /* renamed: abort must not unlink it */
+    cm_temp_end(o->tmp); /* renamed: abort must not unlink it */
     o->tmp = NULL;
     cm_out_abort(o);
     return ok;
@@ -222,7 +221,7 @@ void cm_out_abort(cm_out *o) {
         close(o->fd);
     if (o->tmp)
         unlink(o->tmp);
-    free(o->tmp);
+    cm_temp_end(o->tmp);
     free(o->path);
     free(o->buf);
     *o = (cm_out){.fd = -1};

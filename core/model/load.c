@@ -440,9 +440,8 @@ bool cm_adapter_read(cm_model *m, const char *dir, const char *base, const char 
 
 /* ---- any path --------------------------------------------------------------------- */
 
-/* A run's folder stands for its latest checkpoint.  The folder with a config.json, or an
- * adapter's (free()), or NULL. */
-static char *model_folder(const char *path) {
+/* The folder with a config.json, or an adapter's. */
+char *cm_model_folder(const char *path) {
     static const char *const inside[] = {"", "/latest", "/ckpt/latest"};
     for (size_t i = 0; i < sizeof inside / sizeof *inside; i++) {
         char *dir = cm_strf("%s%s", path, inside[i]);
@@ -457,7 +456,7 @@ bool cm_load_any(cm_loaded *l, const char *path, unsigned flags, cm_err *err) {
     if (!cm_need_input(path, err)) return false;
     bool ok;
     if (!stat(path, &st) && S_ISDIR(st.st_mode)) {
-        char *dir = model_folder(path);
+        char *dir = cm_model_folder(path);
         ok = dir ? (is_adapter(dir) ? load_adapter : load_folder)(l, dir, flags, err)
                  : cm_fail(err, CM_EXIT_DATA,
                            "%s: no config.json there, nor in its latest "

@@ -372,6 +372,9 @@ enum {
  * thread hashes while the first one reads. */
 bool cm_load(cm_loaded *l, const char *path, unsigned flags, cm_err *err);
 void cm_loaded_close(cm_loaded *l);
+/* The folder that has the model's files (free()): the path itself, or a run's latest
+ * checkpoint; NULL: neither. */
+char *cm_model_folder(const char *path);
 /* A tokenizer alone: cm_spm_place's file, or a GGUF file's. */
 cm_spm *cm_load_tokenizer(const char *path, cm_err *err);
 /* Read one parameter of a lazily loaded model (NULL: all); give its memory back: to parameters

@@ -120,13 +120,16 @@ void cm_machine_json(cm_buf *b);
 
 /* ---- signals ---------------------------------------------------------------------- */
 
+/* SIGINT, SIGTERM and SIGHUP (unless it is ignored, as under nohup) end the process, and output
+ * files that are not complete go with it.  Every tool starts so. */
+void cm_signals_tidy(void);
 /* SIGINT, SIGTERM and SIGHUP (unless it is ignored, as under nohup) ask to stop, SIGUSR1 to
  * save and go on.  A second one that asks to stop ends the process at once.  The first says on
  * stderr what happens next: "stopping", or `what` (a string that stays: "stopping after
  * saving"). */
 void cm_signals_install(void);
 void cm_signals_install_as(const char *what);
-/* Forget a stop request; these signals end the program again. */
+/* Forget a stop request; back to cm_signals_tidy. */
 void cm_signals_release(void);
 /* The signal that asked to stop, or 0.  To be polled in every loop that can last. */
 int cm_signal_stop(void);

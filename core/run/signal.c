@@ -16,10 +16,16 @@ static void say(const char *s) {
         return; /* nothing left to tell it to */
 }
 
+/* Nobody polls: the program ends here, without what it had begun to write. */
+static void on_end(int sig) {
+    cm_temps_drop(say);
+    signal(sig, SIG_DFL);
+    raise(sig);
+}
+
 static void on_stop(int sig) {
     if (stop_sig) { /* asked twice: the user means now */
-        signal(sig, SIG_DFL);
-        raise(sig);
+        on_end(sig);
         return;
     }
     stop_sig = sig;
@@ -39,6 +45,13 @@ static bool ignored(int sig) {
     return sig == SIGHUP && !sigaction(sig, NULL, &now) && now.sa_handler == SIG_IGN;
 }
 
+void cm_signals_tidy(void) {
+    struct sigaction sa = {.sa_handler = on_end};
+    sigemptyset(&sa.sa_mask);
+    for (size_t i = 0; i < sizeof stops / sizeof *stops; i++)
+        if (!ignored(stops[i])) sigaction(stops[i], &sa, NULL);
+}
+
 void cm_signals_install(void) { cm_signals_install_as("stopping"); }
 
 void cm_signals_install_as(const char *what) {
@@ -53,8 +66,7 @@ void cm_signals_install_as(const char *what) {
 }
 
 void cm_signals_release(void) {
-    for (size_t i = 0; i < sizeof stops / sizeof *stops; i++)
-        if (!ignored(stops[i])) signal(stops[i], SIG_DFL);
+    cm_signals_tidy();
     stop_sig = 0;
 }
 

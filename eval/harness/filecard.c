@@ -121,9 +121,13 @@ static void as_markdown(const cm_file_card *c, const char *name, cm_buf *b) {
                             "bits." : "Weights were expanded to floats.");
 }
 
+char *cm_card_path(const char *gguf, const char *kind) {
+    return cm_strf("%s.card.%s", gguf, kind);
+}
+
 bool cm_file_card_write(const cm_file_card *c, const char *gguf, cm_err *err) {
     const char *slash = strrchr(gguf, '/');
-    char *json = cm_strf("%s.card.json", gguf), *md = cm_strf("%s.card.md", gguf);
+    char *json = cm_card_path(gguf, "json"), *md = cm_card_path(gguf, "md");
     cm_buf a = {0}, b = {0};
     as_json(c, &a);
     as_markdown(c, slash ? slash + 1 : gguf, &b);

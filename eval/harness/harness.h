@@ -558,6 +558,8 @@ typedef struct cm_file_card {
     cm_kl_card card;           /* by cm_file_card_score */
 } cm_file_card;
 bool cm_file_card_score(cm_file_card *c, const cm_loaded *ref, const cm_loaded *q, cm_err *err);
+/* Where the card of a file lies (free()); kind: "json", "md". */
+char *cm_card_path(const char *gguf, const char *kind);
 bool cm_file_card_write(const cm_file_card *c, const char *gguf, cm_err *err);
 /* A text file's tokens, BOS first where the tokenizer has one; free(*id) in every case. */
 bool cm_text_tokens(const cm_spm *spm, const char *path, int32_t **id, int64_t *n, cm_err *err);

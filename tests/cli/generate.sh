@@ -136,6 +136,16 @@ expect "an empty token list" 2 "--tokens" $G --model "$M" --tokens ""
 expect "an empty stop string" 2 "generate.stop" $G --model "$M" --prompt x 'generate.stop=[""]'
 expect "a prompt that is no text" 4 "UTF-8" $G --model "$M" --prompt "$(printf 'a\377b')"
 expect "out of range" 2 "generate.top_p" $G --model "$M" --prompt x generate.top_p=2
+before=$(tree "$M")
+expect "logits over the model" 2 "other.gguf: --logits would replace the model" $G --model "$tmp/other.gguf" --prompt a \
+    --logits "$tmp/other.gguf"
+expect "logits over a file of the model" 2 "--logits would replace the model" $G --model "$tmp/runs/tiny" --prompt a \
+    --logits "$M/config.json"
+expect "a prompt cache over the draft" 2 "--prompt-cache would replace the draft model" $G --model "$M" --prompt a \
+    --prompt-cache "$tmp/other.gguf" "generate.draft=$tmp/other.gguf"
+expect "logits over the prompt" 2 "--logits would replace the prompt's file" $G --model "$M" --prompt-file "$tmp/prompt" \
+    --logits "$tmp/prompt"
+same "all are as they were" "$(tree "$M") $(cat "$tmp/prompt")" "$before One day"
 expect "logits where we cannot write" 1 "$tmp/none" $G --model "$M" --tokens 1 --logits "$tmp/none/l.f32"
 expect "an unknown key" 2 "did you mean 'generate.top_k'" $G --model "$M" --prompt x generate.topk=1
 expect_out "--dry-run loads and stops" "parameters +49670.*state +[0-9]+ bytes for 130 tokens, [0-9]+ of them .*prompt +2 tokens $" $G --model "$M" --prompt x --dry-run

@@ -108,6 +108,20 @@ expect "unknown type" 2 "q8_0" $Q --model "$M" --type q9 --out "$tmp/x.gguf"
 expect "unknown format" 2 "checkpoint" $Q --model "$M" --format onnx --out "$tmp/x.gguf"
 expect "conflicting options" 2 "checkpoints are f32" $Q --model "$M" --format checkpoint --type q8_0 --out "$tmp/x"
 expect "the output is the input" 2 "would replace" $Q --model "$tmp/f32.gguf" --out "$tmp/f32.gguf"
+for out in f32.gguf calib.txt; do
+    expect "importances would go over $out" 2 "$out: quantize.imatrix_out would replace the" $Q --model "$tmp/f32.gguf" \
+        --calibration "$tmp/calib.txt" quantize.imatrix_out="$tmp/$out" --out "$tmp/x.gguf" $I
+done
+expect "over a checkpoint's weights" 2 "imatrix_out would replace the model" $Q --model "$tmp/runs/tiny" \
+    --calibration "$tmp/calib.txt" quantize.imatrix_out="$M/model.safetensors" $I
+expect "the file over its importances" 2 "im.gguf: --out would replace the importance matrix" $Q --model "$M" \
+    --imatrix "$tmp/im.gguf" --out "$tmp/im.gguf"
+expect "two outputs, one file that is not there yet" 2 "imatrix_out would replace --out" $Q --model "$M" \
+    --calibration "$tmp/calib.txt" --out "$tmp/x.gguf" quantize.imatrix_out="$tmp/./x.gguf" $I
+cp "$tmp/calib.txt" "$tmp/x.gguf.card.md"
+expect "the card over its text" 2 "the card would replace the card's text" $Q --model "$M" --card "$tmp/x.gguf.card.md" \
+    --out "$tmp/x.gguf" $I
+check "all of these are as they were" cmp "$tmp/calib.txt" "$tmp/x.gguf.card.md"
 expect "below a file" 1 "j.json" $Q --model "$M" --out "$tmp/j.json/x.gguf"
 expect "in /proc" 1 "/proc" $Q --model "$M" --out /proc/chimera.gguf
 absent "nothing of these was written" "$tmp/x.gguf" "$tmp/x"
@@ -169,6 +183,23 @@ if unshare -m mount --bind "$tmp/meminfo" /proc/meminfo 2>/dev/null; then
 else
     skip "a model larger than memory" "no mount name space to make it so"
 fi
+
+# ---- killed
+"$BIN/quantize" --version >/dev/null & dead=$!
+wait $dead
+: >"$tmp/killed.gguf.$dead.tmp"
+check "what a killed program left" $Q --model "$M" --out "$tmp/killed.gguf"
+absent "goes with the next one" "$tmp/killed.gguf.$dead.tmp"
+for _ in 1 2 3 4 5; do # until the signal comes while it writes
+    $Q --model "$big" --type iq4_xs --out "$tmp/killed.gguf" 2>"$tmp/killed.err" >/dev/null &
+    pid=$!
+    for _ in $(seq 400); do ls "$tmp"/killed.gguf.*.tmp >/dev/null 2>&1 && break; sleep 0.01; done
+    kill -TERM $pid; wait $pid; code=$?
+    grep -q "removed unfinished" "$tmp/killed.err" && break
+done
+same "SIGTERM: exit 143" $code 143
+check "it says what it removed" grep -q "^stopped; removed unfinished .*killed.gguf.$pid.tmp$" "$tmp/killed.err"
+absent "and has" "$tmp/killed.gguf.$pid.tmp"
 
 # ---- full disks
 printf GGUFold >"$tmp/x.gguf"

@@ -462,6 +462,33 @@ TEST(out_when_the_disk_is_full) {
     free(part), free(p);
 }
 
+/* What a killed writer left goes when the path is written again; what another process may
+ * still be writing, or is somebody's file of such a name, does not. */
+TEST(out_removes_what_the_dead_left) {
+    cm_err e = {0};
+    pid_t dead = fork();
+    if (dead == 0) _exit(0);
+    waitpid(dead, NULL, 0);
+    char *p = tmp("killed.bin"), *left = cm_strf("%s.%ld.tmp", p, (long)dead);
+    char *alive = cm_strf("%s.%ld.tmp", p, (long)getppid()), *other = cm_strf("%s.x.tmp", p);
+    char *text = cm_strf("%s.%ld.tmp.txt", p, (long)dead);
+    CHECK(cm_write_file(left, "part", 4, &e) && cm_write_file(alive, "part", 4, &e));
+    CHECK(cm_write_file(other, "mine", 4, &e) && cm_write_file(text, "mine", 4, &e));
+    CHECK(cm_write_file(p, "whole", 5, &e) && holds(p, "whole"));
+    CHECK(!cm_exists(left) && cm_exists(alive) && cm_exists(other) && cm_exists(text));
+    free(p), free(left), free(alive), free(other), free(text);
+}
+
+TEST(one_file_by_two_names) {
+    cm_err e = {0};
+    char *a = tmp("same.txt"), *b = cm_strf("%s/./same.txt", t_tmpdir()), *ln = tmp("same.link");
+    char *other = tmp("same.other"), *none = tmp("none/same.txt");
+    CHECK(cm_same_file(a, b) && !cm_same_file(a, other) && !cm_same_file(a, none));
+    CHECK(cm_write_file(a, "x", 1, &e) && !symlink(a, ln) && cm_write_file(other, "x", 1, &e));
+    CHECK(cm_same_file(a, b) && cm_same_file(a, ln) && !cm_same_file(a, other));
+    free(a), free(b), free(ln), free(other), free(none);
+}
+
 TEST(folders) {
     cm_err e = {0};
     char *deep = tmp("a/b/c"), *top = tmp("a"), *f = tmp("a/b/c/f"), *out = tmp("keep");

@@ -293,6 +293,32 @@ static void interrupt_twice(void) {
     _exit(4);
 }
 
+static char *unfinished;
+static void die_while_writing(void) {
+    cm_out o;
+    cm_err e;
+    cm_signals_tidy();
+    if (!cm_out_open(&o, unfinished, &e) || !cm_exists(o.tmp)) _exit(1);
+    if (!freopen(unfinished, "w", stderr)) _exit(2); /* what is said goes there */
+    raise(SIGHUP);
+    _exit(3);
+}
+
+TEST(unfinished_outputs_go_with_the_process) {
+    unfinished = cm_strf("%s/big.bin", t_tmpdir());
+    int st = in_child(die_while_writing);
+    CHECKF(WIFSIGNALED(st) && WTERMSIG(st) == SIGHUP, "status %x", (unsigned)st);
+    char *text, *found = cm_strf("ls %s | grep -c 'big.bin.*tmp'", t_tmpdir());
+    size_t n;
+    cm_err e;
+    CHECK(cm_read_file(unfinished, 1000, &text, &n, &e) &&
+          !strncmp(text, "stopped; removed unfinished ", 28) && strstr(text, "big.bin."));
+    FILE *f = popen(found, "r");
+    CHECK(f && fgetc(f) == '0');
+    if (f) pclose(f);
+    free(text), free(found), free(unfinished);
+}
+
 TEST(signals) {
     int st = in_child(stop_then_reraise);
     CHECKF(WIFSIGNALED(st) && WTERMSIG(st) == SIGTERM, "status %x", (unsigned)st);
