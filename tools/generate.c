@@ -62,6 +62,13 @@ static bool encode_prompt(job *j, const char *text, size_t n, cm_err *err) {
     return j->prompt.n ? true : cm_fail(err, CM_EXIT_USAGE, "the prompt is empty");
 }
 
+/* A file that the user named; - is stdin.  *s: free(). */
+static bool read_named(const char *path, char **s, size_t *n, cm_err *err) {
+    bool in = !strcmp(path, "-");
+    return (in || cm_need_input(path, err)) &&
+           cm_read_file(in ? "/dev/stdin" : path, (size_t)1 << 28, s, n, err);
+}
+
 static bool read_prompt(job *j, cm_err *err) {
     const char *ids = cm_app_text(j->app, "tokens"), *text = cm_app_text(j->app, "prompt");
     const char *file = cm_app_text(j->app, "prompt-file");
@@ -76,8 +83,7 @@ static bool read_prompt(job *j, cm_err *err) {
     }
     char *bytes;
     size_t n;
-    if (!cm_need_input(file, err) || !cm_read_file(file, (size_t)1 << 28, &bytes, &n, err))
-        return false;
+    if (!read_named(file, &bytes, &n, err)) return false;
     bool ok = encode_prompt(j, bytes, n, err);
     free(bytes);
     return ok;
@@ -91,16 +97,8 @@ static bool write_logits(job *j, const char *path, cm_err *err) {
     if (!all)
         return cm_fail(err, CM_EXIT_RESOURCE, "out of memory for %lld x %lld logits",
                        (long long)n, (long long)V);
-    cm_out out;
     bool ok = cm_session_feed(&j->d.s, j->prompt.id, n, all, NULL, err) &&
-              cm_out_open(&out, path, err);
-    if (ok) {
-        ok = cm_out_write(&out, all, (size_t)(n * V) * sizeof *all, err);
-        if (ok)
-            ok = cm_out_commit(&out, err);
-        else
-            cm_out_abort(&out);
-    }
+              cm_write_file(path, all, (size_t)(n * V) * sizeof *all, err);
     free(all);
     return ok;
 }
@@ -382,15 +380,12 @@ static void ask_text(chat *k, const char *s, size_t n, bool first) {
 static bool ask_messages(chat *k, const char *path, cm_err *err) {
     char *s = NULL;
     size_t n;
-    bool in = !strcmp(path, "-");
-    const char *name = in ? "/dev/stdin" : path;
+    const char *name = strcmp(path, "-") ? path : "stdin";
     if (cm_app_text(k->j->app, "system"))
         return cm_fail(err, CM_EXIT_USAGE, "--system: messages have their own system turn");
-    bool ok = (in || cm_need_input(path, err)) &&
-              cm_read_file(name, (size_t)1 << 28, &s, &n, err) &&
-              good_text(in ? "stdin" : path, s, n, err);
+    bool ok = read_named(path, &s, &n, err) && good_text(name, s, n, err);
     if (ok && !cm_talk_read_prompt(&k->talk, s, n))
-        ok = cm_fail(err, CM_EXIT_DATA, "%s: %s", in ? "stdin" : path, k->talk.why);
+        ok = cm_fail(err, CM_EXIT_DATA, "%s: %s", name, k->talk.why);
     k->ask = k->talk.turn;
     k->n_ask = k->talk.n;
     free(s);
@@ -465,9 +460,7 @@ static bool open_chat(chat *k, bool *talks, cm_err *err) {
     if (messages && !ask_messages(k, messages, err)) return false;
     if (file) {
         size_t n;
-        if (!cm_need_input(file, err) ||
-            !cm_read_file(file, (size_t)1 << 28, &k->line, &n, err) ||
-            !good_text(file, k->line, n, err))
+        if (!read_named(file, &k->line, &n, err) || !good_text(file, k->line, n, err))
             return false;
         text = k->line;
     }
@@ -584,7 +577,7 @@ int main(int argc, char **argv) {
     static const cm_app_opt options[] = {
         { "model", "PATH", "run, checkpoint, Hugging Face folder or GGUF file" },
         { "prompt", "TEXT", "text to continue" },
-        { "prompt-file", "FILE", "the same, from a file" },
+        { "prompt-file", "FILE", "the same, from a file; - is stdin" },
         { "tokens", "IDS", "token ids to continue, separated by commas, taken as they are" },
         { "prompt-cache", "PATH", "file, or folder of files, of prompts that were read before: "
           "the same text, sooner" },

@@ -19,6 +19,7 @@ expect "speed is logged on stderr" 0 "tokens/s" "$BIN/generate" --threads 1 --mo
 expect_out "--echo" "^One day" $G --model "$M" --prompt "One day" --echo generate.max_tokens=3
 printf 'One day' >"$tmp/prompt"
 same "--prompt-file" "$($G --model "$M" --prompt-file "$tmp/prompt" generate.max_tokens=40 seed=1)" "$a"
+same "or stdin" "$(printf 'One day' | $G --model "$M" --prompt-file - generate.max_tokens=40 seed=1)" "$a"
 same "a run folder stands for its newest checkpoint" "$($G --model "$tmp/runs/tiny" --prompt "One day" \
     generate.max_tokens=40 seed=1)" "$a"
 # A character of the text as a stop string: the text ends right before its first occurrence.
