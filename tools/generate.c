@@ -77,10 +77,8 @@ static bool read_prompt(job *j, cm_err *err) {
                        "give the text to continue with one of --prompt, --prompt-file and "
                        "--tokens");
     if (ids) return parse_ids(ids, &j->prompt, err);
-    if (text) {
-        j->prompt_text = text;
-        return encode_prompt(j, text, strlen(text), err);
-    }
+    j->prompt_text = text;
+    if (text) return encode_prompt(j, text, strlen(text), err);
     char *bytes;
     size_t n;
     if (!read_named(file, &bytes, &n, err)) return false;
@@ -150,10 +148,8 @@ static const char *decode(job *j, cm_stream *st, cm_buf *whole, cm_err *err, boo
         push(&j->text, id);
         bytes.n = 0;
         cm_buf_add(&bytes, "", 0);
-        if (j->l.spm)
-            cm_spm_token_bytes(j->l.spm, id, &bytes);
-        else
-            cm_buf_addf(&bytes, "%d ", id);
+        if (j->l.spm) cm_spm_token_bytes(j->l.spm, id, &bytes);
+        else cm_buf_addf(&bytes, "%d ", id);
         bool stopped = cm_stream_push(st, bytes.s, bytes.n);
         show(j, st, whole);
         if (stopped) {
@@ -523,15 +519,14 @@ static bool load_models(job *j, const char *model, bool named, cm_err *err) {
 }
 
 /* Nothing that is read may be written over. */
-static bool check_apart(const job *j, cm_err *err) {
-    const cm_app_ctx *a = j->app;
-    return cm_app_apart(
-        (cm_app_file[]){{ "model", cm_app_text(a, "model") },
+static bool check_apart(const cm_app_ctx *a, cm_err *err) {
+    cm_app_file in[] = {{ "model", cm_app_text(a, "model") },
                         { "draft model", a->conf.generate.draft },
                         { "prompt's file", cm_app_text(a, "prompt-file") },
-                        { "conversation", cm_app_text(a, "messages") }, { 0 }},
-        (cm_app_file[]){{ "--logits", cm_app_text(a, "logits") },
-                        { "--prompt-cache", cm_app_text(a, "prompt-cache") }, { 0 }}, err);
+                        { "conversation", cm_app_text(a, "messages") }, { 0 }};
+    cm_app_file out[] = {{ "--logits", cm_app_text(a, "logits") },
+                         { "--prompt-cache", cm_app_text(a, "prompt-cache") }, { 0 }};
+    return cm_app_apart(in, out, err);
 }
 
 static bool run_job(job *j, cm_err *err) {
@@ -547,7 +542,7 @@ static bool run_job(job *j, cm_err *err) {
     bool named = cm_app_text(j->app, "prompt-cache");
     if (named && logits)
         return cm_fail(err, CM_EXIT_USAGE, "--prompt-cache means nothing with --logits");
-    if (!check_apart(j, err) || !load_models(j, model, named, err)) return false;
+    if (!check_apart(j->app, err) || !load_models(j, model, named, err)) return false;
     if (talk) return run_chat(j, err);
     if (!read_prompt(j, err)) return false;
     int64_t need = j->prompt.n + (logits ? 0 : j->app->conf.generate.max_tokens);
@@ -594,8 +589,7 @@ int main(int argc, char **argv) {
         .summary = "continue a text with a model, or talk with it",
         .examples =
             "  generate --model runs/demo/ckpt/latest --prompt 'Once upon a time'\n"
-            "  generate --model demo.gguf --prompt 'One day' "
-            "generate.temperature=0\n"
+            "  generate --model demo.gguf --prompt 'One day' generate.temperature=0\n"
             "  generate --model runs/demo --tokens 1,267 --logits logits.f32\n"
             "  generate --model runs/demo --chat --prompt 'What is 28 - 13?'\n",
         .sections = "top generate",

@@ -120,7 +120,7 @@ void cm_machine_json(cm_buf *b);
 
 /* ---- signals ---------------------------------------------------------------------- */
 
-/* SIGINT, SIGTERM and SIGHUP (unless it is ignored, as under nohup) end the process, and output
+/* SIGINT, SIGTERM and SIGHUP, where they are not ignored, end the process, and output
  * files that are not complete go with it.  Every tool starts so. */
 void cm_signals_tidy(void);
 /* SIGINT, SIGTERM and SIGHUP (unless it is ignored, as under nohup) ask to stop, SIGUSR1 to

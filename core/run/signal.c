@@ -39,10 +39,10 @@ static void on_save(int sig) {
     save_asked = 1;
 }
 
-/* nohup starts a program with SIGHUP ignored; that holds. */
+/* As SIGHUP under nohup, and SIGINT in a script's background. */
 static bool ignored(int sig) {
     struct sigaction now;
-    return sig == SIGHUP && !sigaction(sig, NULL, &now) && now.sa_handler == SIG_IGN;
+    return !sigaction(sig, NULL, &now) && now.sa_handler == SIG_IGN;
 }
 
 void cm_signals_tidy(void) {
@@ -60,7 +60,7 @@ void cm_signals_install_as(const char *what) {
     struct sigaction sa = {.sa_handler = on_stop, .sa_flags = SA_RESTART};
     sigemptyset(&sa.sa_mask);
     for (size_t i = 0; i < sizeof stops / sizeof *stops; i++)
-        if (!ignored(stops[i])) sigaction(stops[i], &sa, NULL);
+        if (stops[i] != SIGHUP || !ignored(SIGHUP)) sigaction(stops[i], &sa, NULL);
     sa.sa_handler = on_save;
     sigaction(SIGUSR1, &sa, NULL);
 }
