@@ -3,7 +3,7 @@
  * Real arenas map read-write memory without reserving swap; the kernel commits a page
  * on first touch.  A counting arena maps addresses without access, so a dry run that
  * touches what it should only count dies at once instead of lying about the plan.
- * Invariant: used <= peak <= cap, and used is a multiple of CM_ALIGN. */
+ * Invariant: used <= touched <= cap, and used is a multiple of CM_ALIGN. */
 #include "base/base.h"
 
 #include <errno.h>
@@ -77,7 +77,7 @@ bool cm_arena_open_counting(cm_arena *a, const char *name, cm_err *err) {
 void cm_arena_close(cm_arena *a) {
     if (a->base) {
         if (!a->counting)
-            unpoison(a->base, a->peak);
+            unpoison(a->base, a->touched);
         munmap(a->base, a->cap);
     }
     *a = (cm_arena){.name = a->name};
@@ -93,18 +93,20 @@ void *cm_arena_alloc(cm_arena *a, size_t bytes) {
         unpoison(p, bytes);
 #ifdef CM_DEBUG
         /* Never-used pages read as zero and would hide a missing initialisation. */
-        if (a->used > a->peak)
+        if (a->used > a->touched)
             memset(p, 0xFF, bytes);
 #endif
         poison(p + bytes, cm_align_up(bytes) - bytes);
     }
     if (a->used > a->peak)
         a->peak = a->used;
+    if (a->peak > a->touched)
+        a->touched = a->peak;
     return p;
 }
 
 void *cm_arena_zalloc(cm_arena *a, size_t bytes) {
-    size_t used = a->peak > a->used ? a->peak - a->used : 0; /* bytes from here on */
+    size_t used = a->touched > a->used ? a->touched - a->used : 0; /* bytes from here on */
     void *p = cm_arena_alloc(a, bytes);
 #ifdef CM_DEBUG
     used = bytes;

@@ -73,7 +73,9 @@ void cm_panic(const char *file, int line, const char *fmt, ...) CM_PRINTF(3, 4)
 typedef struct cm_arena {
     const char *name;
     unsigned char *base;
-    size_t cap, used, peak; /* bytes */
+    size_t cap, used; /* bytes */
+    size_t peak;      /* most used; whoever counts may set it back */
+    size_t touched;   /* private: most ever used, beyond which memory is fresh */
     bool counting;
 } cm_arena;
 

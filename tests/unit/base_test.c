@@ -74,6 +74,12 @@ TEST(arena_memory) {
     p = cm_arena_zalloc(&a, 5000); /* used memory, and some that never was */
     for (int i = 0; i < 5000; i++)
         CHECK(p[i] == 0);
+    memset(p, 1, 5000);
+    cm_arena_reset(&a, 0);
+    a.peak = 0; /* counts anew; what was used stays used */
+    p = cm_arena_zalloc(&a, 5000);
+    for (int i = 0; i < 5000; i++)
+        CHECK(p[i] == 0);
     cm_arena_close(&a);
 }
 
