@@ -5,6 +5,7 @@
  * arithmetic.  So the prediction is the arenas' high-water mark, not an estimate. */
 #include "train/trainer.h"
 
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/statvfs.h>
@@ -99,12 +100,14 @@ static double op_flops(const cm_prof *prof) {
 }
 
 void cm__rehearse(cm__trainer *t, cm_plan *p) {
-    cm_prof prof = { 0 };
+    cm_prof prof = cm__account();
     t->step.peak = t->meta.peak = 0;
     t->prof = &prof;
     cm__micro_step(t, 0, (int)p->micro_rows, 0, 1, true);
     t->prof = NULL;
-    p->step_flops = op_flops(&prof) * (double)(p->batch_rows / p->micro_rows);
+    double parts = (double)(p->batch_rows / p->micro_rows);
+    p->step_flops = op_flops(&prof) * parts;
+    p->cost = cm__seconds(&prof) * parts;
     cm_optim_step(&t->optim, 1, 1, 1, &t->step, true);
     p->step_train = t->step.peak;
     if (t->job->val) cm__val_rows(t, (int)p->micro_rows, 0, true);
@@ -113,8 +116,10 @@ void cm__rehearse(cm__trainer *t, cm_plan *p) {
     p->meta = t->meta.peak;
 }
 
+size_t cm__run_bytes(const cm_plan *p) { return p->perm + p->step + p->meta + p->beside; }
+
 size_t cm_plan_bytes(const cm_plan *p) {
-    size_t run = p->perm + p->step + p->meta + p->beside;
+    size_t run = cm__run_bytes(p);
     return run > p->ahead ? run : p->ahead;
 }
 
@@ -128,32 +133,37 @@ static void warn_if_scarce(double need) {
                cm_human_bytes(need, a, sizeof a), cm_human_bytes(free, b, sizeof b));
 }
 
+/* GB as train.max_gb has them, rounded up: a limit of that is enough. */
+static double gb(double bytes) { return ceil(bytes * 1e-5) * 1e-4; }
+
 static bool fits(const cm_job *job, const cm_plan *p, cm_err *err) {
-    double max = job->conf->train.max_gb * 1e9;
-    double need = (double)cm_plan_bytes(p);
+    double max = job->conf->train.max_gb, need = (double)cm_plan_bytes(p);
     if (max <= 0) warn_if_scarce(need);
-    if (max <= 0 || need <= max) return true;
-    char a[32], b[32], s[32];
-    if (need > (double)(p->perm + p->step + p->meta + p->beside))
+    if (max <= 0 || need <= max * 1e9) return true;
+    const char *rows = p->micro_rows > 1 ? "data.micro_rows, " : "";
+    if (need > (double)cm__run_bytes(p))
         return cm_fail(err, CM_EXIT_RESOURCE,
-                       "the reference's pass before training needs %s of memory; train.max_gb "
-                       "allows %s: lower data.micro_rows, or take a smaller reference",
-                       cm_human_bytes(need, a, sizeof a), cm_human_bytes(max, b, sizeof b));
+                       "the reference's pass before training needs %.4f GB of memory; "
+                       "train.max_gb allows %.12g GB: lower %sor take a smaller reference",
+                       gb(need), max, rows);
     return cm_fail(err, CM_EXIT_RESOURCE,
-                   "this run needs %s of memory, of which %s for one micro-batch of %lld "
-                   "rows; train.max_gb allows %s: lower data.micro_rows%s, or the model",
-                   cm_human_bytes(need, a, sizeof a),
-                   cm_human_bytes((double)p->step, s, sizeof s), (long long)p->micro_rows,
-                   cm_human_bytes(max, b, sizeof b),
+                   "this run needs %.4f GB of memory, of which %.4f GB for one micro-batch of "
+                   "%lld row%s; train.max_gb allows %.12g GB: lower %sdata.seq_len or the model%s",
+                   gb(need), gb((double)p->step), (long long)p->micro_rows,
+                   p->micro_rows == 1 ? "" : "s", max, rows,
                    job->conf->train.recompute == CM_RECOMPUTE_NONE
-                       ? ", set train.recompute = auto" : "");
+                       ? ", or set train.recompute = auto" : "");
 }
 
-bool cm_plan_make(const cm_job *job, cm_plan *p, cm_err *err) {
-    *p = (cm_plan){ 0 };
-    if (!cut_batch(job->conf, p, err)) return false;
-    if (job->lora && !cm_model_lora_fits(job->model, job->lora, err))
-        return cm_conf_locate(job->conf, err);
+/* Blocks that are computed again by choice. */
+static int again(const cm_plan *p) {
+    int n = 0;
+    for (size_t i = 0; i < sizeof p->again; i++) n += p->again[i];
+    return n;
+}
+
+/* The plan with p's micro_rows; p: the batch is cut, the rest empty. */
+static bool plan_rows(const cm_job *job, cm_plan *p, cm_err *err) {
     cm__trainer t = { .job = job, .c = job->conf, .plan = *p };
     bool ok = cm_arena_open_counting(&t.perm, "plan", err) &&
               cm_arena_open_counting(&t.step, "plan of a step", err) &&
@@ -170,7 +180,51 @@ bool cm_plan_make(const cm_job *job, cm_plan *p, cm_err *err) {
     cm_arena_close(&t.perm);
     cm_arena_close(&t.step);
     cm_arena_close(&t.meta);
-    return ok && fits(job, p, err);
+    return ok;
+}
+
+/* Of the rows up to `cut`'s, those whose batch costs least within train.max_gb; one where none
+ * fits. */
+static bool cheapest_rows(const cm_job *job, const cm_plan *cut, int64_t *rows, cm_err *err) {
+    double least = INFINITY;
+    *rows = 1;
+    for (int64_t m = cut->micro_rows; m >= 1; m--) {
+        if (cut->batch_rows % m) continue;
+        cm_plan p = *cut;
+        p.micro_rows = m;
+        if (!plan_rows(job, &p, err)) return false;
+        if ((double)cm__run_bytes(&p) > job->conf->train.max_gb * 1e9) continue;
+        if (p.cost < least) {
+            least = p.cost;
+            *rows = m;
+        }
+        if (!again(&p)) break; /* fewer rows only read the weights more often */
+    }
+    return true;
+}
+
+/* How many rows are computed at once moves the last bits of a sum, so the machine must not
+ * choose: a plan has scratch for each thread, and these count PLAN_THREADS. */
+static bool choose_rows(const cm_job *job, cm_plan *p, cm_err *err) {
+    enum { PLAN_THREADS = 16 };
+    cm_numerics how = (cm_numerics)job->conf->top.numerics;
+    int threads = cm_kern_threads();
+    int64_t rows = 1;
+    cm_err other;
+    bool ok = cm_kern_init(how, PLAN_THREADS, err) && cheapest_rows(job, p, &rows, err);
+    if (!cm_kern_init(how, threads, ok ? err : &other)) return false;
+    p->micro_rows = rows;
+    return ok;
+}
+
+bool cm_plan_make(const cm_job *job, cm_plan *p, cm_err *err) {
+    const cm_conf *c = job->conf;
+    *p = (cm_plan){ 0 };
+    if (!cut_batch(c, p, err)) return false;
+    if (job->lora && !cm_model_lora_fits(job->model, job->lora, err))
+        return cm_conf_locate(c, err);
+    bool chooses = !c->data.micro_rows && c->train.max_gb > 0;
+    return (!chooses || choose_rows(job, p, err)) && plan_rows(job, p, err) && fits(job, p, err);
 }
 
 /* ---- for people -------------------------------------------------------------------- */
@@ -214,6 +268,15 @@ static double free_disk(const char *dir) {
     return (double)v.f_bavail * (double)v.f_frsize;
 }
 
+void cm__warn_disk(const cm_plan *p, const char *dir) {
+    double free = free_disk(dir);
+    char a[32], b[32];
+    if (free < (double)p->ckpt)
+        cm_log(CM_LOG_WARN, "%s: a checkpoint takes %s and the file system has %s free: it will "
+               "not be saved", dir, cm_human_bytes((double)p->ckpt, a, sizeof a),
+               cm_human_bytes(free, b, sizeof b));
+}
+
 static void line_bytes(FILE *out, const char *what, size_t n, const char *note) {
     char h[32];
     fprintf(out, "  %-18s %15zu bytes  %10s  %s\n", what, n,
@@ -243,12 +306,6 @@ static double all_ckpts(const cm_job *job, const cm_plan *p) {
 static double epochs(const cm_job *job, const cm_plan *p) {
     double rows = (double)p->steps * (double)p->batch_rows;
     return job->train->rows ? rows / (double)job->train->rows : 0;
-}
-
-static int again(const cm_plan *p) {
-    int n = 0;
-    for (size_t i = 0; i < sizeof p->again; i++) n += p->again[i];
-    return n;
 }
 
 void cm_plan_print(const cm_job *job, const cm_plan *p, const char *ckpt_dir, FILE *out) {

@@ -20,10 +20,14 @@ typedef struct block {
 } block;
 
 static bool fits(const cm__trainer *t, const cm_plan *p) {
-    return (double)cm_plan_bytes(p) <= t->c->train.max_gb * 1e9;
+    return (double)cm__run_bytes(p) <= t->c->train.max_gb * 1e9;
 }
 
-static double seconds(const cm_prof *prof) {
+cm_prof cm__account(void) {
+    return (cm_prof){ .flop_rate = { FLOP_RATE, FLOP_RATE }, .byte_rate = BYTE_RATE };
+}
+
+double cm__seconds(const cm_prof *prof) {
     double s = 0;
     for (int i = 0; i < prof->n; i++)
         s += prof->row[i].pass[0].floor + prof->row[i].pass[1].floor;
@@ -33,12 +37,12 @@ static double seconds(const cm_prof *prof) {
 /* A training step with the blocks chosen now: bytes stored when its backward begins, and the
  * work of all of it. */
 static void count(cm__trainer *t, const cm_plan *p, double *stored, double *work) {
-    cm_prof prof = { .flop_rate = { FLOP_RATE, FLOP_RATE }, .byte_rate = BYTE_RATE };
+    cm_prof prof = cm__account();
     t->prof = &prof;
     cm__micro_step(t, 0, (int)p->micro_rows, 0, 1, true);
     t->prof = NULL;
     *stored = (double)t->stored;
-    *work = seconds(&prof);
+    *work = cm__seconds(&prof);
 }
 
 static int kind(const cm_model_conf *c, int64_t layer) {

@@ -382,13 +382,15 @@ typedef struct cm_plan {
     double ahead_flops;                /* of what is done before training */
     double flops;                      /* of the whole run, by cm_model_flops */
     double step_flops;                 /* of one batch, forward x 3, summed over the ops */
+    double cost;                       /* seconds of one batch at fixed rates, for choices */
     uint64_t ckpt;                     /* bytes of one checkpoint */
     uint8_t again[1024];               /* blocks that train.recompute = auto gave up */
 } cm_plan;
 /* The most it holds at once: the arenas and what comes beside them, or what went ahead. */
 size_t cm_plan_bytes(const cm_plan *p);
 /* Also checks data.batch_tokens against data.seq_len and data.micro_rows, and the total
- * against train.max_gb (CM_EXIT_RESOURCE). */
+ * against train.max_gb (CM_EXIT_RESOURCE).  Where data.micro_rows is 0, chooses it from the
+ * configuration alone; with train.max_gb as what costs least within it. */
 bool cm_plan_make(const cm_job *job, cm_plan *p, cm_err *err);
 /* The plan as lines for people, with free disk and, by a short probe, expected time. */
 void cm_plan_print(const cm_job *job, const cm_plan *p, const char *ckpt_dir, FILE *out);

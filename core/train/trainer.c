@@ -434,6 +434,7 @@ bool cm_train(const cm_job *job, bool *complete, cm_err *err) {
         (job->prepare && !job->prepare(job->ctx, &t.plan, err)))
         return false;
     name_files(&t);
+    cm__warn_disk(&t.plan, t.ckpt_dir);
     cm__profile_open(&t);
     bool ok = open_arenas(&t, err) && first_state(&t, err) && cm__report_open(&t, err) &&
               loop(&t, complete, err) && cm__report_end(&t, *complete, NULL, err) &&

@@ -56,6 +56,13 @@ void cm__unbuild(cm__trainer *t);
 void cm__micro_step(cm__trainer *t, int i, int micro, int64_t row, cm_real norm, bool dry);
 /* The plan's step, counted: arenas' bytes and flops of p. */
 void cm__rehearse(cm__trainer *t, cm_plan *p);
+/* What the choices of a plan are judged by: an account at a processor's fixed rates, and the
+ * seconds in it, forward and backward; the bytes of the arenas and what is beside them. */
+cm_prof cm__account(void);
+double cm__seconds(const cm_prof *prof);
+size_t cm__run_bytes(const cm_plan *p);
+/* Warn where the file system of `dir` lacks room for one checkpoint. */
+void cm__warn_disk(const cm_plan *p, const char *dir);
 /* train.recompute = auto: fill t->plan.again so that p, rehearsed without it, fits into
  * train.max_gb if it can, and rehearse p with it. */
 void cm__choose_blocks(cm__trainer *t, cm_plan *p);

@@ -1,10 +1,11 @@
 /* enospc.c -- a full disk on demand, for LD_PRELOAD: write(2) to a plain file fails with
- * ENOSPC once the process has written NOSPC_BYTES to plain files. */
+ * ENOSPC once the process has written NOSPC_BYTES to plain files, and that is what is free. */
 #define _GNU_SOURCE
 #include <dlfcn.h>
 #include <errno.h>
 #include <stdlib.h>
 #include <sys/stat.h>
+#include <sys/statvfs.h>
 #include <unistd.h>
 
 static long long left = -1;
@@ -38,4 +39,13 @@ ssize_t pwrite(int fd, const void *p, size_t n, off_t at) {
     if (!full(fd, n)) return real(fd, p, n, at);
     errno = ENOSPC;
     return -1;
+}
+
+int statvfs(const char *path, struct statvfs *v) {
+    static int (*real)(const char *, struct statvfs *);
+    if (!real) *(void **)&real = dlsym(RTLD_NEXT, "statvfs");
+    const char *s = getenv("NOSPC_BYTES");
+    int bad = real(path, v);
+    if (s && !bad) v->f_frsize = 1, v->f_bavail = (fsblkcnt_t)atoll(s);
+    return bad;
 }

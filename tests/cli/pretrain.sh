@@ -99,6 +99,10 @@ refuse "batch no multiple of a row" 2 "data.batch_tokens.*multiple" data.batch_t
 refuse "micro-batch does not divide the batch" 2 "data.micro_rows" data.micro_rows=3
 refuse "another vocabulary than the shards'" 2 "model.vocab_size.*400" model.vocab_size=300
 refuse "a plan above max_gb" 7 "max_gb" train.max_gb=0.0001
+need=$($P --dry-run --json | sed 's/.*"total_bytes":\([0-9]*\).*/\1/')
+short=$(awk "BEGIN { printf \"%.9f\", ($need - 1) / 1e9 }")
+refuse "a byte less than it needs" 7 "needs 0.00[0-9]{2} GB of memory.*train.max_gb allows $short GB" \
+    data.micro_rows=8 train.max_gb="$short"
 refuse "a name that is a path" 2 "no name for a folder" name=../x
 refuse "a model GGUF cannot say" 2 "model.pattern: GGUF cannot say" model.pattern=M
 refuse "more threads than there can be" 2 "threads" --threads 5000
@@ -274,6 +278,8 @@ done
 
 # ---- full disks
 DISK_FULL_BYTES="0 3000 200000 700000" disk_full "pretrain" "$tmp/runs/nospc" $P name=nospc
+check "a disk without room for a checkpoint is told before training" \
+    grep -q 'nospc/ckpt: a checkpoint takes 582 KiB and the file system has 195 KiB free' "$tmp/runs/nospc/train.log"
 check "what a full disk left can be verified" sh -c "for c in '$tmp'/runs/nospc/ckpt/step-*; do
     [ -d \$c ] || continue; (cd \$c && sha256sum --quiet -c SHA256SUMS) || exit 1; done"
 expect "and resumed when there is room" 0 "" $P name=nospc

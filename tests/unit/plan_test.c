@@ -15,11 +15,13 @@ static void kernels(void) {
     CHECKF(cm_kern_init(CM_NUMERICS_STRICT, 1, &err), "%s", err.msg);
 }
 
+static const char *rows_word = "data.micro_rows=4"; /* for plan() */
+
 /* Eight layers of two kinds: Mamba-2 dense, attention with experts. */
 static bool plan(const char *recompute, double max_gb, cm_plan *p, cm_err *err) {
     char gb[64];
     snprintf(gb, sizeof gb, "train.max_gb=%.9f", max_gb);
-    const char *words[] = { "model.n_layers=8", "val.tokens=90", recompute, gb, NULL };
+    const char *words[] = { "model.n_layers=8", "val.tokens=90", rows_word, recompute, gb, NULL };
     fx_job f;
     fx_open(&f, corpus(), "unused", words);
     bool ok = cm_plan_make(&f.job, p, err);
@@ -91,4 +93,45 @@ TEST(what_is_computed_again_changes_no_bit) {
     CHECKF(strlen(a) > 128 && !strcmp(a, b), "%s--\n%s", a, b);
     free(a);
     free(b);
+}
+
+/* The plan as this many threads make it. */
+static bool plan_by(int threads, const char *recompute, double max_gb, cm_plan *p) {
+    cm_err err = { 0 };
+    CHECKF(cm_kern_init(CM_NUMERICS_STRICT, threads, &err), "%s", err.msg);
+    bool ok = plan(recompute, max_gb, p, &err);
+    CHECK(cm_kern_threads() == threads);
+    kernels();
+    return ok;
+}
+
+TEST(rows_are_chosen_within_the_memory) {
+    cm_err err = { 0 };
+    cm_plan of[3], all, p;
+    const char *rows[] = { "data.micro_rows=2", "data.micro_rows=4", "data.micro_rows=8" };
+    CHECK(cm_kern_init(CM_NUMERICS_STRICT, 16, &err)); /* what the choice counts with */
+    for (int i = 0; i < 3; i++) {
+        rows_word = rows[i];
+        CHECK(plan("train.recompute=none", 0, &of[i], &err));
+    }
+    CHECK(plan("train.recompute=block", 0, &all, &err)); /* of 8 rows */
+    rows_word = "data.micro_rows=0";
+    for (int i = 0; i < 3; i++) {
+        double gb = 1e-9 * (double)cm_plan_bytes(&of[i]) + 1e-9;
+        for (int threads = 1; threads <= 16; threads *= 4) {
+            CHECK(plan_by(threads, "train.recompute=none", gb, &p));
+            CHECKF(p.micro_rows == 2 << i, "%lld rows, %d threads", (long long)p.micro_rows,
+                   threads);
+        }
+    }
+    /* Where eight rows fit with every block computed again, fewer with none cost less. */
+    double gb = 1e-9 * (double)cm_plan_bytes(&all) + 1e-9;
+    CHECKF(gb < 1e-9 * (double)cm_plan_bytes(&of[2]), "%g GB", gb);
+    CHECK(plan_by(2, "train.recompute=auto", gb, &p));
+    CHECKF(p.micro_rows < 8 && blocks(&p) < 8, "%lld rows, %d blocks", (long long)p.micro_rows,
+           blocks(&p));
+    rows_word = "data.micro_rows=8";
+    CHECK(plan("train.recompute=auto", gb, &all, &err));
+    CHECKF(p.cost < all.cost, "%g, of eight rows %g", p.cost, all.cost);
+    rows_word = "data.micro_rows=4";
 }
