@@ -5,6 +5,7 @@
 #include "app/app.h"
 #include "harness/harness.h"
 
+#include <dirent.h>
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
@@ -145,7 +146,7 @@ static cm_imatrix *collect(job *j, cm_err *err) {
     }
     cm_loaded_forget(&j->source, NULL);
     free(id);
-    if (m && *c->imatrix_out && !cm_imatrix_write(m, c->imatrix_out, err)) {
+    if (m && *c->imatrix_out && !j->app->dry_run && !cm_imatrix_write(m, c->imatrix_out, err)) {
         cm_imatrix_close(m);
         return NULL;
     }
@@ -187,6 +188,14 @@ static void compare_row(job *j, const cm_real *a, const cm_real *b, int64_t V) {
     if (!(kl <= j->kl_most)) j->kl_most = kl;
 }
 
+static bool empty_folder(const char *path) {
+    DIR *d = opendir(path);
+    int n = 0;
+    while (d && n <= 2 && readdir(d)) n++; /* . and .. */
+    if (d) closedir(d);
+    return d && n <= 2;
+}
+
 /* Replace only what a quantize wrote: a GGUF file by a GGUF file, a model folder by a model
  * folder.  Anything else there is somebody's work. */
 static bool may_replace(const job *j, cm_err *err) {
@@ -196,7 +205,7 @@ static bool may_replace(const job *j, cm_err *err) {
     bool ours;
     if (S_ISDIR(st.st_mode)) {
         char *config = cm_strf("%s/config.json", out);
-        ours = !j->gguf && (cm_exists(config) || !rmdir(out));
+        ours = !j->gguf && (cm_exists(config) || empty_folder(out));
         free(config);
     } else {
         char magic[4] = "";
@@ -413,9 +422,32 @@ static bool card(job *j, cm_err *err) {
     return true;
 }
 
+/* A text that is to fill a row of tokens at least. */
+static bool enough_text(const job *j, const char *path, cm_err *err) {
+    int32_t *id = NULL;
+    int64_t n = 0;
+    if (!*path) return true;
+    bool ok = cm_text_tokens(j->source.spm, path, &id, &n, err);
+    if (ok && n < j->c->context)
+        ok = cm_fail(err, CM_EXIT_USAGE, "%s: %lld tokens are less than one chunk of %lld "
+                     "(quantize.context)", path, (long long)n, (long long)j->c->context);
+    free(id);
+    return ok;
+}
+
+/* What can be known before any work: --dry-run asks the same. */
+static bool check_world(const job *j, cm_err *err) {
+    const cm_quantize_conf *c = j->c;
+    if (*c->out && !j->gguf && !cm_export_fits_folder(&j->x, err)) return false;
+    if (*c->out && (!may_replace(j, err) || !cm_need_folder_of(c->out, !j->gguf, err)))
+        return false;
+    if (*c->imatrix_out && !cm_need_folder_of(c->imatrix_out, false, err)) return false;
+    return enough_text(j, c->calibration, err) && enough_text(j, c->card_text, err);
+}
+
 static bool run_job(job *j, cm_err *err) {
     if (!read_options(j, err) || !check_apart(j, err) || !load_source(j, err) ||
-        !importances(j, err))
+        !check_world(j, err) || !importances(j, err))
         return false;
     if (!*j->c->out && !j->app->dry_run) return true;
     cm_buf table = {0};
@@ -423,7 +455,6 @@ static bool run_job(job *j, cm_err *err) {
     if (ok && j->app->dry_run) print_plan(j, &table);
     cm_buf_free(&table);
     if (!ok || j->app->dry_run) return ok;
-    if (!may_replace(j, err)) return false;
     if (j->x.adapter) {
         if (!cm_export_gguf_adapter(&j->x, j->c->out, err)) return false;
         report_adapter(j);

@@ -222,8 +222,9 @@ bool cm_remove_tree(const char *path, cm_err *err);
 bool cm_exists(const char *path);
 /* Whether two paths are one file or folder, or would be, where nothing is there yet. */
 bool cm_same_file(const char *a, const char *b);
-/* An output that the user named: false where its folder is not there or not ours to write. */
-bool cm_need_folder_of(const char *path, cm_err *err);
+/* An output that the user named: false where its folder is not there or not ours to write.
+ * made: folders that are missing will be made. */
+bool cm_need_folder_of(const char *path, bool made, cm_err *err);
 /* printf into a fresh string (free()). */
 char *cm_strf(const char *fmt, ...) CM_PRINTF(1, 2);
 /* Zeroed memory for n things of `size` bytes, one at least (free()).  There is none: a bug,

@@ -99,12 +99,16 @@ bool cm_same_file(const char *a, const char *b) {
     return same;
 }
 
-bool cm_need_folder_of(const char *path, cm_err *err) {
+bool cm_need_folder_of(const char *path, bool made, cm_err *err) {
     struct stat st;
-    char *dir = folder_of(path);
-    bool there = stat(dir, &st) == 0;
-    if (there && !S_ISDIR(st.st_mode)) errno = ENOTDIR;
-    bool ok = there && S_ISDIR(st.st_mode) && access(dir, W_OK | X_OK) == 0;
+    char *dir = folder_of(path), *slash;
+    size_t n = strlen(dir);
+    while (n > 1 && dir[n - 1] == '/') dir[--n] = 0;
+    while (made && !cm_exists(dir) && (slash = strrchr(dir, '/')) && slash != dir) *slash = 0;
+    if (made && !cm_exists(dir) && *dir != '/') memcpy(dir, ".", 2);
+    bool there = stat(dir, &st) == 0, ok = there && S_ISDIR(st.st_mode);
+    if (there && !ok) errno = ENOTDIR;
+    ok = ok && access(dir, W_OK | X_OK) == 0;
     if (!ok) cm_fail_errno(err, CM_EXIT_FAIL, "%s: cannot write", path);
     free(dir);
     return ok;

@@ -259,10 +259,14 @@ static bool write_weights(const cm_export *x, const char *path, cm_err *err) {
     return ok;
 }
 
+bool cm_export_fits_folder(const cm_export *x, cm_err *err) {
+    return cm_dtypes[cm_mix_type(x->mix)].safetensors ||
+           cm_fail(err, CM_EXIT_USAGE, "safetensors cannot hold %s, only F32, F16 and BF16; a GGUF "
+                   "file can (--out NAME.gguf, or --format gguf)", cm_mix_name(x->mix));
+}
+
 bool cm_export_hf(const cm_export *x, const char *dir, cm_err *err) {
-    if (!cm_dtypes[cm_mix_type(x->mix)].safetensors)
-        return cm_fail(err, CM_EXIT_USAGE, "safetensors cannot hold %s; F32, F16 or BF16 "
-                       "was wanted", cm_mix_name(x->mix));
+    if (!cm_export_fits_folder(x, err)) return false;
     char *config = cm_strf("%s/config.json", dir);
     char *weights = cm_strf("%s/model.safetensors", dir);
     bool ok = cm_mkdirs(dir, err) &&

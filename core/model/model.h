@@ -471,6 +471,8 @@ bool cm_export_gguf(const cm_export *x, const char *path, cm_err *err);
 /* A GGUF adapter that llama.cpp applies to a GGUF file of the base; x->adapter is set.  Read
  * back and compared: CM_EXIT_CHECK. */
 bool cm_export_gguf_adapter(const cm_export *x, const char *path, cm_err *err);
+/* Whether a folder's format has the type: CM_EXIT_USAGE. */
+bool cm_export_fits_folder(const cm_export *x, cm_err *err);
 /* A folder for transformers: config.json, model.safetensors, tokenizer files. */
 bool cm_export_hf(const cm_export *x, const char *dir, cm_err *err);
 /* Table of the tensors that an export would write (a model built on a counting arena will

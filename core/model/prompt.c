@@ -80,8 +80,8 @@ static bool check_head(const cache *k, const head *want, const char *path, cm_er
         return cm_fail(err, CM_EXIT_DATA, "%s: a prompt cache of %llu tokens and %llu points",
                        path, (unsigned long long)h->n, (unsigned long long)h->points);
     if (k->map.size != file_bytes(h))
-        return cm_fail(err, CM_EXIT_DATA, "%s: a prompt cache of %zu bytes, wanted %llu", path,
-                       k->map.size, (unsigned long long)file_bytes(h));
+        return cm_fail(err, CM_EXIT_DATA, "%s: a prompt cache of %zu bytes, wanted %llu: damaged; "
+                       "it can be deleted", path, k->map.size, (unsigned long long)file_bytes(h));
     return true;
 }
 
@@ -108,7 +108,8 @@ static bool open_cache(cache *k, const char *path, const head *want, cm_err *err
     for (uint64_t i = 0; i < k->h.points && good; i++)
         good = point(k, i) <= k->h.n && (i ? point(k, i) > point(k, i - 1) : point(k, i) > 0);
     good = good && point(k, k->h.points - 1) == k->h.n;
-    return good || cm_fail(err, CM_EXIT_DATA, "%s: a damaged prompt cache", path);
+    return good ||
+           cm_fail(err, CM_EXIT_DATA, "%s: a damaged prompt cache; it can be deleted", path);
 }
 
 /* Tokens that the two texts begin with alike. */

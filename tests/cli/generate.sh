@@ -77,7 +77,7 @@ same "and gives it back" "$($G --model "$M" --chat --prompt Hm seed=2 --prompt-c
 expect "the prompt cache of another model" 4 "p.prompt: the prompt cache of another model" $G --model "$tmp/other.gguf" \
     --prompt x --prompt-cache "$tmp/p.prompt"
 flip "$tmp/p.prompt" 5000
-expect "a flipped bit in it" 4 "p.prompt: a damaged prompt cache" $G --model "$M" --prompt x --prompt-cache "$tmp/p.prompt"
+expect "a flipped bit in it" 4 "p.prompt: a damaged prompt cache; it can be deleted" $G --model "$M" --prompt x --prompt-cache "$tmp/p.prompt"
 head -c 3000 "$tmp/p.prompt" >"$tmp/q.prompt"
 expect "cut short" 4 "q.prompt: a prompt cache of 3000 bytes, wanted" $G --model "$M" --prompt x --prompt-cache "$tmp/q.prompt"
 expect "with --logits" 2 "prompt-cache means nothing" $G --model "$M" --tokens 1 --logits "$tmp/l.f32" --prompt-cache "$tmp/r"

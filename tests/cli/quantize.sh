@@ -122,6 +122,16 @@ cp "$tmp/calib.txt" "$tmp/x.gguf.card.md"
 expect "the card over its text" 2 "the card would replace the card's text" $Q --model "$M" --card "$tmp/x.gguf.card.md" \
     --out "$tmp/x.gguf" $I
 check "all of these are as they were" cmp "$tmp/calib.txt" "$tmp/x.gguf.card.md"
+for dry in "" --dry-run; do
+    expect "no text for the card $dry" 2 "nonexist" $Q --model "$M" --out "$tmp/x.gguf" --card "$tmp/nonexist" $dry
+    expect "too little of it $dry" 2 "tokens are less than one chunk of 65536" $Q --model "$M" --out "$tmp/x.gguf" \
+        --card "$tmp/calib.txt" quantize.context=65536 $dry
+    expect "no folder to write to $dry" 1 "nonexist/o.gguf: cannot write" $Q --model "$M" --out "$tmp/nonexist/o.gguf" $dry
+    expect "a folder cannot hold it $dry" 2 "cannot hold Q4_K_M.*--format gguf" $Q --model "$M" --type q4_k_m --out "$tmp/x" $dry
+done
+expect "--dry-run collects no file" 0 "" $Q --model "$M" --calibration "$tmp/calib.txt" quantize.imatrix_out="$tmp/x.gguf" \
+    --dry-run $I
+absent "nothing of these was written" "$tmp/x.gguf" "$tmp/x"
 expect "below a file" 1 "j.json" $Q --model "$M" --out "$tmp/j.json/x.gguf"
 expect "in /proc" 1 "/proc" $Q --model "$M" --out /proc/chimera.gguf
 absent "nothing of these was written" "$tmp/x.gguf" "$tmp/x"
