@@ -3,7 +3,7 @@
  *
  * By default OpenMP's threads spin for milliseconds: what they wait for is then often a thread
  * that has no processor, because threads of another program spin there.  Two runs at once on
- * two processors were 40 times slower together than one after the other.
+ * two busy processors took 118 s, with short spins 3 (docs/adr/0015-waiting-threads.md).
  *
  * OpenBLAS starts a thread for each processor when it is loaded.  None is ever used: our own
  * threads call it, each for its part.  They cost time at the start, memory (where `ulimit -v`

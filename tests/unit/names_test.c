@@ -477,6 +477,16 @@ TEST(folders) {
 
 /* ---- weights one at a time ---------------------------------------------------------- */
 
+/* The model as a file, loaded when wanted and at once. */
+static bool load_lazy_and_whole(made *x, const char *path, cm_loaded *lazy, cm_loaded *all) {
+    cm_err err = {0};
+    cm_export e = {.model = &x->m, .mix = CM_TYPE_F32, .name = "x"};
+    bool ok = cm_export_gguf(&e, path, &err) && cm_load(lazy, path, CM_LOAD_LAZY, &err) &&
+              cm_load(all, path, 0, &err);
+    CHECKF(ok, "%s", err.msg);
+    return ok;
+}
+
 /* A lazily loaded model has the same weights, parameter by parameter; what it exports is the
  * same file; a wrong shape is seen before anything is read. */
 TEST(lazy_weights_are_the_same) {
@@ -484,12 +494,8 @@ TEST(lazy_weights_are_the_same) {
     make(&x, "pattern=MA ffn=E tied=false rope=plain");
     cm_err err = {0};
     char *path = tmp("lazy.gguf"), *whole = tmp("whole.gguf"), *again = tmp("again.gguf");
-    cm_export e = {.model = &x.m, .mix = CM_TYPE_F32, .name = "x"};
     cm_loaded l, all;
-    bool ok = cm_export_gguf(&e, path, &err) && cm_load(&l, path, CM_LOAD_LAZY, &err) &&
-              cm_load(&all, path, 0, &err);
-    CHECKF(ok, "%s", err.msg);
-    if (!ok) return;
+    if (!load_lazy_and_whole(&x, path, &l, &all)) return;
     for (int i = 0; i < l.model.params.n; i++) {
         const cm_param *p = l.model.params.p[i], *q = all.model.params.p[i];
         CHECK(cm_loaded_fetch(&l, p, &err) && cm_loaded_fetch(&all, q, &err));
@@ -539,17 +545,14 @@ static void check_parts(const char *options) {
     char *path = tmp("parts.gguf");
     cm_export e = {.model = &x.m, .mix = CM_TYPE_F32, .name = "x"};
     cm_loaded l, all;
-    bool ok = cm_export_gguf(&e, path, &err) && cm_load(&l, path, CM_LOAD_LAZY, &err) &&
-              cm_load(&all, path, 0, &err);
-    CHECKF(ok, "%s", err.msg);
-    if (!ok) return;
+    if (!load_lazy_and_whole(&x, path, &l, &all)) return;
     int L = (int)x.m.conf.n_layers;
     size_t n = 8 * (size_t)x.m.conf.vocab_size * sizeof(cm_real);
     cm_real *a = malloc(n), *b = malloc(n);
     cm_bringer whole = {.bring = cm_loaded_bring, .ctx = &l};
     cm_bringer some = {.bring = bring_some, .ctx = &l};
     l.model.bringer = &whole;
-    ok = logits_of(&all.model, a, &err) && logits_of(&l.model, b, &err);
+    bool ok = logits_of(&all.model, a, &err) && logits_of(&l.model, b, &err);
     CHECKF(ok && !memcmp(a, b, n), "%s", err.msg);
     for (int i = 0; i < l.model.params.n; i++) {
         const cm_param *p = l.model.params.p[i];
