@@ -22,8 +22,8 @@ typedef struct job {
     cm_export x;
     cm_loaded source, back;
     cm_imatrix *imatrix; /* NULL: none */
+    cm_export_plan plan;
     cm_sums sums;        /* of what was written */
-    uint64_t bytes;      /* of tensors written */
     double diff, rms;    /* probe: largest |difference| of a logit; RMS of the source's */
     double kl, kl_most;  /* mean and largest over positions, nats */
     bool unprobed;       /* not even a part of the model fits in memory as floats */
@@ -146,20 +146,66 @@ static cm_imatrix *collect(job *j, cm_err *err) {
     }
     cm_loaded_forget(&j->source, NULL);
     free(id);
-    if (m && *c->imatrix_out && !j->app->dry_run && !cm_imatrix_write(m, c->imatrix_out, err)) {
+    if (m && *c->imatrix_out && !cm_imatrix_write(m, c->imatrix_out, err)) {
         cm_imatrix_close(m);
         return NULL;
     }
     return m;
 }
 
-/* Read or collect, where asked to. */
+static bool take_importances(job *j, cm_imatrix *m) {
+    cm_imatrix_close(j->imatrix);
+    j->x.imatrix = j->imatrix = m;
+    j->x.feedback = m && j->c->rounding == CM_ROUNDING_FEEDBACK;
+    return m;
+}
+
+/* A file's importances; of those to be collected the promise, which is all that a plan needs. */
+static bool foresee(job *j, cm_err *err) {
+    const cm_quantize_conf *c = j->c;
+    if (*c->calibration) return take_importances(j, cm_imatrix_planned(base_name(c->calibration)));
+    return !*c->imatrix || (take_importances(j, cm_imatrix_open(c->imatrix, err)) &&
+                            cm_imatrix_fit(j->imatrix, &j->source.model, err));
+}
+
 static bool importances(job *j, cm_err *err) {
-    if (!*j->c->imatrix && !*j->c->calibration) return true;
-    j->imatrix = *j->c->imatrix ? cm_imatrix_open(j->c->imatrix, err) : collect(j, err);
-    j->x.imatrix = j->imatrix;
-    j->x.feedback = j->c->rounding == CM_ROUNDING_FEEDBACK;
-    return j->imatrix && cm_imatrix_fit(j->imatrix, &j->source.model, err);
+    return !*j->c->calibration || (take_importances(j, collect(j, err)) &&
+                                   cm_imatrix_fit(j->imatrix, &j->source.model, err));
+}
+
+/* ---- the plan ---------------------------------------------------------------------- */
+
+static void warn_lines(char *lines) {
+    for (char *line; lines && (line = strsep(&lines, "\n")) && *line;)
+        cm_log(CM_LOG_WARN, "%s", line);
+}
+
+/* What changes nothing although it was asked for, and what is not as it was asked for. */
+static void warn_plan(const job *j) {
+    const cm_quantize_conf *c = j->c;
+    cm_buf fallbacks = {0};
+    warn_lines(j->plan.idle);
+    if (!j->app->dry_run) cm_export_plan_fallbacks(&j->plan, &fallbacks); /* else in its table */
+    warn_lines(fallbacks.s);
+    cm_buf_free(&fallbacks);
+    if (j->imatrix && !cm_export_plan_weighs(&j->plan))
+        cm_log(CM_LOG_WARN, "%s changes nothing in a file of %s, whose values are rounded to the "
+               "nearest: types with a search use it (q4_k_m, ...)",
+               c->rounding == CM_ROUNDING_FEEDBACK ? "quantize.rounding=feedback"
+               : *c->imatrix                       ? "quantize.imatrix"
+                                                   : "quantize.calibration",
+               cm_mix_name(j->x.mix));
+    if (cm_dtypes[j->source.stored].block > 1 && cm_export_plan_has_blocks(&j->plan))
+        cm_log(CM_LOG_WARN, "%s: its weights were rounded to %s before, and are rounded a second "
+               "time; from the unquantized model less is lost", c->model,
+               cm_dtypes[j->source.stored].name);
+}
+
+static bool make_plan(job *j, cm_err *err) {
+    if (!*j->c->out && !j->app->dry_run) return true; /* importances alone */
+    if (!foresee(j, err) || !cm_export_plan_make(&j->x, j->gguf, &j->plan, err)) return false;
+    warn_plan(j);
+    return true;
 }
 
 /* ---- parity ----------------------------------------------------------------------- */
@@ -297,7 +343,7 @@ static void report(const job *j) {
         cm_json_open(&b, NULL, '{');
         cm_json_str(&b, "out", j->c->out);
         cm_json_str(&b, "type", type);
-        cm_json_u64(&b, "tensor_bytes", j->bytes);
+        cm_json_u64(&b, "tensor_bytes", j->plan.tensor_bytes);
         cm_json_f64(&b, "max_logit_diff_rel", rel);
         cm_json_f64(&b, "kl_mean", none + j->kl);
         cm_json_f64(&b, "kl_max", none + j->kl_most);
@@ -307,8 +353,9 @@ static void report(const job *j) {
         cm_buf_free(&b);
         return;
     }
+    if (j->app->quiet) return;
     printf("%s: %s, %s of tensors\n", j->c->out, type,
-           cm_human_bytes((double)j->bytes, size, sizeof size));
+           cm_human_bytes((double)j->plan.tensor_bytes, size, sizeof size));
     if (j->unprobed) {
         printf("parity: tensors within %s's error; logits not compared\n", type);
         return;
@@ -322,10 +369,11 @@ static void report(const job *j) {
 static void report_adapter(const job *j) {
     char size[32];
     const cm_lora_conf *c = &j->x.model->lora;
+    if (j->app->quiet && !j->app->json) return;
     if (!j->app->json) {
         printf("%s: adapter of rank %lld, %s, %s of tensors, read back the same\n", j->c->out,
                (long long)c->rank, cm_mix_name(j->x.mix),
-               cm_human_bytes((double)j->bytes, size, sizeof size));
+               cm_human_bytes((double)j->plan.tensor_bytes, size, sizeof size));
         return;
     }
     cm_buf b = {0};
@@ -333,29 +381,28 @@ static void report_adapter(const job *j) {
     cm_json_str(&b, "out", j->c->out);
     cm_json_str(&b, "type", cm_mix_name(j->x.mix));
     cm_json_i64(&b, "rank", c->rank);
-    cm_json_u64(&b, "tensor_bytes", j->bytes);
+    cm_json_u64(&b, "tensor_bytes", j->plan.tensor_bytes);
     cm_json_close(&b, '{');
     puts(b.s);
     cm_buf_free(&b);
 }
 
-/* table: one line a tensor. */
-static void print_plan(const job *j, const cm_buf *table) {
+static void print_plan(const job *j) {
     char size[32];
+    cm_buf b = {0};
     if (!j->app->json) {
-        fputs(table->s, stdout);
-        printf("total: %s\n", cm_human_bytes((double)j->bytes, size, sizeof size));
+        cm_export_plan_text(&j->plan, &b);
+        cm_human_bytes((double)j->plan.tensor_bytes, size, sizeof size);
+        printf("%stotal: %s of tensors; %s: %llu bytes\n", b.s, size,
+               j->gguf ? "the file" : "model.safetensors", (unsigned long long)j->plan.file_bytes);
+        cm_buf_free(&b);
         return;
     }
-    int64_t tensors = 0;
-    for (size_t i = 0; i < table->n; i++) tensors += table->s[i] == '\n';
-    cm_buf b = {0};
     cm_json_open(&b, NULL, '{');
     cm_json_str(&b, "out", j->c->out);
     cm_json_str(&b, "format", j->gguf ? "gguf" : "folder");
     cm_json_str(&b, "type", cm_mix_name(j->x.mix));
-    cm_json_i64(&b, "tensors", tensors);
-    cm_json_u64(&b, "tensor_bytes", j->bytes);
+    cm_export_plan_json(&j->plan, &b);
     cm_json_close(&b, '{');
     puts(b.s);
     cm_buf_free(&b);
@@ -407,7 +454,7 @@ static bool card(job *j, cm_err *err) {
     cm_file_card k = {.type = cm_mix_name(j->x.mix), .text = c->card_text,
                       .importances = j->imatrix ? cm_imatrix_dataset(j->imatrix) : "",
                       .file_bytes = stat(c->out, &st) ? 0 : (uint64_t)st.st_size,
-                      .tensor_bytes = j->bytes,
+                      .tensor_bytes = j->plan.tensor_bytes,
                       .blocks = c->weights == CM_WEIGHTS_BLOCKS && j->gguf,
                       .weights = cm_model_count(&j->source.model.conf, false),
                       .context = (int)c->context, .max_chunks = c->chunks};
@@ -415,7 +462,7 @@ static bool card(job *j, cm_err *err) {
         !cm_file_card_score(&k, &j->source, &j->back, err) ||
         !cm_file_card_write(&k, c->out, err))
         return false;
-    if (!j->app->json)
+    if (!j->app->json && !j->app->quiet)
         printf("card: KL %.6f nats, perplexity ratio %.5f, same top token %.2f%%, %.3f bits per "
                "weight\n", k.card.kl.value, k.card.ratio.value, 100 * k.card.same.value,
                8 * (double)k.tensor_bytes / (double)k.weights);
@@ -447,14 +494,11 @@ static bool check_world(const job *j, cm_err *err) {
 
 static bool run_job(job *j, cm_err *err) {
     if (!read_options(j, err) || !check_apart(j, err) || !load_source(j, err) ||
-        !check_world(j, err) || !importances(j, err))
+        !check_world(j, err) || !make_plan(j, err))
         return false;
-    if (!*j->c->out && !j->app->dry_run) return true;
-    cm_buf table = {0};
-    bool ok = cm_export_table(&j->x, j->gguf, &table, &j->bytes, err);
-    if (ok && j->app->dry_run) print_plan(j, &table);
-    cm_buf_free(&table);
-    if (!ok || j->app->dry_run) return ok;
+    if (j->app->dry_run) return print_plan(j), true;
+    if (!importances(j, err)) return false;
+    if (!*j->c->out) return true;
     if (j->x.adapter) {
         if (!cm_export_gguf_adapter(&j->x, j->c->out, err)) return false;
         report_adapter(j);
@@ -474,6 +518,7 @@ static bool run(cm_app_ctx *ctx, cm_err *err) {
     cm_loaded_close(&j.source);
     cm_loaded_close(&j.back);
     cm_imatrix_close(j.imatrix);
+    cm_export_plan_free(&j.plan);
     cm_sums_free(&j.sums);
     return ok;
 }

@@ -117,6 +117,15 @@ static void build_header(const cm_gguf_out *g, cm_buf *b) {
     while (b->n % ALIGNMENT) cm_buf_add(b, "", 1);
 }
 
+uint64_t cm_gguf_out_bytes(const cm_gguf_out *g) {
+    cm_buf head = {0};
+    build_header(g, &head);
+    uint64_t bytes = head.n;
+    cm_buf_free(&head);
+    for (int i = 0; i < g->n; i++) bytes += padded(cm_tensor_bytes(&g->tensor[i].t));
+    return bytes;
+}
+
 bool cm_gguf_out_write(cm_gguf_out *g, const char *path, cm_fill_fn fill, void *ctx,
                        cm_err *err) {
     static const char zeros[ALIGNMENT];

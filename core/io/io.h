@@ -39,6 +39,8 @@ const char *cm_st_get_meta(const cm_st *s, const char *key);   /* NULL if absent
 typedef bool (*cm_fill_fn)(void *ctx, int i, void *dst, cm_err *err);
 bool cm_st_write(const char *path, const cm_st_entry *item, int n, const cm_st_meta *meta,
                  int n_meta, cm_fill_fn fill, void *ctx, cm_err *err);
+/* The size that such a file will have. */
+uint64_t cm_st_bytes(const cm_st_entry *item, int n, const cm_st_meta *meta, int n_meta);
 
 /* ---- GGUF v3 ------------------------------------------------------------------------- */
 
@@ -100,6 +102,8 @@ void cm_gguf_put_str(cm_gguf_out *g, const char *key, const char *s);
 void cm_gguf_put_arr(cm_gguf_out *g, const char *key, cm_gguf_type elem, const void *data,
                      uint64_t n);
 void cm_gguf_put_tensor(cm_gguf_out *g, const char *name, const cm_tensor *t);
+/* The size that the file will have. */
+uint64_t cm_gguf_out_bytes(const cm_gguf_out *g);
 bool cm_gguf_out_write(cm_gguf_out *g, const char *path, cm_fill_fn fill, void *ctx,
                        cm_err *err);
 

@@ -290,6 +290,17 @@ static void build_header(cm_buf *b, const cm_st_entry *item, const int *order, i
     free(from);
 }
 
+uint64_t cm_st_bytes(const cm_st_entry *item, int n, const cm_st_meta *meta, int n_meta) {
+    int *order = data_order(item, n);
+    cm_buf head = {0};
+    build_header(&head, item, order, n, meta, n_meta);
+    uint64_t bytes = 8 + head.n;
+    for (int i = 0; i < n; i++) bytes += cm_tensor_bytes(&item[i].t);
+    cm_buf_free(&head);
+    free(order);
+    return bytes;
+}
+
 bool cm_st_write(const char *path, const cm_st_entry *item, int n, const cm_st_meta *meta,
                  int n_meta, cm_fill_fn fill, void *ctx, cm_err *err) {
     cm_out o;

@@ -10,13 +10,27 @@
 #include <stdlib.h>
 #include <string.h>
 
-static bool items_of(const cm_export *x, bool gguf, cm_items *items, cm_err *err) {
+static bool folder_holds(cm_dtype type, const char *name, cm_err *err) {
+    return cm_dtypes[type].safetensors ||
+           cm_fail(err, CM_EXIT_USAGE, "safetensors cannot hold %s, only F32, F16 and BF16; a GGUF "
+                   "file can (--out NAME.gguf, or --format gguf)", name);
+}
+
+bool cm_export_items(const cm_export *x, bool gguf, cm_items *items, cm_buf *idle, cm_err *err) {
+    *items = (cm_items){0};
     if (x->adapter) cm_gguf_lora_items(x->model, items);
     else if (gguf) cm_gguf_items(x->model, items);
     else cm_hf_items(x->model, items);
-    if (cm_mix_apply(items, x, err)) return true;
+    bool ok = cm_mix_apply(items, x, idle, err);
+    for (int i = 0; ok && !gguf && i < items->n; i++)
+        ok = folder_holds(items->v[i].t.dtype, cm_dtypes[items->v[i].t.dtype].name, err);
+    if (ok) return true;
     cm_items_free(items);
     return false;
+}
+
+static bool items_of(const cm_export *x, bool gguf, cm_items *items, cm_err *err) {
+    return cm_export_items(x, gguf, items, NULL, err);
 }
 
 /* Whether a type's encoder searches: its errors have no bound in closed form. */
@@ -76,20 +90,11 @@ static void put_types(cm_gguf_out *g, const cm_export *x, const cm_items *items)
 
 /* ---- GGUF ------------------------------------------------------------------------- */
 
-bool cm_export_gguf(const cm_export *x, const char *path, cm_err *err) {
+static bool put_model(cm_gguf_out *g, const cm_export *x, const cm_items *items, cm_err *err) {
     const cm_model_conf *c = &x->model->conf;
-    if (!cm_model_exportable(c, err)) return false;
-    cm_items items;
-    if (!items_of(x, true, &items, err)) return false;
-    feed feed_of = {x, &items, NULL};
-    if (x->sums) {
-        cm_sums_free(x->sums);
-        *x->sums = (cm_sums){cm_room(items.n, sizeof *x->sums->row), items.n};
-    }
-    cm_gguf_out *g = cm_gguf_out_open();
     cm_gguf_put_conf(g, c);
     if (x->name) cm_gguf_put_str(g, "general.name", x->name);
-    put_types(g, x, &items);
+    put_types(g, x, items);
     if (x->imatrix) {
         cm_gguf_put_str(g, "quantize.imatrix.dataset", cm_imatrix_dataset(x->imatrix));
         cm_gguf_put_u32(g, "quantize.imatrix.entries_count",
@@ -97,12 +102,47 @@ bool cm_export_gguf(const cm_export *x, const char *path, cm_err *err) {
         cm_gguf_put_u32(g, "quantize.imatrix.chunks_count",
                         (uint32_t)cm_imatrix_chunks(x->imatrix));
     }
-    bool ok = cm_gguf_put_tokenizer(g, x->spm, c->vocab_size, err);
+    if (!cm_gguf_put_tokenizer(g, x->spm, c->vocab_size, err)) return false;
     const char *chat = chat_of(x->spm, x->chat_template);
     if (chat) cm_gguf_put_str(g, "tokenizer.chat_template", chat);
-    for (int i = 0; i < items.n; i++)
-        cm_gguf_put_tensor(g, items.v[i].name, &items.v[i].t);
-    ok = ok && cm_gguf_out_write(g, path, fill, &feed_of, err);
+    return true;
+}
+
+static void put_adapter(cm_gguf_out *g, const cm_export *x, const cm_items *items) {
+    const cm_lora_conf *c = &x->model->lora;
+    cm_gguf_put_str(g, "general.architecture", cm_gguf_arch(&x->model->conf));
+    cm_gguf_put_str(g, "general.type", "adapter");
+    if (x->name) cm_gguf_put_str(g, "general.name", x->name);
+    put_types(g, x, items);
+    cm_gguf_put_str(g, "adapter.type", "lora");
+    /* llama.cpp's scale is alpha / rank, whatever ours was. */
+    cm_gguf_put_f32(g, "adapter.lora.alpha", (float)(cm_lora_scale(c) * (double)c->rank));
+}
+
+/* Keys and tensors of the file, to be written or to be measured; NULL: failed. */
+static cm_gguf_out *describe(const cm_export *x, const cm_items *items, cm_err *err) {
+    if (!cm_model_exportable(&x->model->conf, err)) return NULL;
+    cm_gguf_out *g = cm_gguf_out_open();
+    bool ok = true;
+    if (x->adapter) put_adapter(g, x, items);
+    else ok = put_model(g, x, items, err);
+    for (int i = 0; ok && i < items->n; i++)
+        cm_gguf_put_tensor(g, items->v[i].name, &items->v[i].t);
+    if (ok) return g;
+    cm_gguf_out_close(g);
+    return NULL;
+}
+
+bool cm_export_gguf(const cm_export *x, const char *path, cm_err *err) {
+    cm_items items;
+    if (!items_of(x, true, &items, err)) return false;
+    feed feed_of = {x, &items, NULL};
+    if (x->sums) {
+        cm_sums_free(x->sums);
+        *x->sums = (cm_sums){cm_room(items.n, sizeof *x->sums->row), items.n};
+    }
+    cm_gguf_out *g = describe(x, &items, err);
+    bool ok = g && cm_gguf_out_write(g, path, fill, &feed_of, err);
     cm_items_free(&items);
     cm_gguf_out_close(g);
     return ok;
@@ -130,22 +170,12 @@ static bool adapter_same(const cm_items *items, const char *path, cm_err *err) {
 }
 
 bool cm_export_gguf_adapter(const cm_export *x, const char *path, cm_err *err) {
-    const cm_lora_conf *c = &x->model->lora;
-    if (!cm_model_exportable(&x->model->conf, err)) return false;
     cm_items items;
     if (!items_of(x, true, &items, err)) return false;
     feed feed_of = {x, &items, NULL};
-    cm_gguf_out *g = cm_gguf_out_open();
-    cm_gguf_put_str(g, "general.architecture", cm_gguf_arch(&x->model->conf));
-    cm_gguf_put_str(g, "general.type", "adapter");
-    if (x->name) cm_gguf_put_str(g, "general.name", x->name);
-    put_types(g, x, &items);
-    cm_gguf_put_str(g, "adapter.type", "lora");
-    /* llama.cpp's scale is alpha / rank, whatever ours was. */
-    cm_gguf_put_f32(g, "adapter.lora.alpha", (float)(cm_lora_scale(c) * (double)c->rank));
-    for (int i = 0; i < items.n; i++)
-        cm_gguf_put_tensor(g, items.v[i].name, &items.v[i].t);
-    bool ok = cm_gguf_out_write(g, path, fill, &feed_of, err) && adapter_same(&items, path, err);
+    cm_gguf_out *g = describe(x, &items, err);
+    bool ok = g && cm_gguf_out_write(g, path, fill, &feed_of, err) &&
+              adapter_same(&items, path, err);
     cm_items_free(&items);
     cm_gguf_out_close(g);
     return ok;
@@ -242,27 +272,51 @@ static int add_empty(const cm_model *m, cm_st_entry *e) {
     return n;
 }
 
+static const cm_st_meta hf_meta = {"format", "pt"};
+
+/* All tensors of model.safetensors, *n of them; the first items->n have their names there. */
+static cm_st_entry *entries(const cm_export *x, const cm_items *items, int *n) {
+    size_t most = (size_t)items->n + 2 * (size_t)x->model->conf.n_layers;
+    cm_st_entry *e = cm_room((int64_t)most, sizeof *e);
+    for (int i = 0; i < items->n; i++) e[i] = (cm_st_entry){items->v[i].name, items->v[i].t};
+    *n = items->n + add_empty(x->model, e + items->n);
+    return e;
+}
+
+static void free_entries(cm_st_entry *e, const cm_items *items, int n) {
+    for (int i = items->n; i < n; i++) free((void *)(uintptr_t)e[i].name);
+    free(e);
+}
+
 static bool write_weights(const cm_export *x, const char *path, cm_err *err) {
     cm_items items;
+    int n;
     if (!items_of(x, false, &items, err)) return false;
     feed feed_of = {x, &items, NULL};
-    size_t most = (size_t)items.n + 2 * (size_t)x->model->conf.n_layers;
-    cm_st_entry *e = calloc(most, sizeof *e);
-    CM_ASSERT(e, "out of memory: %zu tensors", most);
-    for (int i = 0; i < items.n; i++) e[i] = (cm_st_entry){items.v[i].name, items.v[i].t};
-    int empty = add_empty(x->model, e + items.n);
-    cm_st_meta meta = {"format", "pt"};
-    bool ok = cm_st_write(path, e, items.n + empty, &meta, 1, fill, &feed_of, err);
-    for (int i = 0; i < empty; i++) free((void *)(uintptr_t)e[items.n + i].name);
-    free(e);
+    cm_st_entry *e = entries(x, &items, &n);
+    bool ok = cm_st_write(path, e, n, &hf_meta, 1, fill, &feed_of, err);
+    free_entries(e, &items, n);
     cm_items_free(&items);
     return ok;
 }
 
+bool cm_export_size(const cm_export *x, bool gguf, const cm_items *items, uint64_t *bytes,
+                    cm_err *err) {
+    if (!gguf) {
+        int n;
+        cm_st_entry *e = entries(x, items, &n);
+        *bytes = cm_st_bytes(e, n, &hf_meta, 1);
+        free_entries(e, items, n);
+        return true;
+    }
+    cm_gguf_out *g = describe(x, items, err);
+    if (g) *bytes = cm_gguf_out_bytes(g);
+    cm_gguf_out_close(g);
+    return g != NULL;
+}
+
 bool cm_export_fits_folder(const cm_export *x, cm_err *err) {
-    return cm_dtypes[cm_mix_type(x->mix)].safetensors ||
-           cm_fail(err, CM_EXIT_USAGE, "safetensors cannot hold %s, only F32, F16 and BF16; a GGUF "
-                   "file can (--out NAME.gguf, or --format gguf)", cm_mix_name(x->mix));
+    return folder_holds(cm_mix_type(x->mix), cm_mix_name(x->mix), err);
 }
 
 bool cm_export_hf(const cm_export *x, const char *dir, cm_err *err) {
@@ -279,27 +333,6 @@ bool cm_export_hf(const cm_export *x, const char *dir, cm_err *err) {
 }
 
 /* ---- what was written ------------------------------------------------------------- */
-
-bool cm_export_table(const cm_export *x, bool gguf, cm_buf *out, uint64_t *bytes, cm_err *err) {
-    cm_items items;
-    *bytes = 0;
-    if (!items_of(x, gguf, &items, err)) return false;
-    for (int i = 0; i < items.n; i++) {
-        const cm_item *it = &items.v[i];
-        char shape[128];
-        uint64_t n = cm_tensor_bytes(&it->t);
-        cm_buf_addf(out, "%-56s %-6s %12llu  %s", it->name, cm_dtypes[it->t.dtype].name,
-                    (unsigned long long)n,
-                    cm_tensor_shape_str(&it->t, shape, sizeof shape));
-        if (it->want != it->t.dtype)
-            cm_buf_addf(out, "  (%s: rows of %lld are not whole blocks)",
-                        cm_dtypes[it->want].name, (long long)it->cols);
-        cm_buf_addf(out, "\n");
-        *bytes += n;
-    }
-    cm_items_free(&items);
-    return true;
-}
 
 /* What the file holds, and the model computes with, of a decay's logarithm. */
 static float decay(cm_real A_log) { return (float)-exp((double)A_log); }

@@ -41,8 +41,13 @@ cm_item *cm_items_add(cm_items *m, cm_param *p, int nd, const int64_t *dim,
 /* Narrow the last item to rows [row0, row0+rows) of each outer block. */
 void cm_item_slice(cm_item *it, int64_t row0, int64_t rows);
 void cm_items_free(cm_items *m);
-/* Storage types as x->mix and x->tensors say: kept items stay F32. */
-bool cm_mix_apply(cm_items *m, const cm_export *x, cm_err *err);
+/* Storage types as x->mix and x->tensors say: kept items stay F32.  idle: gets a sentence for
+ * each pattern of x->tensors that changes nothing; NULL: nobody asks. */
+bool cm_mix_apply(cm_items *m, const cm_export *x, cm_buf *idle, cm_err *err);
+/* The tensors of an export with their types, and the size of the file that holds them. */
+bool cm_export_items(const cm_export *x, bool gguf, cm_items *items, cm_buf *idle, cm_err *err);
+bool cm_export_size(const cm_export *x, bool gguf, const cm_items *items, uint64_t *bytes,
+                    cm_err *err);
 
 /* Hashes of the rows of `raw`, what cm_item_write gave, as they decode; sum[outer*rows] in the
  * parameter's order of rows.  And of one row. */

@@ -39,6 +39,13 @@ static cm_imatrix *make(const char *path) {
     return m;
 }
 
+cm_imatrix *cm_imatrix_planned(const char *dataset) {
+    cm_imatrix *m = make("(to be collected)");
+    free(m->dataset);
+    m->dataset = cm_strf("%s", dataset);
+    return m;
+}
+
 static entry *add(cm_imatrix *m, const char *name, size_t n, int64_t outer, int64_t cols) {
     m->e = realloc(m->e, ((size_t)m->n + 1) * sizeof *m->e);
     CM_ASSERT(m->e, "out of memory: importances");

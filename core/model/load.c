@@ -132,6 +132,18 @@ static bool read_gguf_tensors(cm_loaded *l, const cm_gguf *g, bool lazy, cm_err 
     return ok;
 }
 
+/* The type of most weights in a file. */
+static cm_dtype most_are(const cm_gguf *g) {
+    int64_t n[CM_N_DTYPES] = {0}, best = 0;
+    cm_dtype most = CM_F32_T;
+    for (int i = 0; i < g->n_tensor; i++) {
+        cm_dtype dt = g->tensor[i].t.dtype;
+        n[dt] += cm_tensor_count(&g->tensor[i].t);
+        if (n[dt] > best) best = n[dt], most = dt;
+    }
+    return most;
+}
+
 static bool read_gguf(cm_loaded *l, const cm_gguf *g, unsigned flags, cm_err *err) {
     cm_tokenizing t;
     cm_file_conf f;
@@ -139,6 +151,7 @@ static bool read_gguf(cm_loaded *l, const cm_gguf *g, unsigned flags, cm_err *er
     if (!cm_gguf_conf(&f, g, err) || !plausible(&f.c, g->path, g->map.size, err) ||
         (flags & CM_LOAD_BLOCKS && !cm_gguf_types(g, &f.c, &types, err)))
         return false;
+    l->stored = most_are(g);
     if (!build(l, &f, flags, types, err)) return free(types), false;
     free(types);
     cm_tokenizing_begin(&t, g, f.c.vocab_size, &l->spm);

@@ -5,6 +5,7 @@
  * file of the same name; likewise what becomes of rows that are not whole blocks. */
 #include "model/files.h"
 
+#include <ctype.h>
 #include <fnmatch.h>
 #include <stdlib.h>
 #include <string.h>
@@ -117,45 +118,90 @@ static cm_dtype fitting(cm_dtype want, int64_t cols) {
 
 /* ---- overrides ---------------------------------------------------------------------- */
 
+/* What a tensor of a GGUF file may be. */
+static bool offered(int type) {
+    return type != CM_F64_T && type != CM_I32_T && type != CM_I64_T && type != CM_U8_T;
+}
+
 static bool dtype_of(const char *word, cm_dtype *out) {
     for (int i = 0; i < CM_N_DTYPES; i++)
-        if (!strcasecmp(cm_dtypes[i].name, word) && i != CM_F64_T && i != CM_I32_T &&
-            i != CM_I64_T && i != CM_U8_T) {
+        if (offered(i) && !strcasecmp(cm_dtypes[i].name, word)) {
             *out = (cm_dtype)i;
             return true;
         }
     return false;
 }
 
-/* One `pattern=type`, on tensors that no earlier one took. */
-static bool override(cm_items *m, const char *word, bool *taken, cm_err *err) {
+/* An exception without a type there is: all there are, and the one that was meant. */
+static bool no_type(const char *word, const char *type, cm_err *err) {
+    const char *names[CM_N_DTYPES];
+    char *upper = cm_strf("%s", type);
+    cm_buf all = {0};
+    int n = 0;
+    for (char *c = upper; *c; c++) *c = (char)toupper((unsigned char)*c);
+    for (int i = 0; i < CM_N_DTYPES; i++)
+        if (offered(i)) names[n++] = cm_dtypes[i].name;
+    for (int i = 0; i < n; i++) cm_buf_addf(&all, "%s%s", i ? ", " : "", names[i]);
+    const char *near = cm_nearest(upper, names, n);
+    cm_fail(err, CM_EXIT_USAGE, "quantize.tensors: '%s': '%s' is no type of a tensor%s%s%s; there "
+            "are %s", word, type, near ? " (did you mean " : "", near ? near : "",
+            near ? "?)" : "", all.s);
+    cm_buf_free(&all);
+    free(upper);
+    return false;
+}
+
+static bool parse(const char *word, char **pattern, cm_dtype *type, cm_err *err) {
     const char *eq = strrchr(word, '=');
-    cm_dtype type;
-    if (!eq || eq == word || !dtype_of(eq + 1, &type))
-        return cm_fail(err, CM_EXIT_USAGE, "quantize.tensors: '%s': wanted PATTERN=TYPE, as "
-                       "in \"blk.*.ssm_in.weight=q8_0\"", word);
-    char *pattern = cm_strf("%.*s", (int)(eq - word), word);
-    int hits = 0;
+    if (!eq || eq == word)
+        return cm_fail(err, CM_EXIT_USAGE, "quantize.tensors: '%s': wanted PATTERN=TYPE, as in "
+                       "\"blk.*.ssm_in.weight=q8_0\"", word);
+    if (!dtype_of(eq + 1, type)) return no_type(word, eq + 1, err);
+    *pattern = cm_strf("%.*s", (int)(eq - word), word);
+    return true;
+}
+
+/* What a pattern met: tensors by that name, those of them that take a type, those that no
+ * earlier pattern took. */
+typedef struct hits {
+    int named, typed, taken;
+} hits;
+
+/* One `pattern=type`, on tensors that no earlier one took. */
+static bool override(cm_items *m, const char *word, bool *taken, cm_buf *idle, cm_err *err) {
+    char *pattern = NULL;
+    cm_dtype type = CM_F32_T;
+    hits h = {0};
     bool ok = true;
+    if (!parse(word, &pattern, &type, err)) return false;
     for (int i = 0; ok && i < m->n; i++) {
         cm_item *it = &m->v[i];
         if (fnmatch(pattern, it->name, 0)) continue;
-        hits++;
+        h.named++;
         if (it->keep_f32 && type != CM_F32_T && !strpbrk(pattern, "*?["))
             ok = cm_fail(err, CM_EXIT_USAGE, "quantize.tensors: '%s': llama.cpp wants %s as "
                          "F32", word, it->name);
+        h.typed += !it->keep_f32;
         if (!it->keep_f32 && !taken[i]) {
             it->want = type;
             it->t.dtype = fitting(type, it->cols);
             taken[i] = true;
+            h.taken++;
         }
     }
     free(pattern);
-    return ok && (hits || cm_fail(err, CM_EXIT_USAGE, "quantize.tensors: '%s': no tensor has "
-                                  "such a name; --dry-run lists them", word));
+    if (ok && !h.named)
+        return cm_fail(err, CM_EXIT_USAGE, "quantize.tensors: '%s': no tensor has such a name; "
+                       "--dry-run lists them", word);
+    if (ok && idle && !h.taken)
+        cm_buf_addf(idle, "quantize.tensors: '%s' changes nothing: %s\n", word,
+                    h.typed ? "earlier patterns have all its tensors, and the first that matches "
+                              "counts"
+                            : "what it matches stays F32 whatever is asked");
+    return ok;
 }
 
-bool cm_mix_apply(cm_items *m, const cm_export *x, cm_err *err) {
+bool cm_mix_apply(cm_items *m, const cm_export *x, cm_buf *idle, cm_err *err) {
     place p = {.c = &x->model->conf, .tied = x->model->head == x->model->embed,
                .importance = x->imatrix != NULL};
     for (int i = 0; i < m->n; i++) p.values += is(m->v[i].name, "attn_v.weight");
@@ -174,7 +220,7 @@ bool cm_mix_apply(cm_items *m, const cm_export *x, cm_err *err) {
     bool *taken = calloc((size_t)m->n + 1, sizeof *taken), ok = true;
     CM_ASSERT(taken, "out of memory: %d tensors", m->n);
     for (int i = 0; ok && x->tensors && i < x->tensors->n; i++)
-        ok = override(m, x->tensors->v[i], taken, err);
+        ok = override(m, x->tensors->v[i], taken, idle, err);
     free(taken);
     return ok;
 }

@@ -344,6 +344,7 @@ typedef struct cm_loaded {
     char *chat_template; /* Jinja, or NULL */
     char *path;          /* of the file or folder read, absolute, without links */
     char source[16];     /* "checkpoint", "huggingface", "gguf" */
+    cm_dtype stored;     /* type of most weights of a GGUF file; else CM_F32_T */
     char id[65];         /* SHA-256 of the weights file (of its index, when sharded); ""
                             under CM_LOAD_UNNAMED where no SHA256SUMS asked for it */
     cm_model *into;      /* the loader's own: the model that gets the weights */
@@ -427,6 +428,8 @@ cm_imatrix *cm_imatrix_collect(const cm_model *model, const int32_t *token, int6
 float *cm_imatrix_factor(const cm_imatrix *m, const char *name, int64_t expert);
 /* A GGUF file, or the older form where the name ends in .dat. */
 bool cm_imatrix_write(const cm_imatrix *m, const char *path, cm_err *err);
+/* One that is yet to be collected on a text of this name: for cm_export_plan_make alone. */
+cm_imatrix *cm_imatrix_planned(const char *dataset);
 /* Names and sizes are the model's, and none of its layers' matrices is missing; else
  * CM_EXIT_DATA.  To be asked before cm_imatrix_find. */
 bool cm_imatrix_fit(cm_imatrix *m, const cm_model *model, cm_err *err);
@@ -475,9 +478,35 @@ bool cm_export_gguf_adapter(const cm_export *x, const char *path, cm_err *err);
 bool cm_export_fits_folder(const cm_export *x, cm_err *err);
 /* A folder for transformers: config.json, model.safetensors, tokenizer files. */
 bool cm_export_hf(const cm_export *x, const char *dir, cm_err *err);
-/* Table of the tensors that an export would write (a model built on a counting arena will
- * do), one line each, and their bytes in all.  CM_EXIT_USAGE: x->tensors is wrong. */
-bool cm_export_table(const cm_export *x, bool gguf, cm_buf *out, uint64_t *bytes, cm_err *err);
+/* A tensor that an export writes. */
+typedef struct cm_export_row {
+    char name[128];
+    cm_tensor t;   /* type and shape, no data */
+    cm_dtype want; /* what the type would be if its rows, of cols elements, were whole blocks */
+    int64_t cols;
+} cm_export_row;
+/* What an export writes, known before it does. */
+typedef struct cm_export_plan {
+    cm_export_row *row;
+    int n;
+    uint64_t tensor_bytes;
+    uint64_t file_bytes; /* all of the GGUF file, or of the folder's model.safetensors */
+    char *idle;          /* patterns of x->tensors that change nothing, a sentence a line; "" */
+} cm_export_plan;
+/* A model built on a counting arena will do.  CM_EXIT_USAGE: x->tensors is wrong. */
+bool cm_export_plan_make(const cm_export *x, bool gguf, cm_export_plan *p, cm_err *err);
+void cm_export_plan_free(cm_export_plan *p); /* a zeroed one is fine */
+/* As text, a line each; as members of a JSON object (tensors, tensor_bytes, file_bytes, table). */
+void cm_export_plan_text(const cm_export_plan *p, cm_buf *out);
+void cm_export_plan_json(const cm_export_plan *p, cm_buf *out);
+/* Tensors of another type than wanted, and why: a sentence for each pair of types, a line each;
+ * nothing where there are none. */
+void cm_export_plan_fallbacks(const cm_export_plan *p, cm_buf *out);
+/* Whether importances, and rounding by feedback, would act on one of its tensors: Q8_0 and float
+ * types round to nearest, and embedding and head have no importances. */
+bool cm_export_plan_weighs(const cm_export_plan *p);
+/* Whether one of its types is of blocks. */
+bool cm_export_plan_has_blocks(const cm_export_plan *p);
 /* Compare a model with what an export of it reads back as: every tensor within the error
  * that its storage type allows; of types with a search, whose errors have no simple bound,
  * exactly what the encoder made (x->sums) or makes of the model's.  False: CM_EXIT_CHECK,

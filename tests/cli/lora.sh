@@ -19,7 +19,7 @@ panel: {prompts: 0}
 ckpt: {every: 4}
 END
 S="$BIN/sft --config $tmp/lora.yaml --runs $tmp/runs --quiet"
-Q="$BIN/quantize --quiet"
+Q="$BIN/quantize"
 run_dir=$tmp/runs/lora ckpt=$tmp/runs/lora/ckpt/latest
 before=$(sha256sum <"$M/model.safetensors")
 number() { grep -o "\"$1\":[0-9]*" "$tmp/.out" | cut -d: -f2; }

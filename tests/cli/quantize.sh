@@ -2,7 +2,7 @@
 # quantize.sh -- conversions: round trips, refusals, damaged sources, full disks.
 . tests/cli/lib.sh
 model
-Q="$BIN/quantize --threads 1 --quiet"
+Q="$BIN/quantize --threads 1"
 G="$BIN/generate --threads 1 --quiet"
 greedy() { $G --model "$1" --prompt "One day" generate.temperature=0 generate.max_tokens=40; }
 text=$(greedy "$M")
@@ -22,6 +22,14 @@ expect_out "--dry-run names the fallback" "Q[58]_0 .*\(Q[46]_K: rows of [0-9]* a
     $Q --model "$M" --type q4_k_m --out "$tmp/dry.gguf" --dry-run
 expect_out "an exception by name" "token_embd.weight +BF16 " $Q --model "$M" --type q8_0 --out "$tmp/dry.gguf" --dry-run \
     "quantize.tensors=[token_embd.weight=bf16]"
+expect_out "a pattern that an earlier one leaves nothing: said, and the first counts" "blk.0.ssm_in.weight +Q4_0 " $Q --model "$M" \
+    --type q8_0 --out "$tmp/dry.gguf" --dry-run "quantize.tensors=['blk.*=q4_0', 'blk.0.ssm_in.weight=f16']"
+expect "in a sentence" 0 "warning: quantize.tensors: 'blk.0.ssm_in.weight=f16' changes nothing: earlier patterns" $Q --model "$M" \
+    --out "$tmp/dry.gguf" --dry-run "quantize.tensors=['blk.*=q4_0', 'blk.0.ssm_in.weight=f16']"
+expect "a type there is not, by exception" 2 "'q8' is no type of a tensor \(did you mean Q8_0\?\); there are F32, F16" $Q --model "$M" \
+    --out "$tmp/x.gguf" "quantize.tensors=[blk.0.*=q8]"
+expect "an exception that a folder cannot hold" 2 "safetensors cannot hold Q8_0" $Q --model "$M" --format hf --type f16 \
+    --out "$tmp/x" "quantize.tensors=[model.embed*=q8_0]"
 expect "an exception for nothing" 2 "no tensor has such a name" $Q --model "$M" --type q8_0 --out "$tmp/x.gguf" \
     "quantize.tensors=[nothing=bf16]"
 expect "block types in a folder" 2 "safetensors cannot hold Q4_K_M" $Q --model "$M" --format hf --type q4_k_m --out "$tmp/x"
@@ -83,12 +91,50 @@ check "GGUF to checkpoint" $Q --model "$tmp/f32.gguf" --format checkpoint --out 
 same "GGUF to checkpoint: the same greedy text" "$(greedy "$tmp/back")" "$text"
 check "there and back to GGUF" $Q --model "$tmp/back" --type f32 --out "$tmp/again.gguf"
 json "config.json is JSON" "$tmp/hf/config.json"
+# ---- what is planned is what is written; what was asked for and changes nothing is said
+exact() { # NAME FILE ARG...: the size that --dry-run tells is the file's
+    name=$1 file=$2; shift 2
+    told=$($Q "$@" --dry-run 2>/dev/null | sed -n 's/^total: .*: \([0-9]*\) bytes$/\1/p')
+    in_json=$($Q "$@" --dry-run --json 2>/dev/null | sed -n 's/.*"file_bytes":\([0-9]*\).*/\1/p')
+    $Q "$@" >/dev/null 2>"$tmp/.err"
+    same "$name: the size that --dry-run tells" "$told $in_json" "$(wc -c <"$file") $(wc -c <"$file")"
+}
+exact "q4_k_m" "$tmp/e.gguf" --model "$M" --type q4_k_m --out "$tmp/e.gguf" quantize.max_kl=5
+exact "exceptions and a name" "$tmp/e.gguf" --model "$M" --type q5_0 --out "$tmp/e.gguf" quantize.max_kl=5 \
+    "quantize.tensors=['blk.0.*=f16']" quantize.name="a name of some length"
+exact "importances" "$tmp/e.gguf" --model "$M" --type q4_k_s --out "$tmp/e.gguf" --imatrix "$tmp/im.dat" quantize.max_kl=5
+exact "importances to be collected" "$tmp/e.gguf" --model "$M" --type q4_0 --out "$tmp/e.gguf" --calibration "$tmp/calib.txt" \
+    quantize.max_kl=5 $I
+exact "a folder" "$tmp/e-hf/model.safetensors" --model "$M" --type bf16 --out "$tmp/e-hf"
+exact "48 layers" "$tmp/e.gguf" --model "$tmp/runs/deep/ckpt/latest" --type q8_0 --out "$tmp/e.gguf"
+$Q --model "$M" --type q4_k_m --out "$tmp/dry.gguf" --dry-run --json >"$tmp/j2.json"
+json "the table is JSON" "$tmp/j2.json"
+check "with shape, type, bytes, and why it is not what was wanted" grep -q '"name":"blk.0.ssm_in.weight","shape":\[[0-9]*,32\],"type":"Q5_0","bytes":[0-9]*,"wanted":"Q4_K","why":"rows of 32 are not whole blocks of 256"}' "$tmp/j2.json"
+same "a row for each tensor" "$(grep -o '"shape"' "$tmp/j2.json" | wc -l)" "$(sed 's/.*"tensors":\([0-9]*\).*/\1/' "$tmp/j2.json")"
+expect "the real run names fallbacks" 0 "warning: [0-9]+ tensors are Q5_0, not Q4_K: rows, as those of 32 in blk" $Q --model "$M" --quiet \
+    --type q4_k_m --out "$tmp/e.gguf" quantize.max_kl=5
+same "and --quiet is quiet" "$(cat "$tmp/.out")" ""
+same "the card's line too" "$($Q --quiet --model "$M" --type q8_0 --card "$tmp/calib.txt" --out "$tmp/e.gguf" $I 2>&1)" ""
+for t in f16 q8_0; do
+    expect "importances for $t change nothing" 0 "warning: quantize.imatrix changes nothing in a file of" $Q --model "$M" --type $t \
+        --imatrix "$tmp/im.gguf" --out "$tmp/e.gguf"
+done
+expect "feedback neither" 0 "warning: quantize.rounding=feedback changes nothing in a file of Q8_0" $Q --model "$M" --type q8_0 \
+    --calibration "$tmp/calib.txt" quantize.rounding=feedback --out "$tmp/e.gguf" --dry-run $I
+same "an exception they act on: nothing to say" "$($Q --quiet --model "$M" --type f16 --imatrix "$tmp/im.gguf" --out "$tmp/e.gguf" \
+    "quantize.tensors=[blk.0.ssm_in.weight=q4_0]" 2>&1)" ""
+expect "blocks rounded to blocks again" 0 "q8_0.gguf: its weights were rounded to Q8_0 before, and are rounded a second time" $Q \
+    --model "$tmp/q8_0.gguf" --type q4_0 --out "$tmp/e.gguf" quantize.max_kl=5
+same "blocks to floats lose nothing" "$($Q --quiet --model "$tmp/q8_0.gguf" --type f32 --out "$tmp/e.gguf" 2>&1)" ""
+for i in $(seq 500); do cat "$tmp/calib.txt"; done >"$tmp/long.txt" # collecting on it takes 5 s of a processor
+expect "--dry-run collects nothing" 0 "" sh -c 'ulimit -t 2; exec "$@"' sh $Q --model "$M" --type q4_0 --out "$tmp/dry.gguf" --dry-run --calibration \
+    "$tmp/long.txt" quantize.context=32
 $Q --model "$M" --out "$tmp/j.gguf" --json >"$tmp/j.json"
 json "--json" "$tmp/j.json"
 expect_out "--dry-run lists and totals" "total: " $Q --model "$M" --out "$tmp/dry.gguf" --dry-run
 $Q --model "$M" --out "$tmp/dry.gguf" --dry-run --json >"$tmp/j2.json"
 json "--dry-run --json" "$tmp/j2.json"
-check "has the total" grep -q '"format":"gguf","type":"F32","tensors":[0-9]*,"tensor_bytes":[0-9]' "$tmp/j2.json"
+check "has the total" grep -q '"format":"gguf","type":"F32","tensors":[0-9]*,"tensor_bytes":[0-9]*,"file_bytes":[0-9]*,"table":' "$tmp/j2.json"
 absent "--dry-run writes nothing" "$tmp/dry.gguf"
 for k in ref ""; do
     expect_out "48 layers to f32 GGUF and back, ${k:-the best} kernels: the same bits" "difference 0.0e\+00 of the RMS" \

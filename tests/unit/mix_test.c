@@ -33,33 +33,29 @@ static void unmake(made *x) {
     cm_conf_close(&x->conf);
 }
 
-/* The type in the table's line of a tensor, to the end of the word. */
-static bool has_type(const cm_buf *table, const char *tensor, const char *type) {
-    char *key = cm_strf("%s ", tensor);
-    const char *at = strstr(table->s, key);
-    free(key);
-    if (!at) return false;
-    at += strcspn(at, " ");
-    at += strspn(at, " ");
-    return !strncmp(at, type, strlen(type)) && at[strlen(type)] == ' ';
+static const cm_export_row *row_of(const cm_export_plan *p, const char *tensor) {
+    for (int i = 0; i < p->n; i++)
+        if (!strcmp(p->row[i].name, tensor)) return &p->row[i];
+    return NULL;
 }
 
 /* want: "tensor=TYPE tensor=TYPE ..." */
 static void check_types(const made *x, int mix, const cm_list *tensors, const char *want) {
     cm_export e = {.model = &x->m, .mix = mix, .tensors = tensors};
-    cm_buf table = {0};
+    cm_export_plan p;
     cm_err err;
-    uint64_t bytes;
-    bool ok = cm_export_table(&e, true, &table, &bytes, &err);
+    bool ok = cm_export_plan_make(&e, true, &p, &err);
     CHECKF(ok, "%s", err.msg);
     char *copy = cm_strf("%s", want);
     for (char *save, *w = strtok_r(copy, " ", &save); ok && w; w = strtok_r(NULL, " ", &save)) {
         char *eq = strchr(w, '=');
         *eq = 0;
-        CHECKF(has_type(&table, w, eq + 1), "%s: %s is not %s", cm_mix_name(mix), w, eq + 1);
+        const cm_export_row *r = row_of(&p, w);
+        CHECKF(r && !strcmp(cm_dtypes[r->t.dtype].name, eq + 1), "%s: %s is not %s",
+               cm_mix_name(mix), w, eq + 1);
     }
     free(copy);
-    cm_buf_free(&table);
+    cm_export_plan_free(&p);
 }
 
 /* The types in llama-quantize v0.5.0's files of a model of these shapes (16 layers). */
@@ -122,18 +118,69 @@ TEST(exceptions_by_name) {
                 "blk.0.attn_norm.weight=F32 blk.1.attn_q.weight=Q4_K");
     static const char *const wrong[][2] = {{"blk.9.ssm_in.weight=q8_0", "no tensor"},
                                            {"output_norm.weight=q8_0", "as F32"},
-                                           {"blk.0.*=q9", "PATTERN=TYPE"},
+                                           {"blk.0.*=q8", "(did you mean Q8_0?); there are F32, "},
+                                           {"blk.0.*=nothing", "'nothing' is no type of a tensor; "
+                                            "there are F32, F16, BF16, Q8_0, Q4_0, "},
                                            {"q8_0", "PATTERN=TYPE"}};
     for (size_t i = 0; i < sizeof wrong / sizeof *wrong; i++) {
         list = (cm_list){1, (const char **)(uintptr_t)&wrong[i][0]};
         cm_export e = {.model = &x.m, .mix = CM_TYPE_Q4_K_M, .tensors = &list};
-        cm_buf table = {0};
+        cm_export_plan p;
         cm_err err = {0};
-        uint64_t bytes;
-        bool ok = cm_export_table(&e, true, &table, &bytes, &err);
+        bool ok = cm_export_plan_make(&e, true, &p, &err);
         CHECKF(!ok && err.code == CM_EXIT_USAGE && strstr(err.msg, wrong[i][1]), "%s: %s",
                wrong[i][0], err.msg);
-        cm_buf_free(&table);
+        cm_export_plan_free(&p);
+    }
+    unmake(&x);
+}
+
+/* A pattern that earlier ones leave nothing, or that meets only what stays F32. */
+TEST(patterns_that_change_nothing_are_told) {
+    made x;
+    make(&x, "d_model=256 n_layers=4 pattern=MA ffn=D n_heads=4 n_kv_heads=2 d_ff=512 "
+             "vocab_size=320 ssm_head_dim=64");
+    const char *words[] = {"*.ssm_in.weight=q8_0", "blk.0.*=bf16", "blk.2.ssm_in.*=q4_0",
+                           "*norm*=f16"};
+    cm_list list = {4, words};
+    cm_export e = {.model = &x.m, .mix = CM_TYPE_F16, .tensors = &list};
+    cm_export_plan p;
+    cm_err err = {0};
+    CHECKF(cm_export_plan_make(&e, true, &p, &err), "%s", err.msg);
+    CHECKF(!strcmp(p.idle, "quantize.tensors: 'blk.2.ssm_in.*=q4_0' changes nothing: earlier "
+                   "patterns have all its tensors, and the first that matches counts\n"
+                   "quantize.tensors: '*norm*=f16' changes nothing: what it matches stays F32 "
+                   "whatever is asked\n"), "%s", p.idle);
+    cm_export_plan_free(&p);
+    unmake(&x);
+}
+
+/* On which types importances act, and which fall back, in a sentence for each pair. */
+TEST(what_a_plan_tells) {
+    made x;
+    make(&x, "d_model=96 n_layers=2 pattern=MA ffn=D n_heads=3 n_kv_heads=1 head_dim=32 d_ff=40 "
+             "vocab_size=320 ssm_head_dim=32 tied=true");
+    static const struct { int mix; const char *word; bool weighs, blocks; } c[] = {
+        {CM_TYPE_F16, NULL, false, false}, {CM_TYPE_Q8_0, NULL, false, true},
+        {CM_TYPE_F32, "token_embd.weight=q4_0", false, true},
+        {CM_TYPE_F32, "blk.0.ssm_in.weight=q4_0", true, true},
+        {CM_TYPE_Q4_K_S, NULL, true, true}};
+    for (size_t i = 0; i < sizeof c / sizeof *c; i++) {
+        const char *word = c[i].word;
+        cm_list list = {word != NULL, &word};
+        cm_export e = {.model = &x.m, .mix = c[i].mix, .tensors = &list};
+        cm_export_plan p;
+        cm_err err = {0};
+        CHECKF(cm_export_plan_make(&e, true, &p, &err), "%s", err.msg);
+        CHECKF(cm_export_plan_weighs(&p) == c[i].weighs && cm_export_plan_has_blocks(&p) ==
+               c[i].blocks, "case %zu", i);
+        cm_buf b = {0};
+        cm_export_plan_fallbacks(&p, &b);
+        if (i == 4) CHECKF(b.s && strstr(b.s, "Q5_0, not Q4_K: rows, as those of 96") &&
+                          strstr(b.s, "F16, not "), "%s", b.s);
+        else CHECKF((b.s != NULL) == (c[i].mix == CM_TYPE_Q8_0), "%s", b.s ? b.s : "");
+        cm_buf_free(&b);
+        cm_export_plan_free(&p);
     }
     unmake(&x);
 }

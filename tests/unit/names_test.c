@@ -220,16 +220,18 @@ TEST(gguf_conventions) {
 TEST(q8_0_falls_back_to_f16) {
     made x;
     make(&x, "pattern=MA ffn=D d_ff=40");
-    cm_buf table = {0};
     cm_export e = {.model = &x.m, .mix = CM_TYPE_Q8_0};
-    uint64_t bytes;
+    cm_export_plan p;
+    cm_buf text = {0};
     cm_err err;
-    CHECK(cm_export_table(&e, true, &table, &bytes, &err) && bytes > 0);
-    const char *up = strstr(table.s, "blk.0.ffn_up.weight");
-    const char *down = strstr(table.s, "blk.0.ffn_down.weight");
+    CHECK(cm_export_plan_make(&e, true, &p, &err) && p.tensor_bytes > 0);
+    cm_export_plan_text(&p, &text);
+    const char *up = strstr(text.s, "blk.0.ffn_up.weight");
+    const char *down = strstr(text.s, "blk.0.ffn_down.weight");
     CHECK(up && strstr(up, "Q8_0") && strstr(up, "Q8_0") < strchr(up, '\n'));
     CHECK(down && strstr(down, "F16") && strstr(down, "F16") < strchr(down, '\n'));
-    cm_buf_free(&table);
+    cm_buf_free(&text);
+    cm_export_plan_free(&p);
     unmake(&x);
 }
 
