@@ -16,7 +16,7 @@ const cm_shared_opt cm_shared_opts[] = {
     {{"if-done", "WHAT", "what is finished already: fail (default), skip or redo"}, 1, 1, 0},
     {{"threads", "N", "threads to compute with (default: all cores)"}, 0, 0, 0},
     {{"json", NULL, "results as JSON"}, 0, 0, 0},
-    {{"quiet", NULL, "no progress and no summary; warnings, errors and what was asked for"}, 0, 0, 0},
+    {{"quiet", NULL, "no progress and no summary; warnings, errors, what was asked"}, 0, 0, 0},
     {{"print-config", NULL, "print every key, its value and where it was set"}, 0, 0, 0},
     {{"help", "TOPIC", "this text; config, config:SECTION, exit, man"}, 0, 0, 1},
     {{"version", NULL, "version, compiler, libraries"}, 0, 0, 0},

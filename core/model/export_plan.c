@@ -106,7 +106,8 @@ void cm_export_plan_fallbacks(const cm_export_plan *p, cm_buf *out) {
 
 bool cm_export_plan_weighs(const cm_export_plan *p) {
     for (int i = 0; i < p->n; i++)
-        if (cm_feedback_takes(p->row[i].t.dtype) && !strncmp(p->row[i].name, "blk.", 4)) return true;
+        if (cm_feedback_takes(p->row[i].t.dtype) && !strncmp(p->row[i].name, "blk.", 4))
+            return true;
     return false;
 }
 
