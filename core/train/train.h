@@ -71,11 +71,13 @@ double cm_optim_grad_norm(const cm_optim *o);
  * share scales the peak rates.  Scratch comes from arena and goes back; dry: only that. */
 void cm_optim_step(cm_optim *o, int64_t step, double share, double gscale,
                    cm_arena *arena, bool dry);
-/* Muon's part of it, and its heart: x[rows,cols] <- x orthogonalised; y like x, a and b
- * [k,k] with k = min(rows, cols) are scratch.  Runs on the calling thread. */
+/* Muon's part of it. */
 void cm_muon_all(cm_optim *o, double share, double gscale, cm_arena *arena, bool dry);
+/* Its heart: y[rows,cols] = x orthogonalised; x is scratch afterwards, room
+ * cm_newton_room numbers.  Runs on the calling thread. */
 void cm_newton_schulz(int64_t rows, int64_t cols, int steps, cm_real *x, cm_real *y,
-                      cm_real *a, cm_real *b);
+                      cm_real *room);
+size_t cm_newton_room(int64_t rows, int64_t cols);
 
 /* ---- rows -------------------------------------------------------------------------- */
 

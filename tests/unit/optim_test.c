@@ -150,9 +150,10 @@ static double worst_singular_value_error(const cm_real *x, int64_t r, int64_t c)
 }
 
 static void newton_schulz_of(int64_t r, int64_t c, int steps, cm_real *x) {
-    size_t n = (size_t)(r * c), k = (size_t)(r < c ? r : c);
-    cm_real *mem = malloc((n + 2 * k * k) * sizeof *mem);
-    cm_newton_schulz(r, c, steps, x, mem, mem + n, mem + n + k * k);
+    size_t n = (size_t)(r * c);
+    cm_real *mem = malloc((n + cm_newton_room(r, c)) * sizeof *mem);
+    cm_newton_schulz(r, c, steps, x, mem, mem + n);
+    memcpy(x, mem, n * sizeof *x);
     free(mem);
 }
 
@@ -204,6 +205,58 @@ TEST(newton_schulz_equals_its_definition_wide_and_tall) {
         for (int j = 0; j < C; j++) {
             CHECKF(fabs(wide[i * C + j] - want[i * C + j]) < 2e-5, "wide %d %d", i, j);
             CHECKF(fabs(tall[j * R + i] - want[i * C + j]) < 2e-5, "tall %d %d", i, j);
+        }
+    cm_params_end(&b.ps);
+    cm_arena_close(&b.arena);
+    cm_arena_close(&b.scratch);
+}
+
+/* x[r,c] = H D H': singular values from 1 down to `low`, evenly spaced on a log axis, between
+ * two reflections. */
+static void badly_conditioned(int64_t r, int64_t c, double low, cm_real *x) {
+    int64_t k = r < c ? r : c;
+    double *a = calloc((size_t)(r * c + r + c), sizeof *a), *u = a + r * c, *v = u + r;
+    cm_rng rng = cm_rng_make(7, CM_RNG_TEST, 77);
+    for (int64_t i = 0; i < r + c; i++) u[i] = cm_rng_normal(rng, (uint64_t)i);
+    for (int64_t i = 0; i < k; i++) a[i * c + i] = pow(low, (double)i / (double)(k - 1));
+    double uu = 0, vv = 0;
+    for (int64_t i = 0; i < r; i++) uu += u[i] * u[i];
+    for (int64_t j = 0; j < c; j++) vv += v[j] * v[j];
+    for (int64_t j = 0; j < c; j++) {
+        double ua = 0;
+        for (int64_t i = 0; i < r; i++) ua += u[i] * a[i * c + j];
+        for (int64_t i = 0; i < r; i++) a[i * c + j] -= 2 * u[i] * ua / uu;
+    }
+    for (int64_t i = 0; i < r; i++) {
+        double av = 0;
+        for (int64_t j = 0; j < c; j++) av += a[i * c + j] * v[j];
+        for (int64_t j = 0; j < c; j++) x[i * c + j] = (cm_real)(a[i * c + j] - 2 * av * v[j] / vv);
+    }
+    free(a);
+}
+
+/* Gram matrices square the condition number: where a step from one has no digit left of the
+ * small singular values, the result must still be the definition's. */
+TEST(newton_schulz_bears_badly_conditioned_matrices) {
+    bench b;
+    open_bench(&b, 1);
+    static const int64_t shape[][2] = { { 24, 40 }, { 40, 40 }, { 90, 170 }, { 170, 180 },
+                                       { 40, 600 } };
+    for (size_t i = 0; i < sizeof shape / sizeof *shape; i++)
+        for (int steps = 1; steps <= 6; steps++) {
+            int64_t r = shape[i][0], c = shape[i][1];
+            size_t n = (size_t)(r * c);
+            cm_real *x = malloc(n * sizeof *x);
+            double *want = malloc(n * sizeof *want), worst = 0;
+            badly_conditioned(r, c, 1e-5, x);
+            for (size_t j = 0; j < n; j++) want[j] = x[j];
+            reference(r, c, steps, want);
+            newton_schulz_of(r, c, steps, x);
+            for (size_t j = 0; j < n; j++) worst = fmax(worst, fabs(x[j] - want[j]));
+            CHECKF(worst < 2e-5, "%lld x %lld, %d steps: off by %g", (long long)r,
+                   (long long)c, steps, worst);
+            free(x);
+            free(want);
         }
     cm_params_end(&b.ps);
     cm_arena_close(&b.arena);
