@@ -29,9 +29,9 @@ static double number_in(const char *root, const char *dir, const char *name, con
     char *text = text_of(root, dir, name), *end = NULL;
     const char *at = text ? strstr(text, key) : NULL;
     double x = at ? strtod(at + strlen(key), &end) : -1;
-    bool found = at && end > at + strlen(key);
+    if (!at || end == at + strlen(key)) x = -1;
     free(text);
-    return found ? x : -1;
+    return x;
 }
 
 static void lower(double *limit, double x) {
