@@ -19,24 +19,24 @@ static const cm_qkern *kern = &cm_qkern_ref;
 
 #define FULL CM_Q_OFF8
 static const cm_qform forms[CM_N_DTYPES] = {
-    [CM_Q8_0_T] = { { { 2, 32, 4 }, { 0, 2, 2 } }, 2, 32, FULL, false, false },
-    [CM_Q4_0_T] = { { { 2, 16, 4 }, { 0, 2, 2 } }, 2, 32, 8, false, false },
-    [CM_Q4_1_T] = { { { 4, 16, 4 }, { 0, 2, 2 }, { 2, 2, 2 } }, 3, 32, 0, true, false },
-    [CM_Q5_0_T] = { { { 6, 16, 4 }, { 2, 4, 4 }, { 0, 2, 2 } }, 3, 32, 16, false, true },
-    [CM_Q5_1_T] = { { { 8, 16, 4 }, { 4, 4, 4 }, { 0, 2, 2 }, { 2, 2, 2 } }, 4, 32, 0, true,
+    [CM_Q8_0_T] = { { { 2, 32, 4 }, { 0, 2, 2 } }, 2, 32, FULL, 0, false, false },
+    [CM_Q4_0_T] = { { { 2, 16, 4 }, { 0, 2, 2 } }, 2, 32, 8, 8, false, false },
+    [CM_Q4_1_T] = { { { 4, 16, 4 }, { 0, 2, 2 }, { 2, 2, 2 } }, 3, 32, 0, 15, true, false },
+    [CM_Q5_0_T] = { { { 6, 16, 4 }, { 2, 4, 4 }, { 0, 2, 2 } }, 3, 32, 16, 16, false, true },
+    [CM_Q5_1_T] = { { { 8, 16, 4 }, { 4, 4, 4 }, { 0, 2, 2 }, { 2, 2, 2 } }, 4, 32, 0, 31, true,
                     true },
-    [CM_Q2_K_T] = { { { 16, 64, 4 }, { 0, 16, 4 }, { 80, 2, 2 }, { 82, 2, 2 } }, 4, 16, 0,
+    [CM_Q2_K_T] = { { { 16, 64, 4 }, { 0, 16, 4 }, { 80, 2, 2 }, { 82, 2, 2 } }, 4, 16, 0, 3,
                     true, false },
-    [CM_Q3_K_T] = { { { 32, 64, 4 }, { 0, 32, 4 }, { 96, 12, 4 }, { 108, 2, 2 } }, 4, 16, 4,
+    [CM_Q3_K_T] = { { { 32, 64, 4 }, { 0, 32, 4 }, { 96, 12, 4 }, { 108, 2, 2 } }, 4, 16, 4, 4,
                     false, false },
-    [CM_Q4_K_T] = { { { 16, 128, 4 }, { 4, 12, 4 }, { 0, 2, 2 }, { 2, 2, 2 } }, 4, 32, 0,
+    [CM_Q4_K_T] = { { { 16, 128, 4 }, { 4, 12, 4 }, { 0, 2, 2 }, { 2, 2, 2 } }, 4, 32, 0, 15,
                     true, false },
     [CM_Q5_K_T] = { { { 48, 128, 4 }, { 16, 32, 4 }, { 4, 12, 4 }, { 0, 2, 2 }, { 2, 2, 2 } },
-                    5, 32, 0, true, false },
+                    5, 32, 0, 31, true, false },
     [CM_Q6_K_T] = { { { 0, 128, 4 }, { 128, 64, 4 }, { 192, 16, 4 }, { 208, 2, 2 } }, 4, 16,
-                    32, false, false },
-    [CM_IQ4_NL_T] = { { { 2, 16, 4 }, { 0, 2, 2 } }, 2, 32, FULL, false, false },
-    [CM_IQ4_XS_T] = { { { 8, 128, 4 }, { 4, 4, 4 }, { 2, 2, 2 }, { 0, 2, 2 } }, 4, 32, FULL,
+                    32, 32, false, false },
+    [CM_IQ4_NL_T] = { { { 2, 16, 4 }, { 0, 2, 2 } }, 2, 32, FULL, 0, false, false },
+    [CM_IQ4_XS_T] = { { { 8, 128, 4 }, { 4, 4, 4 }, { 2, 2, 2 }, { 0, 2, 2 } }, 4, 32, FULL, 0,
                       false, false },
 };
 
@@ -53,10 +53,11 @@ int cm_qsums(const cm_qform *f, int block, int off8) {
 
 cm_qopen_at cm_qopen_of(const cm_qform *f, int block) {
     int runs = block / f->run, vec = 4 * LANES;
-    cm_qopen_at o = { .d = 0, .dm = vec, .w = 2 * vec };
-    o.s = o.w + LANES * block;
-    o.m = o.s + (runs > 1 ? vec * runs : 0);
-    o.bytes = o.m + (runs > 1 && f->minima ? vec * runs / 2 : 0);
+    int pairs = runs > 1 ? vec * runs / 2 : 0;
+    cm_qopen_at o = { .d = 0, .dm = vec, .s = f->minima ? 2 * vec : vec };
+    o.m = o.s + pairs;
+    o.w = o.m + (f->minima ? pairs : 0);
+    o.bytes = o.w + LANES * block;
     return o;
 }
 
@@ -364,6 +365,7 @@ static size_t lay(product *p, const cm_tensor *w, int64_t M, void *scratch) {
         p->all.a = cut(&at, (size_t)(M * p->K));
         p->all.d = cut(&at, (size_t)(M * p->n) * sizeof(float));
         p->all.sum = cut(&at, (size_t)(M * p->n * p->sums) * sizeof(int32_t));
+        p->all.wide = cut(&at, (size_t)(M * p->n));
         p->own_bytes = (size_t)(STEP / p->block * cm_qopen_of(p->f, p->block).bytes);
     } else {
         p->own_bytes = (size_t)(p->rows * p->K) * sizeof(cm_real);
@@ -380,21 +382,15 @@ size_t cm_qmat_scratch(const cm_tensor *w, int64_t M) {
 
 static int64_t tiles_of(const product *p, int64_t m) { return (m + p->tile - 1) / p->tile; }
 
-/* Tile i of matrix e. */
-static cm_qtile tile_at(const product *p, int64_t e, int64_t i) {
+/* Tile i of matrix e from block b on. */
+static inline cm_qtile tile_at(const product *p, int64_t e, int64_t i, int64_t b) {
     int64_t row = p->first[e] + i * p->tile, left = p->first[e + 1] - row;
-    return (cm_qtile){ .rows = left < p->tile ? (int)left : p->tile,
-                       .a = p->all.a + row * p->K,
-                       .d = p->all.d + row * p->n,
-                       .sum = p->all.sum + row * p->n * p->sums };
-}
-
-/* The same from block b on. */
-static cm_qtile from_block(const product *p, cm_qtile t, int64_t b) {
-    t.a += b * p->block * t.rows;
-    t.d += b * t.rows;
-    t.sum += b * p->sums * t.rows;
-    return t;
+    int64_t rows = left < p->tile ? left : p->tile, at = row * p->n + b * rows;
+    return (cm_qtile){ .rows = (int)rows,
+                       .a = p->all.a + at * p->block,
+                       .d = p->all.d + at,
+                       .sum = p->all.sum + at * p->sums,
+                       .wide = p->all.wide + row * p->n + b };
 }
 
 static void round_all(const product *p, bool serial) {
@@ -403,7 +399,7 @@ static void round_all(const product *p, bool serial) {
         int64_t m = p->first[e + 1] - p->first[e];
 #pragma omp for schedule(static) nowait
         for (int64_t i = 0; i < tiles_of(p, m); i++) {
-            cm_qtile t = tile_at(p, e, i);
+            cm_qtile t = tile_at(p, e, i, 0);
             kern->round(p->f, p->block, p->K, p->x + (p->first[e] + i * p->tile) * p->K, p->K, &t);
         }
     }
@@ -413,12 +409,12 @@ static void round_all(const product *p, bool serial) {
 static void store(const product *p, int64_t row, int64_t rows, int64_t o, const float *y) {
     cm_real *restrict to = p->y + row * p->O + o, scale = p->scale;
     int64_t lanes = p->O - o < LANES ? p->O - o : LANES;
-    for (int64_t i = 0; i < rows; i++, y += LANES, to += p->O) {
-        if (lanes == LANES)
-            for (int l = 0; l < LANES; l++) to[l] = scale * (cm_real)y[l];
-        else
-            for (int l = 0; l < lanes; l++) to[l] = scale * (cm_real)y[l];
+    if (lanes == LANES) {
+        kern->put(rows, y, scale, to, p->O);
+        return;
     }
+    for (int64_t i = 0; i < rows; i++, y += LANES, to += p->O)
+        for (int l = 0; l < lanes; l++) to[l] = scale * (cm_real)y[l];
 }
 
 static const uint8_t *panel_at(const product *p, int64_t e, int64_t i) {
@@ -432,40 +428,37 @@ static void panel_direct(const product *p, int64_t e, int64_t i) {
     const uint8_t *w = panel_at(p, e, i);
     for (int64_t k = 0; k < tiles_of(p, m); k++) {
         float y[CM_Q_FEW * LANES];
-        cm_qtile t = tile_at(p, e, k);
+        cm_qtile t = tile_at(p, e, k, 0);
         kern->few(p->t, p->n, w, &t, y);
         store(p, p->first[e] + k * p->tile, t.rows, i * LANES, y);
     }
 }
 
-/* Ask for what will be wanted next: the caches notice no stream in bytes that are read in bursts
- * with long products between them, or in rows of y. */
-static void soon(const uint8_t *w, int64_t bytes) {
-    for (int64_t i = 0; i < bytes; i += CM_ALIGN) __builtin_prefetch(w + i, 0, 2);
-}
-static void soon_stored(const product *p, int64_t row, int64_t end, int64_t o) {
-    for (; row < end; row++) __builtin_prefetch(p->y + row * p->O + o, 1, 2);
-}
-
-/* The same with tiles [k, end). */
+/* Panel i with tiles [k, end).  What will be wanted next is asked for a little with each tile: the
+ * caches notice no stream in bytes that are read in bursts with long products between them, or in
+ * rows of y, and all at once would have to wait for each other. */
 static void panel_tiles(const product *p, int64_t e, int64_t i, int64_t k, int64_t end) {
-    int64_t row = p->first[e] + k * TILE, end_row = p->first[e] + end * TILE;
     int64_t step = STEP / p->block, block = LANES * cm_dtypes[p->t].bytes;
+    int64_t share = step * block / (end - k);
     const uint8_t *w = panel_at(p, e, i);
     uint8_t *open = p->own + p->own_bytes * (size_t)omp_get_thread_num();
-    float y[TILES * TILE * LANES] = { 0 };
-    if (end_row > p->first[e + 1]) end_row = p->first[e + 1];
-    soon_stored(p, row, end_row, i * LANES);
-    for (int64_t b = 0; b < p->n; b += step) {
-        int64_t n = p->n - b < step ? p->n - b : step;
-        kern->open(p->t, n, w + b * block, open);
-        soon(w + (b + n) * block, step * block);
-        for (int64_t j = k; j < end; j++) {
-            cm_qtile t = from_block(p, tile_at(p, e, j), b);
-            kern->tile(p->t, n, open, &t, y + (j - k) * TILE * LANES);
+    _Alignas(CM_ALIGN) float all[TILES * TILE * LANES];
+    for (int64_t b = 0; b < p->n; b += step, w += step * block) {
+        int64_t n = p->n - b < step ? p->n - b : step, row = p->first[e] + k * TILE;
+        const uint8_t *next = w + step * block;
+        float *y = all;
+        kern->open(p->t, n, w, open);
+        for (int64_t j = k; j < end; j++, row += TILE, next += share, y += TILE * LANES) {
+            cm_qtile t = tile_at(p, e, j, b);
+            for (int64_t at = 0; at < share + CM_ALIGN; at += CM_ALIGN)
+                __builtin_prefetch(next + at, 0, 2);
+            for (int r = 0; !b && r < t.rows; r++)
+                __builtin_prefetch(p->y + (row + r) * p->O + i * LANES, 1, 2);
+            if (!b) memset(y, 0, (size_t)(t.rows * LANES) * sizeof *y);
+            kern->tile(p->t, n, w, open, &t, y);
+            if (b + n == p->n) store(p, row, t.rows, i * LANES, y);
         }
     }
-    store(p, row, end_row - row, i * LANES, y);
 }
 
 static void panel(const product *p, int64_t e, int64_t i) {

@@ -31,6 +31,7 @@ typedef struct cm_qform {
     int n_field;
     int run;     /* elements with a scale of their own */
     int off;     /* CM_Q_OFF8: full bytes */
+    int top;     /* largest magnitude of w, or of w - off without minima; 0: full bytes */
     bool minima;
     bool fifth;  /* field 1 is the fifth bits to be reordered */
 } cm_qform;
@@ -44,6 +45,7 @@ typedef struct cm_qtile {
     int8_t *a;     /* [K/4][rows][4] */
     float *d;      /* [n][rows] */
     int32_t *sum;  /* [n][cm_qsums][rows] */
+    uint8_t *wide; /* [n]: some product of a run with W's integers may need more than 16 bits */
 } cm_qtile;
 /* Integers that a block of x carries for W's form.  Without minima, of each run -off sum a
  * (none where off is 0); with them sums of a: of a single run as it is, else pairs of int16
@@ -53,9 +55,11 @@ int cm_qsums(const cm_qform *f, int block, int off8);
 /* A block of 16 rows decoded: bytes in this order, by the offsets of cm_qopen_at. */
 typedef struct cm_qopen_at {
     int d, dm; /* float[16]; dm where there are minima */
-    int w;     /* uint8_t[block/4][16][4], raised by off */
-    int s;     /* int32_t[runs][16]; none with a single run, whose s and m are 1 */
-    int m;     /* int32_t[runs/2][16]: pairs as above */
+    int s;     /* int32_t[runs/2][16]: pairs of int16 of the runs (0,1) (2,3) ..., the first in
+                * the low half; none with a single run, whose s and m are 1 */
+    int m;     /* int32_t[runs/2][16]: pairs as those of x's sums */
+    int w;     /* uint8_t[block/4][16][4], raised by off; a level may leave them where the panel
+                * has them and read these */
     int bytes; /* a multiple of 64 */
 } cm_qopen_at;
 cm_qopen_at cm_qopen_of(const cm_qform *f, int block);
@@ -68,7 +72,10 @@ typedef struct cm_qkern {
                   const cm_qtile *t);
     /* Decode n blocks of a panel; then y[rows][16] += their products with those of a tile. */
     void (*open)(cm_dtype t, int64_t n, const uint8_t *panel, uint8_t *opened);
-    void (*tile)(cm_dtype t, int64_t n, const uint8_t *opened, const cm_qtile *x, float *y);
+    void (*tile)(cm_dtype t, int64_t n, const uint8_t *panel, const uint8_t *opened,
+                 const cm_qtile *x, float *y);
+    /* Such rows, scaled, to where y's are, ldy apart. */
+    void (*put)(int64_t rows, const float *from, cm_real scale, cm_real *y, int64_t ldy);
     /* y of all n blocks at once for a tile of up to CM_Q_FEW rows; NULL: not at this level. */
     void (*few)(cm_dtype t, int64_t n, const uint8_t *panel, const cm_qtile *x, float *y);
     /* Eight 4-byte pieces of each of 16 rows, piece i of all rows at to + i step. */

@@ -27,11 +27,9 @@ static inline vf vi_halves(const void *p) {
 static inline vf vi_float(vi a) { return _mm256_cvtepi32_ps(a); }
 static inline vi vi_round(vf a) { return _mm256_cvtps_epi32(a); }
 static inline vi vi_maxu(vi a, vi b) { return _mm256_max_epu32(a, b); }
-static inline int vi_hsum(vi a) {
-    __m128i s = _mm_add_epi32(_mm256_castsi256_si128(a), _mm256_extracti128_si256(a, 1));
-    s = _mm_add_epi32(s, _mm_shuffle_epi32(s, 0x4e));
-    return _mm_cvtsi128_si32(_mm_add_epi32(s, _mm_shuffle_epi32(s, 0xb1)));
-}
+static inline vi vi_abs(vi a) { return _mm256_abs_epi32(a); }
+static inline vi vi_abs8(vi a) { return _mm256_abs_epi8(a); }
+static inline vi vi_mix16(vi low, vi high) { return _mm256_blend_epi16(low, high, 0xaa); }
 static inline void vi_bytes(int8_t *p, vi a) {
     __m128i h = _mm_packs_epi32(_mm256_castsi256_si128(a), _mm256_extracti128_si256(a, 1));
     _mm_storel_epi64((__m128i *)p, _mm_packs_epi16(h, h));
@@ -41,14 +39,20 @@ static inline vi bcast(const void *p) {
     memcpy(&v, p, sizeof v);
     return _mm256_set1_epi32(v);
 }
+static inline vi vi_dp16(vi acc, vi a, vi b) {
+    return _mm256_add_epi32(acc, _mm256_madd_epi16(a, b));
+}
+static inline vi vi_dp8(vi acc, vi w, vi a) {
+    return vi_dp16(acc, _mm256_maddubs_epi16(w, a), _mm256_set1_epi16(1));
+}
 static inline vi vi_dp8_at(bool full, vi acc, vi w, const void *p) {
     vi a = bcast(p);
     vi two = full ? _mm256_maddubs_epi16(_mm256_abs_epi8(w), _mm256_sign_epi8(a, w))
                   : _mm256_maddubs_epi16(w, a);
-    return _mm256_add_epi32(acc, _mm256_madd_epi16(two, _mm256_set1_epi16(1)));
+    return vi_dp16(acc, two, _mm256_set1_epi16(1));
 }
 static inline vi vi_dp16_at(vi acc, vi a, const void *b) {
-    return _mm256_add_epi32(acc, _mm256_madd_epi16(a, bcast(b)));
+    return vi_dp16(acc, a, bcast(b));
 }
 static inline vi vi_full(vi w) { return w; }
 static inline vi vi_level(vi q) {

@@ -148,12 +148,14 @@ static void put_lane(const cm_qform *f, int block, const ints *o, int lane, uint
     cm_qopen_at at = cm_qopen_of(f, block);
     int runs = block / f->run;
     ((float *)(to + at.d))[lane] = o->d;
-    ((float *)(to + at.dm))[lane] = o->dm;
+    if (f->minima) ((float *)(to + at.dm))[lane] = o->dm;
     for (int k = 0; k < block; k++)
         to[at.w + (k / 4 * LANES + lane) * 4 + k % 4] = (uint8_t)o->w[k];
     if (runs == 1) return;
     int32_t *s = (int32_t *)(to + at.s), *m = (int32_t *)(to + at.m);
-    for (int i = 0; i < runs; i++) s[i * LANES + lane] = o->s[i];
+    for (int i = 0; i < runs / 2; i++)
+        s[i * LANES + lane] = (int32_t)((uint32_t)o->s[2 * i + 1] << 16 |
+                                        ((uint32_t)o->s[2 * i] & 0xffff));
     for (int i = 0; f->minima && i < runs / 2; i++) {
         int j = i / 2 * 4 + i % 2;
         m[i * LANES + lane] = o->m[j] | o->m[j + 2] << 16;
@@ -187,7 +189,8 @@ static float one(const cm_qform *f, int block, const uint8_t *open, int lane, co
         for (int p = i * per; p < (i + 1) * per; p++)
             for (int k = 0; k < 4; k++)
                 dot += open[at.w + (p * LANES + lane) * 4 + k] * a[p * rows * 4 + k];
-        S += runs > 1 ? s[i * LANES + lane] * dot : dot;
+        int32_t pair = runs > 1 ? s[i / 2 * LANES + lane] : 1;
+        S += dot * (i % 2 ? pair >> 16 : (int16_t)(pair & 0xffff));
     }
     float d = ((const float *)(open + at.d))[lane];
     if (!f->minima) return d * (float)S;
@@ -199,8 +202,9 @@ static float one(const cm_qform *f, int block, const uint8_t *open, int lane, co
     return fmaf((float)S, d, -(((const float *)(open + at.dm))[lane] * (float)N));
 }
 
-static void ref_tile(cm_dtype t, int64_t n, const uint8_t *opened, const cm_qtile *x,
-                     float *y) {
+static void ref_tile(cm_dtype t, int64_t n, const uint8_t *panel, const uint8_t *opened,
+                     const cm_qtile *x, float *y) {
+    (void)panel; /* all of it is decoded */
     const cm_qform *f = cm_qform_of(t);
     int block = cm_dtypes[t].block, per = cm_qsums(f, block, 128), R = x->rows;
     size_t step = (size_t)cm_qopen_of(f, block).bytes;
@@ -211,6 +215,11 @@ static void ref_tile(cm_dtype t, int64_t n, const uint8_t *opened, const cm_qtil
                               x->a + (b * block / 4 * R + i) * 4, x->sum + b * per * R + i, R);
                 y[i * LANES + lane] = fmaf(x->d[b * R + i], v, y[i * LANES + lane]);
             }
+}
+
+static void ref_put(int64_t rows, const float *from, cm_real scale, cm_real *y, int64_t ldy) {
+    for (int64_t i = 0; i < rows; i++)
+        for (int l = 0; l < LANES; l++) y[i * ldy + l] = scale * (cm_real)from[i * LANES + l];
 }
 
 static void ref_turn(const uint8_t *const from[LANES], uint8_t *to, int64_t step) {
@@ -225,4 +234,5 @@ static void ref_widen(cm_dtype t, const void *from, int64_t n, cm_real *to) {
 }
 
 const cm_qkern cm_qkern_ref = { .off8 = 128, .round = ref_round, .open = ref_open,
-                                .tile = ref_tile, .turn = ref_turn, .widen = ref_widen };
+                                .tile = ref_tile, .put = ref_put, .turn = ref_turn,
+                                .widen = ref_widen };

@@ -25,11 +25,23 @@ static inline vf vi_halves(const void *p) {
 static inline vf vi_float(vi a) { return _mm512_cvtepi32_ps(a); }
 static inline vi vi_round(vf a) { return _mm512_cvtps_epi32(a); }
 static inline vi vi_maxu(vi a, vi b) { return _mm512_max_epu32(a, b); }
-static inline int vi_hsum(vi a) { return _mm512_reduce_add_epi32(a); }
+static inline vi vi_abs(vi a) { return _mm512_abs_epi32(a); }
+static inline vi vi_abs8(vi a) { return _mm512_abs_epi8(a); }
+static inline vi vi_mix16(vi low, vi high) {
+    return _mm512_mask_blend_epi16(0xaaaaaaaau, low, high);
+}
 static inline void vi_bytes(int8_t *p, vi a) {
     _mm_storeu_si128((__m128i *)p, _mm512_cvtepi32_epi8(a));
 }
 /* The intrinsics cost gcc 12 two moves of each sum and a register of each broadcast. */
+static inline vi vi_dp8(vi acc, vi w, vi a) {
+    __asm__("vpdpbusd %2, %1, %0" : "+v"(acc) : "v"(w), "v"(a));
+    return acc;
+}
+static inline vi vi_dp16(vi acc, vi a, vi b) {
+    __asm__("vpdpwssd %2, %1, %0" : "+v"(acc) : "v"(a), "v"(b));
+    return acc;
+}
 typedef int32_t word __attribute__((may_alias, aligned(1)));
 static inline vi vi_dp8_at(bool full, vi acc, vi w, const void *a) {
     (void)full;

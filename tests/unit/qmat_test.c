@@ -171,6 +171,31 @@ TEST(products_are_the_weights_times_the_rounded_rows) {
         }
 }
 
+/* Sums of a run at both ends of what they can be, and just inside and outside of 16 bits: rows of
+ * W with all bits set or clear, against rows of x of one magnitude and of ever smaller shares. */
+TEST(the_largest_sums) {
+    int32_t M = 13;
+    begin(THREADS);
+    for (int t = 0; t < HALVES; t++) {
+        prob p;
+        make(&p, types[t], 1, 37, 768, &M);
+        size_t step = (size_t)cm_dtypes[p.t].bytes;
+        for (int64_t r = 0; r < p.O; r++) {
+            uint8_t *row = p.file + (size_t)r * p.row;
+            if (r % 3 < 2) memset(row, r % 3 ? 0xff : 0, p.row);
+            for (size_t i = 0; i < p.row; i += step) tame(p.t, row + i);
+            CHECK(cm_qmat_put(p.t, p.O, p.K, p.w.data, r, row));
+        }
+        for (int64_t i = 0; i < p.M * p.K; i++) {
+            int64_t r = i / p.K, k = i % p.K, sign = r % 3 == 1 || (r % 3 == 2 && k % 2);
+            double size = k % 32 ? 1 - 0.08 * (double)r + 1e-3 * (double)(k / 16) : 1;
+            p.x[i] = (cm_real)(sign ? -size : size);
+        }
+        check_prob(&p, "largest");
+        drop(&p);
+    }
+}
+
 TEST(experts_meet_their_own_rows) {
     static const int32_t rows[] = { 2, 0, 14, 1 };
     begin(THREADS);
