@@ -12,9 +12,10 @@
 . configs/studies/lib.sh
 bytes=4M
 : "${DISTANCES:=short long}"
-rates="8e-3 12e-3 16e-3 24e-3 32e-3 48e-3" torch_rates="4e-3 8e-3 12e-3 16e-3 24e-3"
+rates="8e-3 12e-3 16e-3 24e-3 32e-3 48e-3" low_rates="8e-3 12e-3 16e-3 24e-3" torch_rates="4e-3 8e-3 12e-3 16e-3 24e-3"
 : "${TORCH:=}"
-[ -z "$SMALL" ] || { bytes=200k DISTANCES=short rates="16e-3 24e-3" torch_rates=8e-3; }
+[ -z "$SMALL" ] || { bytes=200k DISTANCES=short rates="16e-3 24e-3" low_rates=16e-3 \
+    torch_rates=8e-3; }
 set_distance() { # short or long: target, lengths, and what the winners of its sweeps change
     dist=$1 target=0.76 tune_adamw=100k tune_ours=65k
     adamw_lengths="86k 112k" ours_lengths="50k 62k"
@@ -53,7 +54,8 @@ end_of() { # SIDE NAME
 }
 # The sweep of a side, seed 1: what it changes of a plain start.
 start=runs/$pre-speedrun-start.yaml
-printf 'optim: {lr: 16e-3, beta1: 0.9, muon_momentum: 0.95}\nsched: {kind: linear}\n' >"$start"
+printf '%s\n' 'optim: {lr: 16e-3, beta1: 0.9, muon_momentum: 0.95, muon_beta2: 0}' \
+    'sched: {kind: linear}' >"$start"
 tune() { # SIDE VARIANT key=value...
     of=$1 variant=$2
     shift 2
@@ -68,10 +70,20 @@ sweep() {
     for lr in $rates; do tune adamw "lr$lr" optim.lr=$lr; done
     tune adamw beta2 optim.beta2=0.99
     tune adamw wsd sched.kind=wsd sched.decay_frac=0.5
-    tune adamw b7 optim.beta1=0.7
     base="optim.beta1=0.8 sched.kind=wsd sched.decay_frac=0.5"
     for lr in $rates; do tune adamw "b8wsd-lr$lr" $base optim.lr=$lr; done
     for lr in $rates; do tune adamw "b8-lr$lr" optim.beta1=0.8 optim.lr=$lr; done
+    for b in 7 6 5; do
+        base="optim.beta1=0.$b sched.kind=wsd sched.decay_frac=0.5"
+        for lr in $low_rates; do tune adamw "b${b}wsd-lr$lr" $base optim.lr=$lr; done
+        for lr in $low_rates; do tune adamw "b$b-lr$lr" optim.beta1=0.$b optim.lr=$lr; done
+    done
+    base="optim.beta1=0.7 optim.lr=12e-3"
+    tune adamw b7-beta2 $base optim.beta2=0.9
+    tune adamw b7-embed24 $base optim.embed_lr=24e-3
+    tune adamw b7-embed48 $base optim.embed_lr=48e-3
+    tune adamw b7-decay0 $base optim.weight_decay=0
+    tune adamw b7-wsd9 $base sched.kind=wsd sched.decay_frac=0.9
     for lr in $rates; do tune ours "lr$lr" optim.lr=$lr; done
     base="optim.muon_momentum=0.9 optim.beta1=0.8"
     for lr in $rates; do tune ours "m9b8-lr$lr" $base optim.lr=$lr; done
@@ -83,6 +95,18 @@ sweep() {
     for lr in $rates 64e-3; do tune ours "m8b7-lr$lr" $base optim.lr=$lr; done
     tune ours steps5 $base optim.muon_steps=5
     tune ours wsd $base sched.kind=wsd sched.decay_frac=0.5
+    base="optim.muon_momentum=0.8 optim.beta1=0.5 optim.muon_beta2=0.9"
+    for lr in $rates 64e-3; do tune ours "v9-lr$lr" $base optim.lr=$lr; done
+    base="$base optim.lr=48e-3"
+    tune ours v9-b7 $base optim.beta1=0.7
+    tune ours v8 $base optim.muon_beta2=0.8
+    tune ours v95 $base optim.muon_beta2=0.95
+    tune ours v0 $base optim.muon_beta2=0
+    tune ours v9-m7 $base optim.muon_momentum=0.7
+    tune ours v9-steps2 $base optim.muon_steps=2
+    tune ours v9-steps4 $base optim.muon_steps=4
+    tune ours v9-wsd9 $base sched.kind=wsd sched.decay_frac=0.9
+    base="optim.muon_momentum=0.8 optim.beta1=0.7"
     # Not in the race, where both sides have one batch:
     tune ours ramp $base data.batch_from=256 data.batch_ramp=60k
 }

@@ -32,6 +32,18 @@ void CM_REF(adamw)(int64_t n, cm_real *w, const cm_real *g, cm_real *m, cm_real 
     }
 }
 
+void CM_REF(nesterov)(int64_t n, const cm_real *g, cm_real *m, cm_real *v, cm_real *u,
+                      const cm_adamw *h) {
+    for (int64_t i = 0; i < n; i++) {
+        cm_real gi = g[i] * h->gscale;
+        m[i] = h->b1 * m[i] + (1 - h->b1) * gi;
+        u[i] = h->b1 * m[i] + (1 - h->b1) * gi;
+        if (!v) continue;
+        v[i] = h->b2 * v[i] + (1 - h->b2) * gi * gi;
+        u[i] /= cm_rsqrt(v[i]) + h->eps;
+    }
+}
+
 void CM_REF(narrow)(int64_t n, const cm_real *x, void *y) {
     for (int64_t i = 0; i < n; i++) {
         float f = (float)x[i];

@@ -2,10 +2,13 @@
  *
  *   m <- mu m + (1-mu) g        u = mu m + (1-mu) g          (Nesterov)
  *   O = NewtonSchulz(u)         w <- (1 - lr wd) w - lr s O
- * (Jordan's Muon.)  s = 0.2 sqrt(max(rows, cols)) gives updates the size of AdamW's, so
- * that its rate and decay can be reused (Moonlight, arXiv 2502.16982).  Every expert, and
- * every row block that is a matrix of its own, is orthogonalised alone; they are small and
- * many, so threads take whole matrices and no result depends on how many threads there are. */
+ * (Jordan's Muon), and with muon_beta2 = b Adam's quotient in the place of u:
+ *   v <- b v + (1-b) g^2        u / (sqrt v + eps)
+ * whose scale, and so the correction of v's bias, the orthogonalisation takes away.
+ * s = 0.2 sqrt(max(rows, cols)) gives updates the size of AdamW's, so that its rate and decay
+ * can be reused (Moonlight, arXiv 2502.16982).  Every expert, and every row block that is a
+ * matrix of its own, is orthogonalised alone; they are small and many, so threads take whole
+ * matrices and no result depends on how many threads there are. */
 #include "train/train.h"
 
 #include <math.h>
@@ -15,7 +18,7 @@
 /* One matrix inside a parameter: rows of `cols` numbers, dense. */
 typedef struct {
     int64_t rows, cols;
-    cm_real *w, *m;
+    cm_real *w, *m, *v; /* v: NULL without muon_beta2 */
     const cm_real *g;
 } block;
 
@@ -132,11 +135,9 @@ static void step_block(const cm_optim *o, const block *k, const work *s, double 
                        double gscale) {
     const cm_optim_conf *c = &o->conf;
     int64_t n = k->rows * k->cols;
-    cm_real mu = (cm_real)o->momentum, in = (cm_real)((1 - o->momentum) * gscale);
-    for (int64_t i = 0; i < n; i++) {
-        k->m[i] = mu * k->m[i] + in * k->g[i];
-        s->x[i] = mu * k->m[i] + in * k->g[i];
-    }
+    cm_adamw h = { .b1 = (cm_real)o->momentum, .b2 = (cm_real)c->muon_beta2,
+                   .eps = (cm_real)c->eps, .gscale = (cm_real)gscale };
+    cm_k.nesterov(n, k->g, k->m, k->v, s->x, &h);
     cm_newton_schulz(k->rows, k->cols, (int)c->muon_steps, s->x, s->y, s->room);
     double scale = 0.2 * sqrt((double)(k->rows > k->cols ? k->rows : k->cols));
     cm_k.scale(n, (cm_real)(1 - lr * c->weight_decay), k->w);
@@ -148,16 +149,17 @@ static void step_block(const cm_optim *o, const block *k, const work *s, double 
 static int list_blocks(const cm_optim *o, block *list, size_t *n_max, size_t *room) {
     int count = 0;
     for (int i = 0; i < o->ps->n; i++) {
-        if (o->v[i].data) continue;
         const cm_param *p = o->ps->p[i];
-        const cm_tensor *v = &p->var.v;
-        int64_t cols = v->dim[v->nd - 1], rows = v->dim[v->nd - 2], all = cm_tensor_count(v);
+        if (!cm_optim_uses_muon(&o->conf, p)) continue;
+        const cm_tensor *w = &p->var.v;
+        cm_real *v = o->v[i].data ? cm_rdata(&o->v[i]) : NULL;
+        int64_t cols = w->dim[w->nd - 1], rows = w->dim[w->nd - 2], all = cm_tensor_count(w);
         int n_split = p->n_split ? p->n_split : 1;
         for (int64_t at = 0, b = 0; at < all; b = (b + 1) % n_split) {
             int64_t r = p->n_split ? p->split[b] : rows;
             if (list)
-                list[count] = (block){ r, cols, cm_rdata(v) + at, cm_rdata(&o->m[i]) + at,
-                                       p->var.g + at };
+                list[count] = (block){ r, cols, cm_rdata(w) + at, cm_rdata(&o->m[i]) + at,
+                                       v ? v + at : NULL, p->var.g + at };
             size_t n = (size_t)(r * cols), need = cm_newton_room(r, cols);
             *n_max = n > *n_max ? n : *n_max;
             *room = need > *room ? need : *room;

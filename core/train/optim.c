@@ -50,7 +50,8 @@ void cm_optim_open(cm_optim *o, const cm_optim_conf *c, cm_params *ps, cm_arena 
         o->m[i] = o->v[i] = muon ? *w : cm__moment_like(c, w);
         o->v[i].data = NULL;
         o->m[i].data = cm_arena_zalloc(arena, cm_tensor_bytes(&o->m[i]));
-        if (!muon) o->v[i].data = cm_arena_zalloc(arena, cm_tensor_bytes(&o->v[i]));
+        if (!muon || c->muon_beta2 > 0)
+            o->v[i].data = cm_arena_zalloc(arena, cm_tensor_bytes(&o->v[i]));
     }
     cut_into_chunks(o);
 }
@@ -123,7 +124,7 @@ static void adamw_all(cm_optim *o, int64_t step, double share, double gscale, cm
     for (int k = 0; k < o->n_chunk; k++) {
         const struct cm_chunk *ch = &o->chunk[k];
         const cm_param *p = o->ps->p[ch->param];
-        if (!o->v[ch->param].data) continue;
+        if (cm_optim_uses_muon(c, p)) continue;
         cm_adamw mine = h;
         mine.lr = (cm_real)(peak_of(c, p->group) * share);
         if (p->group == CM_GROUP_VECTOR) mine.wd = 0;

@@ -50,7 +50,7 @@ typedef struct cm_optim {
     cm_optim_conf conf;
     cm_params *ps;
     cm_tensor *m, *v; /* moments of parameter i, see optim.state; no data in v[i] where Muon
-                         steps it */
+                         steps it without muon_beta2 */
     uint64_t seed;    /* of what is rounded at random */
     struct cm_chunk *chunk;
     double *part; /* [n_chunk] partial sums */

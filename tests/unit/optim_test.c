@@ -276,8 +276,8 @@ TEST(newton_schulz_orthogonalises) {
     cm_arena_close(&b.scratch);
 }
 
-/* What Muon should do to one matrix in its first step from zero momentum. */
-static void muon_by_hand(const double *w, const double *g, int64_t r, int64_t c,
+/* What Muon should do to one matrix in its first step from zero momentum, with v = (1-b2) g^2. */
+static void muon_by_hand(const double *w, const double *g, int64_t r, int64_t c, double b2,
                          double *out) {
     bool tall = r > c;
     int64_t R = tall ? c : r, C = tall ? r : c;
@@ -285,7 +285,8 @@ static void muon_by_hand(const double *w, const double *g, int64_t r, int64_t c,
     for (int64_t i = 0; i < r; i++)
         for (int64_t j = 0; j < c; j++) {
             double m = 0.05 * g[i * c + j];
-            u[tall ? j * C + i : i * C + j] = 0.95 * m + 0.05 * g[i * c + j];
+            double over = b2 > 0 ? sqrt(1 - b2) * fabs(g[i * c + j]) + 1e-8 : 1;
+            u[tall ? j * C + i : i * C + j] = (0.95 * m + 0.05 * g[i * c + j]) / over;
         }
     reference(R, C, 5, u);
     double s = 0.2 * sqrt((double)C);
@@ -296,15 +297,15 @@ static void muon_by_hand(const double *w, const double *g, int64_t r, int64_t c,
     free(u);
 }
 
-static void check_muon(const cm_param *p, const cm_real *before, int64_t at, int64_t r,
-                       int64_t c) {
+static void check_muon(const cm_param *p, const cm_real *before, double b2, int64_t at,
+                       int64_t r, int64_t c) {
     size_t n = (size_t)(r * c);
     double *mem = malloc(3 * n * sizeof *mem), *g = mem + n, *want = g + n;
     for (size_t i = 0; i < n; i++) {
         mem[i] = before[at + (int64_t)i];
         g[i] = p->var.g[at + (int64_t)i];
     }
-    muon_by_hand(mem, g, r, c, want);
+    muon_by_hand(mem, g, r, c, b2, want);
     double worst = 0;
     for (size_t i = 0; i < n; i++)
         worst = fmax(worst, fabs(cm_rdata(&p->var.v)[at + (int64_t)i] - want[i]));
@@ -313,7 +314,7 @@ static void check_muon(const cm_param *p, const cm_real *before, int64_t at, int
     free(mem);
 }
 
-TEST(muon_steps_each_block_and_each_expert_alone) {
+static void muon_steps_blocks(double b2) {
     bench b;
     open_bench(&b, 2);
     cm_param *split = add(&b, CM_GROUP_MATRIX, 2, 30, 12, 0, "in_proj");
@@ -327,15 +328,25 @@ TEST(muon_steps_each_block_and_each_expert_alone) {
     memcpy(we, experts->var.v.data, sizeof we);
     memcpy(wm, embed->var.v.data, sizeof wm);
     cm_optim_conf c = conf_of(CM_OPTIM_MUON);
+    c.muon_beta2 = b2;
     cm_optim_open(&b.opt, &c, &b.ps, &b.arena);
-    CHECK(!b.opt.v[0].data && !b.opt.v[1].data && b.opt.v[2].data);
+    bool second = b2 > 0;
+    CHECK(!b.opt.v[0].data == !second && !b.opt.v[1].data == !second && b.opt.v[2].data);
     cm_optim_step(&b.opt, 1, 1, 1, &b.scratch, false);
-    check_muon(split, ws, 0, 20, 12);
-    check_muon(split, ws, 20 * 12, 10, 12);
-    for (int e = 0; e < 3; e++) check_muon(experts, we, e * 8 * 12, 8, 12);
+    check_muon(split, ws, b2, 0, 20, 12);
+    check_muon(split, ws, b2, 20 * 12, 10, 12);
+    for (int e = 0; e < 3; e++) check_muon(experts, we, b2, e * 8 * 12, 8, 12);
     double first = fabs(cm_rdata(&embed->var.v)[0] - wm[0] * (1 - 1e-3));
     CHECKF(fabs(first - 1e-2) < 1e-5, "the embedding's first AdamW step is %g", first);
     close_bench(&b);
+}
+
+TEST(muon_steps_each_block_and_each_expert_alone) {
+    muon_steps_blocks(0);
+}
+
+TEST(muon_divides_by_a_second_moment_before_it_orthogonalises) {
+    muon_steps_blocks(0.9);
 }
 
 TEST(muon_scratch_is_what_a_dry_step_counts) {
@@ -357,13 +368,14 @@ TEST(muon_scratch_is_what_a_dry_step_counts) {
     close_bench(&b);
 }
 
-static void hash_after_steps(int kind, int threads, char hex[65]) {
+static void hash_after_steps(int kind, double muon_beta2, int threads, char hex[65]) {
     bench b;
     open_bench(&b, threads);
     add(&b, CM_GROUP_MATRIX, 2, 300, 200, 0, "a");
     add(&b, CM_GROUP_EMBED, 2, 500, 200, 0, "b");
     add(&b, CM_GROUP_VECTOR, 1, 200, 0, 0, "c");
     cm_optim_conf c = conf_of(kind);
+    c.muon_beta2 = muon_beta2;
     cm_optim_open(&b.opt, &c, &b.ps, &b.arena);
     for (int t = 1; t <= 3; t++) {
         double norm = cm_optim_grad_norm(&b.opt);
@@ -374,12 +386,16 @@ static void hash_after_steps(int kind, int threads, char hex[65]) {
 }
 
 TEST(same_bits_for_any_thread_count) {
-    for (int kind = CM_OPTIM_ADAMW; kind <= CM_OPTIM_MUON; kind++) {
+    static const struct {
+        int kind;
+        double muon_beta2;
+    } run[] = { { CM_OPTIM_ADAMW, 0 }, { CM_OPTIM_MUON, 0 }, { CM_OPTIM_MUON, 0.9 } };
+    for (size_t i = 0; i < sizeof run / sizeof *run; i++) {
         char one[65], more[65];
-        hash_after_steps(kind, 1, one);
+        hash_after_steps(run[i].kind, run[i].muon_beta2, 1, one);
         for (int threads = 2; threads <= 3; threads++) {
-            hash_after_steps(kind, threads, more);
-            CHECKF(!strcmp(one, more), "kind %d: 1 and %d threads differ", kind, threads);
+            hash_after_steps(run[i].kind, run[i].muon_beta2, threads, more);
+            CHECKF(!strcmp(one, more), "run %zu: 1 and %d threads differ", i, threads);
         }
     }
 }

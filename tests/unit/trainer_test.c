@@ -112,8 +112,9 @@ TEST(a_validation_made_up_for_is_in_the_checkpoint) {
 /* 512 tokens in steps of 64, 512 in steps of 128, then whole batches of 256: 8 + 4 + 16. */
 TEST(a_ramped_batch_resumes_to_the_bit) {
     const char *words[] = { "data.batch_from=64", "data.batch_ramp=1024", "optim.kind=muon",
-                            "optim.muon_warmup=2k", "optim.embed_lr=3e-3",
-                            "optim.vector_lr=2e-3", "data.micro_rows=4", NULL };
+                            "optim.muon_warmup=2k", "optim.muon_beta2=0.9",
+                            "optim.embed_lr=3e-3", "optim.vector_lr=2e-3",
+                            "data.micro_rows=4", NULL };
     kernels(1);
     fx_job f;
     cm_err err;
