@@ -129,6 +129,30 @@ static bool load_source(job *j, cm_err *err) {
     return !j->gguf || cm_model_exportable(&l->model.conf, err);
 }
 
+/* ---- memory ------------------------------------------------------------------------- */
+
+/* What needs whole models at once, asked before any work. */
+static bool check_memory(const job *j, cm_err *err) {
+    const cm_quantize_conf *c = j->c;
+    const cm_model *m = &j->source.model;
+    double floats = (double)cm_model_count(&m->conf, false) * sizeof(cm_real);
+    double judged = c->weights == CM_WEIGHTS_BLOCKS && j->gguf ? (double)j->plan.tensor_bytes
+                                                               : floats;
+    bool cross = c->rounding == CM_ROUNDING_FEEDBACK;
+    if (*c->calibration &&
+        !cm_memory_fits(floats + (cross ? cm_imatrix_cross_bytes(m) : 0),
+                        cross ? "rounding by feedback (the model as floats, and how columns move "
+                                "together)" : "quantize.calibration (the model as floats)",
+                        cross ? "quantize.rounding=search takes less"
+                              : "collect on a larger machine (quantize.imatrix_out=FILE) and give "
+                                "--imatrix FILE here", err))
+        return false;
+    return !*c->card_text || !*c->out ||
+           cm_memory_fits(floats + judged, "the quality card (the model as floats, and what is "
+                          "written)", "leave --card out, or score the card on a larger machine",
+                          err);
+}
+
 /* ---- importances -------------------------------------------------------------------- */
 
 static cm_imatrix *collect(job *j, cm_err *err) {
@@ -202,10 +226,10 @@ static void warn_plan(const job *j) {
 }
 
 static bool make_plan(job *j, cm_err *err) {
-    if (!*j->c->out && !j->app->dry_run) return true; /* importances alone */
+    if (!*j->c->out && !j->app->dry_run) return check_memory(j, err); /* importances alone */
     if (!foresee(j, err) || !cm_export_plan_make(&j->x, j->gguf, &j->plan, err)) return false;
     warn_plan(j);
-    return true;
+    return check_memory(j, err);
 }
 
 /* ---- parity ----------------------------------------------------------------------- */

@@ -162,6 +162,8 @@ bool cm_app_model_files(const cm_model_conf *model, const struct cm_spm *spm,
 
 struct cm_loaded;
 struct cm_decoder;
+struct cm_sampling;
+struct cm_guessing;
 struct cm_guess_count;
 /* generate.draft, which is set, as a draft model of another one; warns where it is no smaller. */
 bool cm_app_load_draft(const cm_app_ctx *ctx, struct cm_loaded *draft,
@@ -169,8 +171,20 @@ bool cm_app_load_draft(const cm_app_ctx *ctx, struct cm_loaded *draft,
 /* Where guesses were checked: what came of it, as a member of a JSON object, and as a log. */
 void cm_app_guesses_json(cm_buf *b, const struct cm_guess_count *c);
 void cm_app_log_guesses(const struct cm_guess_count *c);
-/* Read a new prompt with the file of --prompt-cache, and say how much of it was there. */
+/* Read a new prompt with the file of --prompt-cache, and say how much of it was there.  A file
+ * that cannot be written: *unkept, if that is empty, says why; the prompt is read all the same. */
 bool cm_app_read_cached(const cm_app_ctx *ctx, struct cm_decoder *d, const int32_t *id, int64_t n,
-                        const char *model_id, cm_err *err);
+                        const char *model_id, cm_err *unkept, cm_err *err);
+/* A file that the user named; - is stdin.  *s: free(). */
+bool cm_app_read_named(const char *path, char **s, size_t *n, cm_err *err);
+/* What the section `generate` says, of the sample of that number. */
+struct cm_sampling cm_app_sampling(const cm_app_ctx *ctx, int sample);
+struct cm_guessing cm_app_guessing(const cm_app_ctx *ctx, const struct cm_model *draft);
+/* What decoding will take, on stdout; cap: tokens that there is room for. */
+void cm_app_decoding_plan(const cm_app_ctx *ctx, const struct cm_model *model, int64_t prompt,
+                          int cap);
+/* generate --chat, with generate's options: answers what they ask.  unkept as above. */
+bool cm_app_chat(cm_app_ctx *ctx, const struct cm_loaded *l, const struct cm_model *draft,
+                 cm_err *unkept, cm_err *err);
 
 #endif

@@ -77,7 +77,12 @@ static void exit_markdown(cm_buf *out) {
                      "and that is not there or may\nnot be read is 2, whichever tool reads it. "
                      "A file missing inside a folder that should be whole\n(a shard that the "
                      "manifest lists, the weights of a checkpoint) is 4. An output that cannot "
-                     "be\nwritten is 1, or 7 when there is no space left.\n");
+                     "be\nwritten is 1, or 7 when there is no space left.\n\n"
+                     "What would not fit in memory is refused with 7 and a sentence: what needs "
+                     "how much, how much can be\nhad, what to change. `generate`, `eval` and "
+                     "`quantize` ask before they read a model, a text or\nboth; what can be had "
+                     "is what the system tells as available, swap included, or what the\n"
+                     "strictest control group leaves.\n");
 }
 
 bool cm_app_topic(const cm_app_ctx *c, cm_buf *out) {

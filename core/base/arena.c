@@ -62,6 +62,12 @@ bool cm_arena_open(cm_arena *a, const char *name, size_t cap, cm_err *err) {
     return true;
 }
 
+bool cm_arena_open_filled(cm_arena *a, const char *name, size_t cap, const char *instead,
+                          cm_err *err) {
+    *a = (cm_arena){.name = name};
+    return cm_memory_fits((double)cap, name, instead, err) && cm_arena_open(a, name, cap, err);
+}
+
 bool cm_arena_open_counting(cm_arena *a, const char *name, cm_err *err) {
     *a = (cm_arena){.name = name, .counting = true};
     /* As large as this machine (or its ulimit -v) lets us: 32 TiB down to 64 GiB. */

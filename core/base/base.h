@@ -80,6 +80,9 @@ typedef struct cm_arena {
 } cm_arena;
 
 bool cm_arena_open(cm_arena *a, const char *name, size_t cap, cm_err *err);
+/* The same for one that will be filled: cm_memory_fits is asked first, `what` being the name. */
+bool cm_arena_open_filled(cm_arena *a, const char *name, size_t cap, const char *instead,
+                          cm_err *err);
 bool cm_arena_open_counting(cm_arena *a, const char *name, cm_err *err);
 void cm_arena_close(cm_arena *a);
 /* CM_ALIGN-aligned bytes, not cleared.  Overflow is a bug (the plan sized the arena):
@@ -110,6 +113,10 @@ int cm_cpus(void);
  * share a machine do not starve each other, and OpenBLAS starts none.  Starts the program once
  * more with both in its environment; GOMP_SPINCOUNT or OMP_WAIT_POLICY that are there stand. */
 void cm_spin_briefly(char **argv);
+/* Whether `need` bytes can be had, swap included where no control group limits; else a sentence,
+ * CM_EXIT_RESOURCE: "WHAT takes NEED of memory and HAVE can be had: INSTEAD".  The system would
+ * end the program without a word. */
+bool cm_memory_fits(double need, const char *what, const char *instead, cm_err *err);
 /* Lowers *l to what the control groups under a root folder allow ("" is the machine's). */
 void cm_limits_under(const char *root, cm_limits *l);
 

@@ -103,13 +103,18 @@ void cm_limits_under(const char *root, cm_limits *l) {
     free(groups);
 }
 
+/* Bytes of a line of /proc/meminfo; infinite where it is not told. */
+static double meminfo(const char *key) {
+    double kib = number_in("", "/proc", "meminfo", key);
+    return kib >= 0 ? kib * 1024 : HUGE_VAL;
+}
+
 cm_limits cm_limits_get(void) {
     cpu_set_t mine;
     bool told = sched_getaffinity(0, sizeof mine, &mine) == 0;
-    double kib = number_in("", "/proc", "meminfo", "MemAvailable:");
     cm_limits l = {
         .cpus = told ? CPU_COUNT(&mine) : (double)sysconf(_SC_NPROCESSORS_ONLN),
-        .memory = kib > 0 ? kib * 1024 : HUGE_VAL,
+        .memory = meminfo("MemAvailable:"),
     };
     cm_limits_under("", &l);
     return l;
@@ -118,4 +123,13 @@ cm_limits cm_limits_get(void) {
 int cm_cpus(void) {
     int n = (int)cm_limits_get().cpus;
     return n < 1 ? 1 : n;
+}
+
+bool cm_memory_fits(double need, const char *what, const char *instead, cm_err *err) {
+    char a[32], b[32];
+    double machine = meminfo("MemAvailable:"), have = cm_limits_get().memory;
+    if (have >= machine) have = machine + meminfo("SwapFree:");
+    return need <= have ||
+           cm_fail(err, CM_EXIT_RESOURCE, "%s takes %s of memory and %s can be had: %s", what,
+                   cm_human_bytes(need, a, sizeof a), cm_human_bytes(have, b, sizeof b), instead);
 }

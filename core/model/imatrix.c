@@ -290,6 +290,20 @@ bool cm_imatrix_fit(cm_imatrix *m, const cm_model *model, cm_err *err) {
     return ok && (used || bad(m, err, "of another model: no name in common"));
 }
 
+/* Products of every two columns of every matrix. */
+double cm_imatrix_cross_bytes(const cm_model *m) {
+    cm_items items;
+    double sum = 0;
+    cm_gguf_items(m, &items);
+    for (int i = 0; i < items.n; i++) {
+        const cm_item *it = &items.v[i];
+        if (strncmp(it->name, "blk.", 4) || it->keep_f32) continue;
+        sum += (double)it->outer * (double)it->cols * (double)it->cols * sizeof(cm_real);
+    }
+    cm_items_free(&items);
+    return sum;
+}
+
 /* ---- collecting --------------------------------------------------------------------- */
 
 static void watched(void *ctx, const cm_var *w, int64_t e, const cm_real *x, int64_t rows,
@@ -308,20 +322,12 @@ static void watched(void *ctx, const cm_var *w, int64_t e, const cm_real *x, int
     }
 }
 
-/* Products of every two columns of every matrix take their memory. */
-static bool cross_fits(const cm_items *items, const char *dataset, cm_err *err) {
-    char need_s[32], have_s[32];
-    double need = 0, have = cm_limits_get().memory;
-    for (int i = 0; i < items->n; i++) {
-        const cm_item *it = &items->v[i];
-        if (strncmp(it->name, "blk.", 4) || it->keep_f32) continue;
-        need += (double)it->outer * (double)it->cols * (double)it->cols * sizeof(cm_real);
-    }
-    return need < 0.8 * have ||
-           cm_fail(err, CM_EXIT_RESOURCE, "%s: how columns move together takes %s of memory, of "
-                   "which %s can be had; quantize.rounding=search needs none of it", dataset,
-                   cm_human_bytes(need, need_s, sizeof need_s),
-                   cm_human_bytes(have, have_s, sizeof have_s));
+static bool cross_fits(const cm_model *m, const char *dataset, cm_err *err) {
+    char *what = cm_strf("%s: how columns move together", dataset);
+    bool ok = cm_memory_fits(cm_imatrix_cross_bytes(m), what, "quantize.rounding=search needs none "
+                             "of it", err);
+    free(what);
+    return ok;
 }
 
 cm_imatrix *cm_imatrix_collect(const cm_model *model, const int32_t *token, int64_t n,
@@ -335,7 +341,7 @@ cm_imatrix *cm_imatrix_collect(const cm_model *model, const int32_t *token, int6
         return NULL;
     }
     cm_gguf_items(model, &items);
-    if ((all && !cross_fits(&items, dataset, err)) || !cm_session_open(&s, model, chunk, err)) {
+    if ((all && !cross_fits(model, dataset, err)) || !cm_session_open(&s, model, chunk, err)) {
         cm_items_free(&items);
         return NULL;
     }

@@ -72,9 +72,22 @@ static void leave_room(struct cm_lazy *z, const cm_param *p) {
     if (!p) z->n_room = 0;
 }
 
+/* Whether all that is not there yet fits. */
+static bool all_fit(const cm_loaded *l, cm_err *err) {
+    double need = 0;
+    for (int i = 0; i < l->model.params.n; i++) {
+        const cm_tensor *t = &l->model.params.p[i]->var.v;
+        if (!t->data) need += (double)cm_tensor_bytes(t);
+    }
+    char *what = cm_strf("%s: the model as floats", l->lazy->path);
+    bool ok = cm_memory_fits(need, what, "this wants all of it at once", err);
+    free(what);
+    return ok;
+}
+
 bool cm_loaded_fetch(cm_loaded *l, const cm_param *p, cm_err *err) {
     struct cm_lazy *z = l->lazy;
-    bool ok = true;
+    bool ok = !z || p || all_fit(l, err);
     for (int i = 0; ok && z && i < z->items.n; i++) {
         const cm_item *it = &z->items.v[i];
         if ((p && it->p != p) || z->there[i]) continue;

@@ -60,12 +60,28 @@ static bool measure(const cm_loaded *l, const cm_file_conf *f, unsigned flags,
     return true;
 }
 
+/* Whether the parameters fit; lazily loaded they are asked for when they are read. */
+static bool affordable(const cm_loaded *l, const char *path, unsigned flags, const cm_dtype *types,
+                       size_t bytes, cm_err *err) {
+    if (flags & CM_LOAD_LAZY) return true;
+    char *what = cm_strf("%s: the model%s", path, types ? "" : " as floats");
+    bool ok = cm_memory_fits((double)bytes, what,
+                             types ? "a file of a smaller type takes less (quantize --type q4_k_m)"
+                             : !strcmp(l->source, "gguf")
+                                 ? "computed with as it is, the file takes its own size "
+                                   "(generate.weights, eval.weights: blocks)"
+                                 : "a GGUF file takes its own size (quantize --type q4_k_m)", err);
+    free(what);
+    return ok;
+}
+
 /* An arena of exactly the right size, with the model built on it.  types: how each parameter
  * is held, or NULL: as flags say. */
 static bool build(cm_loaded *l, const cm_file_conf *f, unsigned flags, const cm_dtype *types,
-                  cm_err *err) {
+                  const char *path, cm_err *err) {
     size_t bytes;
-    if (!measure(l, f, flags, types, &bytes, err)) return false;
+    if (!measure(l, f, flags, types, &bytes, err) || !affordable(l, path, flags, types, bytes, err))
+        return false;
     bytes += cm_align_up(strlen(f->pattern) + 1) + cm_align_up(strlen(f->ffn) + 1);
     if (!cm_arena_open(&l->arena, "model", bytes, err)) return false;
     cm_model_conf c = f->c;
@@ -152,7 +168,7 @@ static bool read_gguf(cm_loaded *l, const cm_gguf *g, unsigned flags, cm_err *er
         (flags & CM_LOAD_BLOCKS && !cm_gguf_types(g, &f.c, &types, err)))
         return false;
     l->stored = most_are(g);
-    if (!build(l, &f, flags, types, err)) return free(types), false;
+    if (!build(l, &f, flags, types, g->path, err)) return free(types), false;
     free(types);
     cm_tokenizing_begin(&t, g, f.c.vocab_size, &l->spm);
     bool ok = flags & CM_LOAD_SHAPE || read_gguf_tensors(l, g, flags & CM_LOAD_LAZY, err);
@@ -245,7 +261,7 @@ static bool read_shards(cm_loaded *l, const cm_file_conf *f, const cm_shards *sh
     cm_items items = {0};
     for (int i = 0; i < sh->n; i++) cm_source_add(&s, sh->st[i].entry, sh->st[i].n);
     cm_source_sort(&s);
-    bool ok = plausible(&f->c, dir, s.bytes, err) && build(l, f, flags, NULL, err);
+    bool ok = plausible(&f->c, dir, s.bytes, err) && build(l, f, flags, NULL, dir, err);
     bool read = ok && !(flags & CM_LOAD_SHAPE);
     if (read) cm_hf_items(target(l), &items);
     for (int i = 0; ok && i < items.n; i++) ok = cm_hf_read_item(&s, &items.v[i], err);

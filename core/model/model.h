@@ -298,9 +298,11 @@ bool cm_decoder_read(cm_decoder *d, const int32_t *text, int64_t n, cm_err *err)
  * this text and the one in the file begin with alike is not read again, and where more was
  * read, the file becomes this text's.  The numbers are those without the file.  model_id:
  * SHA-256 of the weights; *reused: tokens that were not read.  CM_EXIT_DATA: a file that is
- * damaged, or of another model or other kernels. */
+ * damaged, or of another model or other kernels.  A file that cannot be written: true, for the
+ * text is read, and unkept says why; else its code is 0. */
 bool cm_decoder_read_cached(cm_decoder *d, const int32_t *text, int64_t n, const char *path,
-                            const char *model_id, int64_t *reused, cm_err *err);
+                            const char *model_id, int64_t *reused, cm_err *unkept,
+                            cm_err *err);
 /* Choose the token after text[n], n >= 1, which is the text of the call before with its
  * token, other tokens in that one's place and after it, or both.  most >= 1: tokens that
  * may still be wanted; draw counts the tokens drawn with this seed.  CM_EXIT_DATA: logits
@@ -423,6 +425,8 @@ void cm_imatrix_close(cm_imatrix *m); /* NULL is fine */
 cm_imatrix *cm_imatrix_collect(const cm_model *model, const int32_t *token, int64_t n,
                                int chunk, int32_t bos, bool cross, const char *dataset,
                                cm_err *err);
+/* What `cross` takes of memory. */
+double cm_imatrix_cross_bytes(const cm_model *m);
 /* Of a tensor's expert (0), for rounding by feedback: [columns, columns], free().  NULL: not
  * collected (cross), or too few tokens. */
 float *cm_imatrix_factor(const cm_imatrix *m, const char *name, int64_t expert);

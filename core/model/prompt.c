@@ -253,7 +253,8 @@ static char *file_in(const char *path, const head *h, const int32_t *text, int64
 }
 
 bool cm_decoder_read_cached(cm_decoder *d, const int32_t *text, int64_t n, const char *path,
-                            const char *model_id, int64_t *reused, cm_err *err) {
+                            const char *model_id, int64_t *reused, cm_err *unkept, cm_err *err) {
+    unkept->code = CM_EXIT_OK;
     CM_ASSERT(!d->fed && n >= 1, "%lld tokens were read of %lld", (long long)d->fed, (long long)n);
     if (n > d->s.cap)
         return cm_fail(err, CM_EXIT_USAGE, "the text needs %lld tokens but the session has room "
@@ -274,7 +275,7 @@ bool cm_decoder_read_cached(cm_decoder *d, const int32_t *text, int64_t n, const
     *reused = d->fed;
     if (ok && !d->ready) ok = read_on(d, text, n, &p, err);
     h.points = (uint64_t)p.n;
-    if (ok && !known) ok = write_cache(d, file, &h, text, &p, err);
+    if (ok && !known) write_cache(d, file, &h, text, &p, unkept);
     free_points(&p);
     cm_map_close(&k.map);
     free(file);

@@ -51,7 +51,8 @@ static bool make_room(cm_session *s, int T, cm_err *err) {
     if (!measure(s, T, &step, err) || !measure(s, 1, &one, err)) return false;
     cm_arena_close(&s->arena);
     s->rows = T;
-    return cm_arena_open(&s->arena, "session", step > one ? step : one, err);
+    return cm_arena_open_filled(&s->arena, "reading a text", step > one ? step : one,
+                                "a smaller model takes less", err);
 }
 
 bool cm_session_open(cm_session *s, const cm_model *m, int cap, cm_err *err) {

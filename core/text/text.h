@@ -1,8 +1,8 @@
-/* text.h -- the tokenizer (SentencePiece behind a C interface) and the chat template. */
+/* text.h -- the tokenizer (SentencePiece behind a C interface), chat template, conversations. */
 #ifndef CM_TEXT_H
 #define CM_TEXT_H
 
-#include "base/base.h"
+#include "io/io.h"
 
 /* A loaded SentencePiece model.  Immutable after opening: all functions are thread-safe. */
 typedef struct cm_spm cm_spm;
@@ -182,5 +182,38 @@ typedef struct cm_spm_train_conf {
     int threads;
 } cm_spm_train_conf;
 bool cm_spm_train(const cm_spm_train_conf *c, cm_buf *proto, cm_err *err);
+
+/* ---- conversations as JSON ------------------------------------------------------------ */
+
+/* Why a line or document is not used; the words stand in rejected.jsonl and the manifest. */
+#define CM_REJECTS(X)                                                                   \
+    X(BAD_JSON, "bad-json") X(BAD_TEXT, "bad-text") X(MISSING, "missing-field")         \
+    X(ROLE, "unknown-role") X(ORDER, "turn-order") X(NO_ANSWER, "no-assistant")         \
+    X(EMPTY, "empty-answer") X(EMPTY_PROMPT, "empty-prompt") X(THINK, "open-think")     \
+    X(PROMPTS, "different-prompts") X(EQUAL, "equal-answers")                           \
+    X(UNSUPPORTED, "unsupported") X(TOO_LONG, "too-long")
+typedef enum {
+#define X(id, word) CM_REJECT_##id,
+    CM_REJECTS(X)
+#undef X
+    CM_N_REJECTS
+} cm_reject;
+const char *cm_reject_name(cm_reject r);
+
+/* A conversation as read.  Of a pair the last two turns are the chosen and the rejected
+ * answer to the turns before them. */
+typedef struct cm_talk {
+    cm_turn *turn; /* texts live in json and joined */
+    int n, cap;
+    cm_reject reject; /* after a refusal: which, and a sentence without place */
+    char why[200];
+    cm_json_tree json;
+    cm_buf joined;
+} cm_talk;
+/* Read a conversation that is to be answered: a list of messages, or an object with messages,
+ * conversations or a prompt; it ends with the user's turn.  False: refused; docs/CHAT.md lists
+ * the forms.  May be called again with the same t. */
+bool cm_talk_read_prompt(cm_talk *t, const char *s, size_t n);
+void cm_talk_free(cm_talk *t);
 
 #endif

@@ -54,7 +54,8 @@ static void set_limits(engine *e, const cm_engine_conf *c) {
     e->cap = e->rows / e->Q * e->Q;
     e->packed = WRITE_OUT * e->rows;
     e->batch = c->batch > 0 && c->batch < e->rows ? c->batch : e->rows;
-    double room = (c->state_gb > 0 ? c->state_gb : 0.5) * 1e9;
+    double room = (c->state_gb > 0 ? c->state_gb : 0.5) * 1e9, have = cm_limits_get().memory;
+    if (room > have / 2) room = have / 2; /* fewer states: slower, the same numbers */
     double states = room / (double)cm_past_bytes(mc, longest);
     e->states = states < 1 ? 1 : states < e->rows ? (int)states : e->rows;
     e->p.longest = longest;
@@ -88,7 +89,8 @@ static bool open_memory(engine *e) {
     cm_model_paths(e->m, &t, NULL, &most);
     size_t step = count.peak;
     cm_arena_close(&count);
-    if (!cm_arena_open(&e->arena, "engine", step, e->err)) return false;
+    if (!cm_arena_open_filled(&e->arena, "scoring", step, "a smaller model takes less", e->err))
+        return false;
     if (!cm_arena_open_counting(&e->keep, "engine plan", e->err)) return false;
     lay_out(e);
     size_t keep = e->keep.peak;

@@ -98,6 +98,8 @@ static void clear_slot(gen *g, cm_state *st, int s) {
 
 /* ---- memory ---------------------------------------------------------------------------- */
 
+#define FEWER "fewer texts at a time take less (eval.batch)"
+
 /* How long the texts get, and what they all begin with. */
 static void survey(gen *g, int64_t n) {
     const cm_model_conf *c = &g->m->conf;
@@ -157,7 +159,9 @@ static size_t kept_bytes(const gen *g) {
 static bool open_states(gen *g, size_t *step, cm_err *err) {
     *step = 0;
     if (!cm_arena_open(&g->meta, "generation meta", (size_t)64 << 20, err)) return false;
-    if (!cm_arena_open(&g->keep, "decoding states", kept_bytes(g), err)) return false;
+    if (!cm_arena_open_filled(&g->keep, "what is kept of the texts being written", kept_bytes(g),
+                              FEWER, err))
+        return false;
     lay_out(g);
     int piece = g->piece < g->cap ? g->piece : g->cap;
     return measure(g, g->batch, 1, step, err) && measure(g, 1, 1, step, err) &&
@@ -166,7 +170,8 @@ static bool open_states(gen *g, size_t *step, cm_err *err) {
 
 static bool open_memory(gen *g, cm_err *err) {
     size_t step;
-    return open_states(g, &step, err) && cm_arena_open(&g->arena, "generation", step, err);
+    return open_states(g, &step, err) &&
+           cm_arena_open_filled(&g->arena, "writing texts", step, FEWER, err);
 }
 
 static void close_memory(gen *g) {

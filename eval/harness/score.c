@@ -34,7 +34,9 @@ bool cm_scorer_open(cm_scorer *s, const cm_model *m, int max_T, cm_err *err) {
     *s = (cm_scorer){ .m = m, .max_T = max_T };
     size_t step, logits = logit_bytes(m);
     if (!open_meta(s, err)) return false;
-    if (!plan(s, &step, err) || !cm_arena_open(&s->arena, "scorer", step, err) ||
+    if (!plan(s, &step, err) ||
+        !cm_arena_open_filled(&s->arena, "scoring", step, "shorter rows take less (eval.context, "
+                              "quantize.context)", err) ||
         !cm_arena_open(&s->keep, "logits", cm_align_up(logits), err)) {
         cm_scorer_close(s);
         return false;

@@ -81,4 +81,13 @@ same "--dry-run: no result" "$(grep -c bits "$tmp/.out")" 0
 expect "--dry-run: missing text" 2 "none.txt" $E --model "$M" --text "$tmp/none.txt" --dry-run
 denied "text we may not read" 2 "secret" eval --quiet --model "$M" --text "$tmp/secret"
 denied "results where we may not write" 1 "ro/r.json" eval --quiet --model "$M" --text "$tmp/text.txt" --out "$tmp/ro/r.json"
+poor 100 "a model that does not fit" 7 "latest: the model as floats takes [0-9.]+ KiB of memory and 100 KiB can be had" \
+    $E --model "$M" --text "$tmp/text.txt"
+poor 210 "its activations" 7 "scoring takes [0-9.]+ KiB of memory and 210 KiB can be had: shorter rows take less .eval.context" \
+    $E --model "$M" --text "$tmp/text.txt"
+for kind in choice sums; do
+    poor 210 "those of a task ($kind)" 7 "takes [0-9.]+ [KM]iB of memory and 210 KiB can be had: " \
+        $E --model "$M" --tasks "tests/eval/$kind.yaml" --out "$tmp/poor-$kind"
+done
+absent "no result of what was not done" "$tmp/poor-choice/results.json" "$tmp/poor-sums/results.json"
 finish

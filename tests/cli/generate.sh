@@ -81,7 +81,34 @@ expect "a flipped bit in it" 4 "p.prompt: a damaged prompt cache; it can be dele
 head -c 3000 "$tmp/p.prompt" >"$tmp/q.prompt"
 expect "cut short" 4 "q.prompt: a prompt cache of 3000 bytes, wanted" $G --model "$M" --prompt x --prompt-cache "$tmp/q.prompt"
 expect "with --logits" 2 "prompt-cache means nothing" $G --model "$M" --tokens 1 --logits "$tmp/l.f32" --prompt-cache "$tmp/r"
+echo x >"$tmp/plain.txt"
+if "${CC:-cc}" -shared -fPIC -o "$tmp/enospc.so" tests/cli/enospc.c -ldl 2>"$tmp/.err"; then
+    for chat in "" --chat; do
+        expect "a full disk under the prompt cache $chat" 7 "full.prompt: .*No space left on device; the text is whole, the prompt was not kept" \
+            env LD_PRELOAD="$tmp/enospc.so" NOSPC_BYTES=100 ASAN_OPTIONS="${ASAN_OPTIONS:-}:verify_asan_link_order=0" \
+            $G --model "$M" --prompt x --prompt-cache "$tmp/full.prompt" generate.max_tokens=20 seed=5 $chat
+        same "the text came before it $chat" "$(cat "$tmp/.out")" \
+            "$($G --model "$M" --prompt x generate.max_tokens=20 seed=5 $chat 2>/dev/null)"
+    done
+else
+    skip "a full disk under the prompt cache" "no compiler for the shim"
+fi
 DISK_FULL_BYTES=100 disk_full "prompt cache" "$tmp" $G --model "$M" --prompt x --prompt-cache "$tmp/full.prompt"
+poor 100 "a model that does not fit" 7 "latest: the model as floats takes [0-9.]+ KiB of memory and 100 KiB can be had: a GGUF file" \
+    $G --model "$M" --prompt x
+poor 100 "a file as floats" 7 "other.gguf: the model as floats takes .* \(generate.weights, eval.weights: blocks\)" \
+    $G --model "$tmp/other.gguf" --prompt x generate.weights=float
+poor 10 "as blocks" 7 "other.gguf: the model takes .* and 10.0 KiB can be had: a file of a smaller type takes less" \
+    $G --model "$tmp/other.gguf" --prompt x
+poor 1000 "a text that does not fit" 7 "a text of 9002 tokens takes [0-9.]+ MiB of memory and 1000 KiB can be had: lower generate.max_tokens" \
+    $G --model "$M" --prompt x generate.max_tokens=9000
+poor 400 "its logits" 7 "a text of 390 tokens and its logits takes .* give fewer --tokens" \
+    $G --model "$M" --tokens "$(seq -s, 1 390)" --logits "$tmp/poor.f32"
+poor 1000 "what fits is written" 0 "" $G --model "$M" --prompt x generate.max_tokens=20
+expect "two prompts" 2 "error: --prompt is given twice: 'a' and 'b'" $G --model "$M" --prompt a --prompt b
+expect "two models" 2 "error: --model is given twice" $G --model "$M" --model "$M" --prompt b
+expect "a prompt and its file" 2 "one of --prompt, --prompt-file and --tokens" $G --model "$M" --prompt a --prompt-file "$tmp/plain.txt"
+expect "a prompt and tokens" 2 "one of --prompt, --prompt-file and --tokens" $G --model "$M" --prompt a --tokens 1,2
 denied "a prompt cache where we may not write" 1 "$tmp/ro/p" generate --model "$M" --prompt x --prompt-cache "$tmp/ro/p"
 
 # ---- keys and values in fewer bytes

@@ -8,6 +8,7 @@
 #   absent NAME PATH...                   none of the paths exists
 #   disk_full NAME DIR COMMAND...         after any number of bytes written: exit 7, a sentence,
 #                                         and no half-written file in DIR
+#   poor KB NAME CODE 'REGEX' COMMAND...  as expect, on a machine with KB KiB of memory (and $swap of swap)
 #   json NAME FILE                        FILE is JSON, or every line of it is
 #   finish                                prints `N passed, N failed, N skipped`
 # Fixtures, each well under a second:
@@ -110,6 +111,18 @@ disk_full() {
         same "$what: nothing half-written after $bytes bytes" \
             "$(find "$dir" -name '*.tmp' -o -name '.tmp-*' 2>/dev/null)" ""
     done
+}
+
+# What the machine has stands in a file that the shim puts in place of /proc/meminfo.
+poor() {
+    kb=$1 what=$2 want=$3 regex=$4; shift 4
+    if ! "${CC:-cc}" -shared -fPIC -o "$tmp/meminfo.so" tests/cli/meminfo.c -ldl 2>"$tmp/.err"; then
+        skip "$what" "no compiler for the shim"
+        return
+    fi
+    printf 'MemAvailable: %d kB\nSwapFree: %d kB\n' "$kb" "${swap:-0}" >"$tmp/.meminfo"
+    expect "$what" "$want" "$regex" env LD_PRELOAD="$tmp/meminfo.so" MEMINFO="$tmp/.meminfo" \
+        ASAN_OPTIONS="${ASAN_OPTIONS:-}:verify_asan_link_order=0" "$@"
 }
 
 corpus() { "$BIN/world" --seed "${3:-3}" --count "${2:-300}" >"$1"; }

@@ -240,6 +240,22 @@ else
     skip "a model larger than memory" "no mount name space to make it so"
 fi
 
+# ---- what does not fit is refused in a sentence, before any work
+for dry in "" --dry-run; do
+    poor 100 "calibration without memory $dry" 7 "calibration .the model as floats. takes [0-9.]+ KiB of memory and 100 KiB can be had: .*--imatrix" \
+        $Q --model "$M" --type q4_0 --out "$tmp/poor.gguf" --calibration "$tmp/calib.txt" $I $dry
+    poor 300 "feedback without memory $dry" 7 "rounding by feedback .* 300 KiB can be had: quantize.rounding=search takes less" \
+        $Q --model "$M" --type q4_0 --out "$tmp/poor.gguf" --calibration "$tmp/calib.txt" quantize.rounding=feedback $I $dry
+    poor 210 "a card without memory $dry" 7 "the quality card .* 210 KiB can be had: leave --card out" \
+        $Q --model "$M" --type q4_0 --out "$tmp/poor.gguf" --card "$tmp/calib.txt" $I $dry
+done
+poor 230 "not even a row of the text" 7 "reading a text takes [0-9.]+ KiB of memory and 230 KiB can be had" \
+    $Q --model "$M" --type q4_0 --out "$tmp/poor.gguf" --calibration "$tmp/calib.txt" quantize.context=512 quantize.chunks=1
+absent "nothing was written" "$tmp/poor.gguf"
+poor 230 "less than the model with its gradients is enough to convert it" 0 "" $Q --model "$M" --type q4_0 --out "$tmp/poor.gguf" \
+    quantize.max_kl=5
+swap=2000 poor 230 "swap counts" 0 "" $Q --model "$M" --type q4_0 --out "$tmp/poor.gguf" quantize.max_kl=5 --calibration "$tmp/calib.txt" $I
+
 # ---- killed
 "$BIN/quantize" --version >/dev/null & dead=$!
 wait $dead

@@ -36,13 +36,13 @@ static cm_model *small_model(void) {
 
 /* Read the text with the file at path; what it says is checked. */
 static void read_text(const char *path) {
-    cm_err err = { 0 };
+    cm_err err = { 0 }, unkept;
     cm_decoder d;
     int32_t text[N];
     int64_t reused;
     for (int i = 0; i < N; i++) text[i] = (i * i + 3) % V;
     CM_ASSERT(cm_decoder_open(&d, small_model(), NULL, N, CM_F32_T, &err), "%s", err.msg);
-    if (cm_decoder_read_cached(&d, text, N, path, ID, &reused, &err))
+    if (cm_decoder_read_cached(&d, text, N, path, ID, &reused, &unkept, &err))
         CM_ASSERT(d.ready && d.fed == N && d.s.st.held[0] == N, "%lld of %d tokens were read",
                   (long long)d.fed, N);
     else

@@ -96,3 +96,17 @@ TEST(this_machine_grants_something) {
     CHECK(l.cpus > 0 && cm_cpus() >= 1 && cm_cpus() <= 1 << 16);
     CHECK(l.memory > 1e6);
 }
+
+TEST(what_does_not_fit_is_refused_in_a_sentence) {
+    cm_err err = { 0 };
+    CHECK(cm_memory_fits(0, "nothing", "", &err));
+    CHECK(!cm_memory_fits(4e18, "the model", "take a smaller one", &err));
+    CHECKF(err.code == CM_EXIT_RESOURCE && strstr(err.msg, "the model takes ") == err.msg &&
+           strstr(err.msg, " of memory and ") && strstr(err.msg, " can be had: take a smaller one"),
+           "%d: %s", err.code, err.msg);
+    cm_arena a;
+    CHECK(!cm_arena_open_filled(&a, "the weights", (size_t)1 << 50, "buy memory", &err));
+    CHECKF(err.code == CM_EXIT_RESOURCE && strstr(err.msg, "the weights takes 1.00 PiB") == err.msg,
+           "%s", err.msg);
+    cm_arena_close(&a);
+}

@@ -19,13 +19,13 @@ static cm_dtype type; /* of keys and values */
 static int64_t read_and_write(const world *w, const char *path, const int32_t *from, int n,
                               cm_real *logits, int32_t *more) {
     const cm_sampling how = { .temperature = 1, .top_p = 1, .repeat_penalty = 1, .seed = 3 };
-    cm_err err;
+    cm_err err, unkept;
     cm_decoder d;
     int64_t reused = 0;
     static int32_t id[CAP + MORE];
     memcpy(id, from, (size_t)n * sizeof *id);
     CM_ASSERT(cm_decoder_open(&d, &w->m, NULL, CAP + MORE, type, &err), "%s", err.msg);
-    bool ok = path ? cm_decoder_read_cached(&d, id, n, path, ID, &reused, &err)
+    bool ok = path ? cm_decoder_read_cached(&d, id, n, path, ID, &reused, &unkept, &err)
                    : cm_decoder_read(&d, id, n, &err);
     CM_ASSERT(ok, "%s", err.msg);
     memcpy(logits, d.logits, V * sizeof *logits);
@@ -90,12 +90,12 @@ TEST(texts_in_a_folder) {
 }
 
 static void refused(const world *w, const char *path, const char *id, const char *why) {
-    cm_err err;
+    cm_err err, unkept;
     cm_decoder d;
     int64_t reused;
     CM_ASSERT(cm_decoder_open(&d, &w->m, NULL, 400, type, &err), "%s", err.msg);
     err.msg[0] = 0;
-    CHECK(!cm_decoder_read_cached(&d, text[0], 300, path, id, &reused, &err));
+    CHECK(!cm_decoder_read_cached(&d, text[0], 300, path, id, &reused, &unkept, &err));
     CHECKF(err.code == CM_EXIT_DATA && strstr(err.msg, why) && strstr(err.msg, path),
            "wanted '%s', found '%s'", why, err.msg);
     cm_decoder_close(&d);
@@ -142,13 +142,13 @@ TEST(what_is_no_cache_of_this_model_is_refused) {
 
 TEST(a_text_longer_than_the_session) {
     world w;
-    cm_err err;
+    cm_err err, unkept;
     cm_decoder d;
     int64_t reused;
     open_world(&w, 0, NULL);
     CM_ASSERT(cm_decoder_open(&d, &w.m, NULL, 20, CM_F32_T, &err), "%s", err.msg);
     char *path = cm_strf("%s/long.prompt", t_tmpdir());
-    CHECK(!cm_decoder_read_cached(&d, text[0], 21, path, ID, &reused, &err));
+    CHECK(!cm_decoder_read_cached(&d, text[0], 21, path, ID, &reused, &unkept, &err));
     CHECK(err.code == CM_EXIT_USAGE && !cm_exists(path));
     free(path);
     cm_decoder_close(&d);
