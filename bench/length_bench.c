@@ -30,6 +30,7 @@ static void step(job *b, cm_arena *arena, int i) {
     cm_arena_reset(arena, 0);
     cm_arena_reset(&b->meta, 0);
     cm_tape_begin(&t, arena, &b->meta, !b->forward, dry);
+    t.compute = (cm_compute)b->conf.train.compute;
     cm_batch batch = { .B = rows, .T = T, .token = b->token, .target = b->target };
     bool recompute = b->conf.train.recompute == CM_RECOMPUTE_BLOCK;
     cm_real norm = 1 / (cm_real)(rows * T);

@@ -60,6 +60,34 @@ typedef struct cm_conv_back {
     bool add;
 } cm_conv_back;
 
+/* Rows of scores of one tile of at most CM_SOFT_KEYS keys, rows CM_SOFT_KEYS apart.  Row i has
+ * the first min(live + i, seen) of them, at least one.  Weights become words of pairs (below)
+ * where those are wanted, which the level must have; else they take the place of the scores.
+ * Every row is filled up with zeros to CM_SOFT_KEYS, or (words down) to `seen` at least. */
+enum { CM_SOFT_KEYS = 64, CM_SOFT_LANES = 16 };
+
+/* A softmax that goes on: w = 2^(s log2 e - top), each row's `top` a whole number that rises,
+ * by 8 or more, when a score is above 2^8 tops; then what it has collected is multiplied by
+ * 2^(old - new).  Key j adds its w to lane j mod CM_SOFT_LANES of the row's sums. */
+typedef struct cm_attn_soft {
+    int64_t rows, seen, live, P;
+    cm_real *s;
+    cm_real *words;     /* NULL, or along, CM_SOFT_KEYS / 2 a row */
+    cm_real *top;       /* [rows] in powers of 2, CM_SOFT_NONE at first */
+    cm_real *sum, *mix; /* [rows,CM_SOFT_LANES] and [rows,P] */
+} cm_attn_soft;
+#define CM_SOFT_NONE ((cm_real)-1e30)
+
+/* Its gradient: p = 2^(s log2 e - lse), then ds = p (ds - delta). */
+typedef struct cm_attn_grad {
+    int64_t rows, seen, live;
+    const cm_real *lse, *delta; /* [rows]; lse to the base of 2 */
+    cm_real *s, *ds;
+    cm_real *p_down;   /* NULL, or words of p, CM_SOFT_KEYS a pair of rows, */
+    cm_real *ds_down;  /* of ds the same */
+    cm_real *ds_along; /* and along, CM_SOFT_KEYS / 2 a row */
+} cm_attn_grad;
+
 typedef struct cm_kern {
 #define KERN(ret, name, args) ret(*name) args;
 #include "kern/kern.def"

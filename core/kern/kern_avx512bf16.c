@@ -1,9 +1,17 @@
 /* kern_avx512bf16.c -- what the level avx512bf16 adds to the table: rounding to BF16 by the
- * instruction, which does what the plain version does. */
+ * instruction, which does what the plain version does, by itself and on the way out of the
+ * softmax of attention. */
 #include "kern/kern.h"
 
 #if defined(__x86_64__) && !defined(CM_F64)
-#include <immintrin.h>
+#include "kern/simd_avx512.h"
+
+#include <math.h>
+
+#define VK(name) cm_avx512bf16_##name
+#define VF_PAIRS(lo, hi) (__m512i)_mm512_cvtne2ps_pbh(hi, lo)
+#include "kern/vec_fn.inc"
+#include "kern/vec_soft.inc"
 
 static void narrow(int64_t n, const float *x, void *y) {
     uint16_t *h = y;
@@ -19,7 +27,11 @@ static void narrow(int64_t n, const float *x, void *y) {
     }
 }
 
-void cm_overlay_avx512bf16(cm_kern *k) { k->narrow = narrow; }
+void cm_overlay_avx512bf16(cm_kern *k) {
+    k->narrow = narrow;
+    k->attn_soft = cm_avx512bf16_attn_soft;
+    k->attn_grad = cm_avx512bf16_attn_grad;
+}
 
 #else
 void cm_overlay_avx512bf16(cm_kern *k) { (void)k; }

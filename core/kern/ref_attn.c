@@ -3,10 +3,44 @@
  * Sine and cosine are our own and free of fma, so RoPE has the same bits on every CPU. */
 #include "kern/ref.h"
 
-void CM_REF(attn_back)(int64_t n, cm_real lse, cm_real delta, cm_real *s, cm_real *ds) {
-    for (int64_t i = 0; i < n; i++) {
-        s[i] = cm_rexp(s[i] - lse);
-        ds[i] = s[i] * (ds[i] - delta);
+static const double LOG2E = 0x1.71547652b82fep0;
+
+static cm_real weight(cm_real s, cm_real lse) {
+    double x = (double)s * LOG2E - (double)lse;
+    return (cm_real)exp2(x < -126 ? -126 : x);
+}
+
+static int64_t least(int64_t a, int64_t b) { return a < b ? a : b; }
+
+/* A row has risen: what it has collected fades. */
+static void rise(const cm_attn_soft *t, int64_t i, cm_real max) {
+    cm_real old = t->top[i], now = t->top[i] = (cm_real)ceil((double)max * LOG2E);
+    cm_real fade = old - now > -126 ? (cm_real)exp2((double)(old - now)) : 0;
+    for (int64_t l = 0; l < CM_SOFT_LANES; l++) t->sum[i * CM_SOFT_LANES + l] *= fade;
+    for (int64_t p = 0; p < t->P; p++) t->mix[i * t->P + p] *= fade;
+}
+
+void CM_REF(attn_soft)(const cm_attn_soft *t) {
+    for (int64_t i = 0; i < t->rows; i++) {
+        cm_real *s = t->s + i * CM_SOFT_KEYS, *sum = t->sum + i * CM_SOFT_LANES, max = s[0];
+        int64_t live = least(t->live + i, t->seen);
+        for (int64_t j = 1; j < live; j++) max = s[j] > max ? s[j] : max;
+        if ((double)max * LOG2E > (double)t->top[i] + 8) rise(t, i, max);
+        for (int64_t j = 0; j < live; j++)
+            sum[j % CM_SOFT_LANES] += s[j] = weight(s[j], t->top[i]);
+        for (int64_t j = live; j < CM_SOFT_KEYS; j++) s[j] = 0;
+    }
+}
+
+void CM_REF(attn_grad)(const cm_attn_grad *t) {
+    for (int64_t i = 0; i < t->rows; i++) {
+        cm_real *s = t->s + i * CM_SOFT_KEYS, *ds = t->ds + i * CM_SOFT_KEYS;
+        int64_t live = least(t->live + i, t->seen);
+        for (int64_t j = 0; j < live; j++) {
+            s[j] = weight(s[j], t->lse[i]);
+            ds[j] = s[j] * (ds[j] - t->delta[i]);
+        }
+        for (int64_t j = live; j < CM_SOFT_KEYS; j++) s[j] = ds[j] = 0;
     }
 }
 

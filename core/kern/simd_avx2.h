@@ -10,6 +10,7 @@
 #define CM_KERN_SIMD_H
 
 #include <immintrin.h>
+#include <stdbool.h>
 #include <stdint.h>
 
 typedef __m256 vf;
@@ -56,8 +57,9 @@ static inline vm vf_eq(vf a, vf b) { return _mm256_cmp_ps(a, b, _CMP_EQ_OQ); }
 static inline vm vf_isnan(vf a) { return _mm256_cmp_ps(a, a, _CMP_UNORD_Q); }
 /* m ? a : b, lane by lane. */
 static inline vf vf_select(vm m, vf a, vf b) { return _mm256_blendv_ps(b, a, m); }
+static inline bool vm_any(vm m) { return _mm256_movemask_ps(m) != 0; }
 
-/* a * 2^n for a in [0.5, 2] and whole n, by adding to the exponent bits. */
+/* a * 2^n for a in [0.5, 2] and whole n, where that is a normal number, or a is NaN. */
 static inline vf vf_exp2_scale(vf a, vf n) {
     __m256i e = _mm256_slli_epi32(_mm256_cvtps_epi32(n), 23);
     return _mm256_castsi256_ps(_mm256_add_epi32(_mm256_castps_si256(a), e));

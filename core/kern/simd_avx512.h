@@ -8,6 +8,7 @@
 #ifndef CM_EMULATE_AVX512
 #include <immintrin.h>
 #endif
+#include <stdbool.h>
 #include <stdint.h>
 
 typedef __m512 vf;
@@ -46,10 +47,9 @@ static inline vm vf_eq(vf a, vf b) { return _mm512_cmp_ps_mask(a, b, _CMP_EQ_OQ)
 static inline vm vf_isnan(vf a) { return _mm512_cmp_ps_mask(a, a, _CMP_UNORD_Q); }
 static inline vf vf_select(vm m, vf a, vf b) { return _mm512_mask_blend_ps(m, b, a); }
 
-static inline vf vf_exp2_scale(vf a, vf n) {
-    __m512i e = _mm512_slli_epi32(_mm512_cvtps_epi32(n), 23);
-    return _mm512_castsi512_ps(_mm512_add_epi32(_mm512_castps_si512(a), e));
-}
+static inline bool vm_any(vm m) { return m != 0; }
+
+static inline vf vf_exp2_scale(vf a, vf n) { return _mm512_scalef_ps(a, n); }
 static inline vf vf_split(vf a, vf *e) {
     __m512i base = _mm512_set1_epi32(0x3f3504f3);
     __m512i u = _mm512_sub_epi32(_mm512_castps_si512(a), base);

@@ -1,14 +1,14 @@
 /* attn.c -- the forward tile loop of the attention ops.
  *
  * For each tile of CM_ATTN_KEYS keys, counted from the document's start: scores by one
- * gemm against the transposed tile, a running maximum m and sum l for every query row,
- * probabilities in place, and one gemm that adds their mix of v.  When a row's maximum
- * rises by x, what it has collected is multiplied by exp(-x).  Masked scores are zeros
- * after the exponential, so a row's bits do not depend on who shares its tile. */
+ * gemm against the transposed tile, their softmax so far (cm_attn_soft), and one gemm that
+ * adds the weights' mix of v.  Masked scores are zeros after the exponential, so a row's
+ * bits do not depend on who shares its tile. */
 #include "op/attn.h"
 
-enum { N = CM_ATTN_KEYS, M = CM_ATTN_QUERIES };
-static const cm_real NOTHING = (cm_real)-1e30; /* maximum of no scores */
+#include <string.h>
+
+enum { N = CM_ATTN_KEYS, M = CM_ATTN_QUERIES, L = CM_SOFT_LANES };
 
 int64_t cm_attn_cut(const cm_seq *seq, int64_t len, cm_span *out) {
     int64_t n = 0, R = (int64_t)seq->B * seq->T;
@@ -52,23 +52,29 @@ bool cm_attn_strip(cm_strip *s, int64_t nq, int64_t nk, int64_t ahead) {
 }
 
 int64_t cm_attn_own(int64_t heads, int64_t P) {
-    return 2 * N * P + 2 * M * N + heads * M * (P + 2) + 2 * P;
+    return 2 * N * P + 2 * M * N + heads * M * (P + 1 + L) + 2 * P;
 }
 
 static int64_t seen_by(const cm_strip *w, int64_t keys) {
     return keys < w->seen ? keys : w->seen;
 }
 
-/* Running maximum and sum of one head's rows over the strip's scores s[n,N]. */
-static void soften(const cm_strip *w, int64_t ahead, int64_t P, cm_real *s, cm_real *m,
-                   cm_real *l, cm_real *o) {
-    for (int64_t i = w->at; i < w->at + w->n; i++, s += N) {
-        int64_t live = seen_by(w, i + ahead + 1);
-        cm_real fade = 1, sum = cm_k.softmax_part(live, s, &m[i], &fade);
-        l[i] = l[i] * fade + sum;
-        if (fade != 1) cm_k.scale(P, fade, o + i * P);
-        for (int64_t j = live; j < w->seen; j++) s[j] = 0;
-    }
+/* What rows of one head have collected: tops, sums, mixes of v. */
+typedef struct cm_mix {
+    cm_real *top, *sum, *o;
+} cm_mix;
+
+static cm_mix mix_of(const cm_attn_tile *t, cm_real *all, int64_t h) {
+    cm_real *at = all + h * M * (t->P + 1 + L);
+    return (cm_mix){ at + M * (L + t->P), at, at + M * L };
+}
+
+static void soften(const cm_attn_tile *t, const cm_strip *w, int64_t j, cm_real *s,
+                   cm_real *words, cm_mix x) {
+    int64_t i = w->at;
+    cm_k.attn_soft(&(cm_attn_soft){
+        .rows = w->n, .seen = w->seen, .live = i + t->q0 - j + 1, .P = t->P, .s = s,
+        .words = words, .top = x.top + i, .sum = x.sum + i * L, .mix = x.o + i * t->P });
 }
 
 /* Rows of a tile as they lie in memory. */
@@ -80,38 +86,40 @@ typedef struct cm_rows {
 /* One strip against the tile at key j: scores, softmax, mix.  k: words across, v: down;
  * words[M,N]: room. */
 static void strip_by_products(const cm_attn_tile *t, const cm_strip *w, int64_t j, cm_rows k,
-                              cm_rows v, cm_real *s, cm_real *words, cm_real *m, cm_real *o,
-                              int64_t h) {
+                              cm_rows v, cm_real *s, cm_real *words, cm_mix x, int64_t h) {
+    bool pairs = cm_word_len(t->how) == 2;
     cm_word_mat q = { t->q + h * t->q_head + w->at * t->q_row, t->q_row, 1 };
     cm_word_product(t->how, w->n, w->seen, t->P, q, (cm_word_mat){ k.x, 1, k.row }, 0, s, N);
-    soften(w, t->q0 - j, t->P, s, m, m + M, o);
-    cm_word_mat p = cm_as_along(t->how, w->n, w->seen, s, N, words);
+    soften(t, w, j, s, pairs ? words : NULL, x);
+    cm_word_mat p = pairs ? (cm_word_mat){ words, N / 2, 1 }
+                          : cm_as_along(t->how, w->n, w->seen, s, N, words);
     cm_word_product(t->how, w->n, t->P, w->seen, p, (cm_word_mat){ v.x, 1, v.row }, 1,
-                    o + w->at * t->P, t->P);
+                    x.o + w->at * t->P, t->P);
 }
 
 /* Every row on its own: its bits are those of a strip of one. */
 static void strip_by_dots(const cm_attn_tile *t, const cm_strip *w, int64_t j, cm_rows k,
-                          cm_rows v, cm_real *s, cm_real *m, cm_real *o, int64_t h) {
+                          cm_rows v, cm_real *s, cm_mix x, int64_t h) {
     const cm_real *q = t->q + h * t->q_head + w->at * t->q_row;
     int64_t first = w->at + t->q0 - j + 1; /* keys that the strip's first row sees */
     for (int64_t i = 0; i < w->n; i++)
         cm_k.matvec(seen_by(w, first + i), t->P, k.x, k.row, q + i * t->q_row, s + i * N);
-    soften(w, t->q0 - j, t->P, s, m, m + M, o);
+    soften(t, w, j, s, NULL, x);
     for (int64_t i = 0; i < w->n; i++)
         cm_k.vecmat_add(seen_by(w, first + i), t->P, s + i * N, v.x, v.row,
-                        o + (w->at + i) * t->P);
+                        x.o + (w->at + i) * t->P);
 }
 
-/* y = o / l, lse = m + ln l. */
-static void finish(const cm_attn_tile *t, int64_t h, const cm_real *m, const cm_real *o) {
-    const cm_real *l = m + M;
+/* y = o / l, lse = top + log2 l. */
+static void finish(const cm_attn_tile *t, int64_t h, cm_mix x) {
     for (int64_t i = 0; i < t->nq; i++) {
-        cm_real *y = t->y + h * t->y_head + i * t->y_row, ln;
-        cm_k.set_scaled(t->P, 1 / l[i], o + i * t->P, y);
+        cm_real *y = t->y + h * t->y_head + i * t->y_row, *sum = x.sum + i * L, ln;
+        for (int64_t half = L / 2; half; half /= 2)
+            for (int64_t l = 0; l < half; l++) sum[l] += sum[l + half];
+        cm_k.set_scaled(t->P, 1 / sum[0], x.o + i * t->P, y);
         if (!t->lse) continue;
-        cm_k.vlog(1, &l[i], &ln);
-        t->lse[h * t->lse_head + i] = m[i] + ln;
+        cm_k.vlog(1, sum, &ln);
+        t->lse[h * t->lse_head + i] = x.top[i] + ln * (cm_real)0x1.71547652b82fep0;
     }
 }
 
@@ -170,23 +178,26 @@ static void take_rows(const cm_attn_tile *t, int64_t j, int64_t nk, cm_real *k, 
 void cm_attn_forward(const cm_attn_tile *t, cm_real *own) {
     int64_t P = t->P, end = t->q0 + t->nq;
     cm_real *kt = own, *v = kt + N * P, *s = v + N * P, *words = s + M * N;
-    cm_real *ml = words + M * N, *out = ml + 2 * M * t->heads;
+    cm_real *all = words + M * N;
     CM_ASSERT(t->how == CM_COMPUTE_FP32 || (!t->decode && t->type == CM_F32_T),
               "BF16 products of a cache");
-    for (int64_t i = 0; i < t->heads * M * P; i++) out[i] = 0;
-    for (int64_t i = 0; i < t->heads * 2 * M; i++) ml[i] = i / M % 2 ? 0 : NOTHING;
+    for (int64_t h = 0; h < t->heads; h++) {
+        cm_mix x = mix_of(t, all, h);
+        for (int64_t i = 0; i < t->nq; i++) x.top[i] = CM_SOFT_NONE;
+        memset(x.sum, 0, sizeof *own * (size_t)(t->nq * L));
+        memset(x.o, 0, sizeof *own * (size_t)(t->nq * P));
+    }
     for (int64_t j = 0; j < end; j += N) {
         int64_t nk = end - j < N ? end - j : N;
         cm_rows kr, vr;
         (t->decode ? take_rows : take_tile)(t, j, nk, kt, v, &kr, &vr);
         for (int64_t h = 0; h < t->heads; h++) {
-            cm_real *m = ml + h * 2 * M, *o = out + h * M * P;
+            cm_mix x = mix_of(t, all, h);
             for (cm_strip w = { .n = -1 }; cm_attn_strip(&w, t->nq, nk, t->q0 - j);) {
-                if (t->decode) strip_by_dots(t, &w, j, kr, vr, s, m, o, h);
-                else strip_by_products(t, &w, j, kr, vr, s, words, m, o, h);
+                if (t->decode) strip_by_dots(t, &w, j, kr, vr, s, x, h);
+                else strip_by_products(t, &w, j, kr, vr, s, words, x, h);
             }
         }
     }
-    for (int64_t h = 0; h < t->heads; h++)
-        finish(t, h, ml + h * 2 * M, out + h * M * P);
+    for (int64_t h = 0; h < t->heads; h++) finish(t, h, mix_of(t, all, h));
 }

@@ -6,7 +6,7 @@
 #include "op/op.h"
 
 enum {
-    CM_ATTN_KEYS = 64,     /* rows of a key tile */
+    CM_ATTN_KEYS = CM_SOFT_KEYS, /* rows of a key tile */
     CM_ATTN_QUERIES = 128, /* rows of a query block: they share the copies of a tile */
     CM_ATTN_STRIP = 32     /* rows that go together where the diagonal crosses a tile */
 };
@@ -72,7 +72,7 @@ typedef struct cm_attn_tile {
     int64_t from;       /* whose elements [from, from+P) are the heads' */
     cm_real *y;
     int64_t y_head, y_row;
-    cm_real *lse;       /* NULL: not wanted */
+    cm_real *lse;       /* to the base of 2; NULL: not wanted */
     int64_t lse_head;
     bool decode;        /* few queries: dot products instead of gemm tiles */
 } cm_attn_tile;

@@ -139,7 +139,7 @@ static bool attention_infer(cm_node *n, const char **why) {
     return true;
 }
 
-/* Kept: lse[B,H,T]. */
+/* Kept: lse[B,H,T], to the base of 2. */
 static size_t attention_saved(const cm_node *n) {
     part p = whole(n);
     return (size_t)(p.R * p.H) * sizeof(cm_real);
@@ -338,17 +338,6 @@ static void split_gy(const part *p, const planes *s, const cm_span *w) {
     }
 }
 
-/* Scores and their gradients of one strip: s = exp(q k - lse), ds = s (gy v - delta),
- * both zero above the diagonal. */
-static void back_scores(const cm_strip *w, int64_t ahead, const cm_real *lse,
-                        const cm_real *delta, cm_real *s, cm_real *ds) {
-    for (int64_t i = w->at; i < w->at + w->n; i++, s += KEYS, ds += KEYS) {
-        int64_t live = i + ahead + 1 < w->seen ? i + ahead + 1 : w->seen;
-        cm_k.attn_back(live, lse[i], delta[i], s, ds);
-        for (int64_t j = live; j < w->seen; j++) s[j] = ds[j] = 0;
-    }
-}
-
 /* Keys [from,to) of a document and one head, against all queries of the document from
  * there.  Pointers name the document's first row of their planes. */
 typedef struct back_task {
@@ -364,6 +353,26 @@ typedef struct back_tiles {
     cm_real *s, *ds, *pd, *dd, *da;
 } back_tiles;
 
+/* Weights and gradients of scores as operands: p and ds down, ds along. */
+typedef struct back_weights {
+    cm_word_mat p, ds, along;
+} back_weights;
+
+static back_weights back_soften(const back_task *t, const cm_strip *w, int64_t i, int64_t j,
+                                const back_tiles *b) {
+    bool pairs = cm_word_len(t->how) == 2;
+    int64_t at = i + w->at;
+    cm_attn_grad g = { .rows = w->n, .seen = w->seen, .live = at - j + 1, .lse = t->lse + at,
+                       .delta = t->delta + at, .s = b->s, .ds = b->ds };
+    if (pairs) g.p_down = b->pd, g.ds_down = b->dd, g.ds_along = b->da;
+    cm_k.attn_grad(&g);
+    if (pairs)
+        return (back_weights){ { b->pd, 1, KEYS }, { b->dd, 1, KEYS }, { b->da, KEYS / 2, 1 } };
+    return (back_weights){ cm_as_down(t->how, w->n, w->seen, b->s, KEYS, b->pd),
+                           cm_as_down(t->how, w->n, w->seen, b->ds, KEYS, b->dd),
+                           cm_as_along(t->how, w->n, w->seen, b->ds, KEYS, b->da) };
+}
+
 /* One strip of the queries from row i on against the tile of nk keys at j: five products. */
 static void back_strip(const back_task *t, const cm_strip *w, int64_t i, int64_t j,
                        int64_t nk, const back_tiles *b) {
@@ -377,13 +386,10 @@ static void back_strip(const back_task *t, const cm_strip *w, int64_t i, int64_t
     cm_word_mat kd = { t->kd + cm_word_count(how, j) * P, 1, P };
     cm_word_product(how, n, seen, P, q, k, 0, b->s, KEYS);
     cm_word_product(how, n, seen, P, ga, v, 0, b->ds, KEYS);
-    back_scores(w, i - j, t->lse + i, t->delta + i, b->s, b->ds);
-    cm_word_mat s = cm_as_down(how, n, seen, b->s, KEYS, b->pd);
-    cm_word_mat ds = cm_as_down(how, n, seen, b->ds, KEYS, b->dd);
-    cm_word_product(how, seen, P, n, s, gd, 1, t->gv + j * P, P);
-    cm_word_product(how, seen, P, n, ds, qd, 1, t->gk + j * P, P);
-    ds = cm_as_along(how, n, seen, b->ds, KEYS, b->da);
-    cm_word_product(how, n, P, seen, ds, kd, j > 0, t->gq + at * P, P);
+    back_weights x = back_soften(t, w, i, j, b);
+    cm_word_product(how, seen, P, n, x.p, gd, 1, t->gv + j * P, P);
+    cm_word_product(how, seen, P, n, x.ds, qd, 1, t->gk + j * P, P);
+    cm_word_product(how, n, P, seen, x.along, kd, j > 0, t->gq + at * P, P);
 }
 
 /* Wait until the tasks before this one have added to the queries' gq. */

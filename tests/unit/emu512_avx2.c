@@ -5,6 +5,7 @@
  * are renamed to emu512_*. */
 #include "kern/gemm.h"
 
+#include <math.h>
 #include <string.h>
 
 #if defined(__x86_64__) && !defined(CM_F64)
@@ -46,6 +47,16 @@ static inline void emu_store(float *p, __mmask16 m, __m512 v) {
     for (int i = 0; i < 16; i++)
         if (m >> i & 1) p[i] = x[i];
 }
+/* SIMDe's multiplies by 2^n, which may overflow before a 2^n does. */
+static inline __m512 emu_scalef(__m512 a, __m512 n) {
+    float x[16], y[16];
+    memcpy(x, &a, sizeof a);
+    memcpy(y, &n, sizeof n);
+    for (int i = 0; i < 16; i++) x[i] = y[i] == y[i] ? ldexpf(x[i], (int)floorf(y[i])) : y[i];
+    return _mm512_loadu_ps(x);
+}
+#undef _mm512_scalef_ps
+#define _mm512_scalef_ps emu_scalef
 #define _mm512_maskz_loadu_ps emu_load
 #define _mm512_mask_storeu_ps emu_store
 

@@ -82,3 +82,57 @@ TEST(an_odd_end_is_alone) {
     cm_word_product(CM_COMPUTE_BF16, 2, 2, 3, A, B, 0, c, 2);
     for (int i = 0; i < 4; i++) CHECKF(c[i] == 3, "%g", (double)c[i]);
 }
+
+/* Weights that leave the softmax as words: those of the weights in place, for every shape of
+ * a strip; what lies behind the last key does not enter. */
+static void check_softmax(int64_t rows, int64_t seen, int64_t live) {
+    enum { N = CM_SOFT_KEYS, L = CM_SOFT_LANES, P = 3 };
+    static cm_real s[2][MOST * N], g[2][MOST * N], top[2][MOST], sum[2][MOST * L],
+        mix[2][MOST * P], want[3][MOST * N];
+    fill(a, MOST * N / 2, 5), fill(b, MOST * N / 2, 6), fill(c, MOST * N / 2, 7);
+    for (int k = 0; k < 2; k++) {
+        for (int64_t i = 0; i < rows * N; i++)
+            s[k][i] = i % N < seen ? 9 * x[i] : (cm_real)__builtin_nan(""), g[k][i] = z[i];
+        for (int64_t i = 0; i < rows; i++) top[k][i] = CM_SOFT_NONE;
+        memset(sum[k], 0, sizeof sum[k]), memset(mix[k], 0, sizeof mix[k]);
+    }
+    cm_attn_soft t = { rows, seen, live, P, s[0], NULL, top[0], sum[0], mix[0] };
+    cm_k.attn_soft(&t);
+    cm_words_along(CM_COMPUTE_BF16, rows, N, NULL, s[0], N, want[0], N / 2);
+    t = (cm_attn_soft){ rows, seen, live, P, s[1], a, top[1], sum[1], mix[1] };
+    cm_k.attn_soft(&t);
+    bool ok = !memcmp(a, want[0], sizeof *a * (size_t)(rows * N / 2)) &&
+              !memcmp(sum[0], sum[1], sizeof sum[0]) && !memcmp(top[0], top[1], sizeof top[0]);
+    CHECKF(ok, "softmax of %lld rows, %lld of %lld keys", (long long)rows, (long long)live,
+           (long long)seen);
+    for (int64_t i = 0; i < rows * N; i++)
+        s[0][i] = s[1][i] = i % N < seen ? 9 * x[i] : (cm_real)__builtin_nan("");
+    cm_attn_grad d0 = { rows, seen, live, scale, x, s[0], g[0], NULL, NULL, NULL }, d1 = d0;
+    d1.s = s[1], d1.ds = g[1], d1.p_down = a, d1.ds_down = b, d1.ds_along = c;
+    cm_k.attn_grad(&d0);
+    cm_k.attn_grad(&d1);
+    cm_words_down(CM_COMPUTE_BF16, rows, N, NULL, s[0], N, want[0], N);
+    cm_words_down(CM_COMPUTE_BF16, rows, N, NULL, g[0], N, want[1], N);
+    cm_words_along(CM_COMPUTE_BF16, rows, N, NULL, g[0], N, want[2], N / 2);
+    for (int64_t i = 0; i < rows; i++) {
+        size_t n = sizeof *a * (size_t)seen, at = (size_t)(i / 2 * N);
+        ok = ok && !memcmp(a + at, want[0] + at, n) && !memcmp(b + at, want[1] + at, n) &&
+             !memcmp(c + i * N / 2, want[2] + i * N / 2, sizeof *c * (size_t)((seen + 1) / 2));
+    }
+    CHECKF(ok, "gradient of %lld rows, %lld of %lld keys", (long long)rows, (long long)live,
+           (long long)seen);
+}
+
+TEST(softmax_of_attention_leaves_as_words) {
+    cm_err err;
+    CHECKF(cm_kern_init(CM_NUMERICS_STRICT, 1, &err), "%s", err.msg);
+    if (cm_word_len(CM_COMPUTE_BF16) != 2) {
+        t_skip("this level has no words of pairs");
+        return;
+    }
+    fill(x, ROOM, 1), fill(z, ROOM, 2), fill(scale, MOST, 3);
+    for (int64_t rows = 1; rows < 36; rows += 1 + rows / 4)
+        for (int64_t seen = 1; seen <= CM_SOFT_KEYS; seen++)
+            for (int64_t live = 1; live <= seen; live += 1 + seen / 5)
+                check_softmax(rows, seen, live);
+}
