@@ -8,6 +8,7 @@ enum { LANES = CM_Q_LANES, TILE = CM_Q_TILE, SOME = 9 };
 enum {
     CHUNK = 1 << 15,  /* the least bytes of W that a thread takes for a few rows of x */
     SERIAL = 1 << 17, /* multiplications that one thread does alone */
+    SERIAL_X = 1 << 14, /* elements of x that it rounds alone */
     FEW = 16, MANY = 128, /* rows of halves widened at a time, for few and for many rows of x */
     STEP = 256,           /* elements of a panel's rows decoded at a time: a cache has them */
     TILES = 12            /* that meet them; more decode them again */
@@ -473,7 +474,7 @@ static void panel(const product *p, int64_t e, int64_t i) {
 static void blocks_mul(const product *p, bool serial) {
     int64_t n = panels_of(p->O);
     int64_t chunk = p->direct ? CHUNK / (int64_t)(LANES * row_bytes(p->t, p->K)) + 1 : 1;
-    round_all(p, p->M * p->K < SERIAL);
+    round_all(p, p->M * p->K < SERIAL_X);
 #pragma omp parallel num_threads(cm_kern_threads()) if (!serial)
     for (int64_t e = 0; e < p->E; e++) {
         if (p->first[e] == p->first[e + 1]) continue;

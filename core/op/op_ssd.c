@@ -199,13 +199,13 @@ static int parts_of(const cm_ssd_run *r, int most) {
 }
 
 static void whole_rows(const cm_ssd_run *r, cm_real *y, cm_real *s1) {
-    int parts = parts_of(r, CM_SSD_ROW_HEADS);
+    int parts = parts_of(r, r->heads);
     int64_t items = (int64_t)r->B * parts;
     bool many = cm_ssd_many(r);
 #pragma omp parallel for schedule(dynamic) num_threads(cm_kern_threads()) if (many)
     for (int64_t i = 0; i < items; i++) {
         int b = (int)(i / parts);
-        part p = part_of(r, i % parts, CM_SSD_ROW_HEADS);
+        part p = part_of(r, i % parts, r->heads);
         p.running = cm_ssd_running(r, omp_get_thread_num());
         p.s1 = s1;
         for (int h = p.h0; h < p.h1; h++) cm_ssd_steps(r, b, h);

@@ -47,6 +47,7 @@ typedef struct cm_ssd_run {
     const int32_t *doc_skip;
     bool want_state;
     bool steps;             /* token by token, from the state before to the one after */
+    int heads;              /* that a task takes through a whole row */
     bool whole;             /* a task walks through a whole row, whose states stay with
                                it; else states first, then every chunk on its own */
     int rows;               /* batch rows that hold state slots at a time */

@@ -22,14 +22,17 @@ static cm_real *take_reals(carve *c, int64_t n) {
     return take(c, (size_t)n * sizeof(cm_real));
 }
 
-/* Whole rows read every x once and keep the states in cache, but need enough of them for
- * all threads.  No choice changes a bit.  The length has no say in it, or a short row could need
- * more memory than a long one, for which a session made room. */
-static bool whole_rows(const cm_ssd_run *r, bool backward) {
-    int64_t blocks = (r->HG + CM_SSD_ROW_HEADS - 1) / CM_SSD_ROW_HEADS;
-    int64_t tasks = (int64_t)r->B * r->G * (backward ? 1 : blocks);
-    int threads = cm_kern_threads();
-    return tasks > 0 && (tasks % threads == 0 || tasks >= 4 * threads);
+/* Heads that a task takes through a whole row, or 0.  Whole rows read every x once and keep the
+ * states in cache, but need enough of them for all threads.  No choice changes a bit.  The length
+ * has no say in it, or a short row could need more memory than a long one, for which a session
+ * made room. */
+static int row_heads(const cm_ssd_run *r, bool backward) {
+    int threads = cm_kern_threads(), most = backward ? r->HG : CM_SSD_ROW_HEADS;
+    for (int heads = most; heads >= (backward ? most : CM_SSD_HEADS); heads /= 2) {
+        int64_t tasks = (int64_t)r->B * r->G * ((r->HG + heads - 1) / heads);
+        if (tasks > 0 && (tasks % threads == 0 || tasks >= 4 * threads)) return heads;
+    }
+    return 0;
 }
 
 static void set_shape(cm_ssd_run *r, const cm_node *n, bool backward) {
@@ -50,12 +53,13 @@ static void set_shape(cm_ssd_run *r, const cm_node *n, bool backward) {
     if (r->Q < 1 || r->steps) r->Q = 1;
     r->ld = (r->Q + 15) / 16 * 16;
     r->slots = (r->T > 0 && !r->steps ? (r->T - 1) / r->Q : 0) + 1 + (backward && r->s0);
-    r->whole = !r->steps && whole_rows(r, backward);
+    r->heads = r->steps ? 0 : row_heads(r, backward);
+    r->whole = r->heads > 0;
     r->rows = (ROW_ITEMS + r->H - 1) / r->H;
     if (r->whole) {
         int threads = cm_kern_threads(), least = (2 * threads + r->G - 1) / r->G;
         if (r->rows < least) r->rows = least;
-        int heads = backward || r->HG < CM_SSD_ROW_HEADS ? r->HG : CM_SSD_ROW_HEADS;
+        int heads = r->HG < r->heads ? r->HG : r->heads;
         r->own_states = (int64_t)heads * r->N * r->P;
     }
     if (r->rows > r->B) r->rows = r->B;
