@@ -151,8 +151,9 @@ static void options(job *b, int argc, char **argv) {
         else if (!strcmp(argv[i], "compute=bf16")) b->how = CM_COMPUTE_BF16;
         else if (!strncmp(argv[i], "T=", 2)) b->n = bench_list(argv[i] + 2, b->length, MAX_LENGTHS);
         else if (!bench_option(argv[i]) && sscanf(argv[i], "rounds=%d", &b->rounds) != 1 &&
-                 sscanf(argv[i], "H=%d", &b->H) != 1)
-            sscanf(argv[i], "G=%d", &b->G);
+                 sscanf(argv[i], "H=%d", &b->H) != 1 && sscanf(argv[i], "G=%d", &b->G) != 1 &&
+                 strcmp(argv[i], "compute=fp32") != 0)
+            bench_unknown(argv[i], "ask, compute=fp32|bf16, T=N,N, rounds=N, H=N, G=N");
     }
     if (!b->n) memcpy(b->length, lengths, sizeof lengths), b->n = sizeof lengths / sizeof *lengths;
     if (b->rounds < 1 || b->rounds > MAX_ROUNDS) b->rounds = 5;

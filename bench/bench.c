@@ -15,6 +15,18 @@ bool bench_option(const char *word) {
     return sscanf(word, "threads=%d", &bench.threads) == 1;
 }
 
+void bench_unknown(const char *word, const char *known) {
+    fprintf(stderr, "error: '%s': wanted %s, json=1, busy=1 or threads=N\n", word, known);
+    exit(CM_EXIT_USAGE);
+}
+
+void bench_need_model(int64_t vocab_size) {
+    if (vocab_size) return;
+    fprintf(stderr, "error: which model?  Give a configuration (configs/bench8m.yaml), or "
+                    "model.vocab_size=N and what else it needs\n");
+    exit(CM_EXIT_USAGE);
+}
+
 void bench_must(bool ok, const cm_err *err) {
     if (ok) return;
     fprintf(stderr, "error: %s\n", err->msg);

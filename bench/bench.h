@@ -18,6 +18,10 @@ extern bench_options bench;
 
 /* Take json=1, busy=1 (also sets threads=1) or threads=N; false: another word. */
 bool bench_option(const char *word);
+/* End the program, CM_EXIT_USAGE, because of a word it does not know; known: those it does. */
+void bench_unknown(const char *word, const char *known) CM_NORETURN;
+/* The same unless a model of known size was described. */
+void bench_need_model(int64_t vocab_size);
 /* cm_kern_init with the options' threads; ends the program on failure. */
 void bench_start(cm_numerics numerics);
 /* End the program with the error unless ok. */

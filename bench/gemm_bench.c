@@ -115,7 +115,8 @@ int main(int argc, char **argv) {
     cm_spin_briefly(argv);
     double seconds = 1;
     for (int i = 1; i < argc; i++)
-        if (!bench_option(argv[i])) sscanf(argv[i], "seconds=%lf", &seconds);
+        if (!bench_option(argv[i]) && sscanf(argv[i], "seconds=%lf", &seconds) != 1)
+            bench_unknown(argv[i], "seconds=X");
     bench_start(CM_NUMERICS_STRICT);
     bench_say("%s\n", cm_kern_describe());
     for (size_t i = 0; i < sizeof shapes / sizeof *shapes; i++)

@@ -69,7 +69,8 @@ static void blas(void) {
 
 int main(int argc, char **argv) {
     cm_spin_briefly(argv);
-    for (int i = 1; i < argc; i++) bench_option(argv[i]);
+    for (int i = 1; i < argc; i++)
+        if (!bench_option(argv[i])) bench_unknown(argv[i], "nothing else");
     bench_start(CM_NUMERICS_STRICT);
     char date[32];
     time_t now = time(NULL);

@@ -11,7 +11,7 @@
 #                              `file.py 256 8 [bf16]` that prints lines with moe=BOOL bf16=BOOL
 #                              tok/s=NUMBER
 #   BUSY=1                     for a machine that others use: one thread, its processor time
-#   BENCH_OUT=FILE             instead of build/bench.json
+#   BENCH_OUT=FILE             instead of build/bench.json (with TINY build/bench-tiny.json)
 # OPENBLAS_* and OMP_* are unset: libraries choose for themselves.
 set -eu
 for v in $(env | sed -n 's/^\(OPENBLAS_[A-Z_]*\|OMP_[A-Z_]*\|GOMP_[A-Z_]*\)=.*/\1/p'); do unset "$v"; done
@@ -22,7 +22,17 @@ gguf=chimera-700m small= seconds=0.3 repetitions=3 # small: words for TINY; the 
 if [ -n "${TINY:-}" ]; then
     small='rows=1 model.n_layers=2 model.d_model=64 model.vocab_size=512' seconds=0 repetitions=1 gguf=bench8m
 fi
-bin=build/bench out=${BENCH_OUT:-build/bench.json}
+refuse() { echo "bench: $*" >&2; exit 2; }
+case $rounds in '' | *[!0-9]* | 0*) refuse "ROUNDS=$rounds: wanted a number, 1 or more" ;; esac
+[ -n "${only# }" ] || refuse "ONLY is empty"
+for part in $only; do
+    case $part in
+    host | gemm | ops | train | long | big | infer | gguf | attn) ;;
+    *) refuse "ONLY: there is no part '$part'; there are host gemm ops train long big infer gguf attn" ;;
+    esac
+done
+# A miniature's numbers mean nothing: they do not replace those of a real run.
+bin=build/bench out=${BENCH_OUT:-build/bench${TINY:+-tiny}.json}
 lines=$out.lines
 how="json=1${BUSY:+ busy=1}" threads=$(nproc)
 [ -z "${BUSY:-}" ] || threads=1

@@ -136,9 +136,15 @@ static double options(shape *s, int argc, char **argv) {
     double seconds = 2;
     for (int i = 1; i < argc; i++) {
         if (!strcmp(argv[i], "compute=bf16")) how = CM_COMPUTE_BF16;
-        else if (!bench_option(argv[i]) && sscanf(argv[i], "seconds=%lf", &seconds) != 1)
-            for (size_t k = 0; k < sizeof size / sizeof *size; k++)
-                if (sscanf(argv[i], size[k].key, size[k].to) == 1) break;
+        else if (!bench_option(argv[i]) && sscanf(argv[i], "seconds=%lf", &seconds) != 1 &&
+                 strcmp(argv[i], "compute=fp32") != 0) {
+            bool known = false;
+            for (size_t k = 0; !known && k < sizeof size / sizeof *size; k++)
+                known = sscanf(argv[i], size[k].key, size[k].to) == 1;
+            if (!known)
+                bench_unknown(argv[i], "compute=fp32|bf16, seconds=X, B=N, T=N, H=N, P=N, N=N, "
+                                       "G=N, Q=N");
+        }
     }
     return seconds;
 }

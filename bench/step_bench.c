@@ -72,6 +72,9 @@ static void setup(job *b, int argc, char **argv) {
             cm_conf_file(&b->conf, argv[i]);
     }
     bench_must(cm_conf_check(&b->conf, &err), &err);
+    bench_need_model(b->conf.model.vocab_size);
+    if (b->rows < 1 || b->T < 1 || b->steps < 1)
+        bench_unknown("rows, T, steps", "numbers above 0");
     if (b->conf.top.threads) bench.threads = (int)b->conf.top.threads;
     bench_start(b->conf.top.numerics ? CM_NUMERICS_FAST : CM_NUMERICS_STRICT);
     for (int how = 0; how < 2; how++)

@@ -511,6 +511,19 @@ static bool list_tasks(void) {
     return true;
 }
 
+/* What is scored, and with what, stays. */
+static bool out_apart(const job *j, cm_err *err) {
+    static const char *const in[] = { "model", "text", "shards", "tokenizer", "retrieval" };
+    cm_app_file out[] = {{ "--out", cm_app_text(j->app, "out") }, { 0 }};
+    bool ok = cm_app_apart((cm_app_file[]){{ "reference", j->app->conf.eval.reference }, { 0 }},
+                           out, err);
+    for (int k = 0; ok && k < 5; k++)
+        for (int i = 0; ok && cm_app_text_at(j->app, in[k], i); i++)
+            ok = cm_app_apart((cm_app_file[]){{ in[k], cm_app_text_at(j->app, in[k], i) }, { 0 }},
+                              out, err);
+    return ok;
+}
+
 static bool run_job(job *j, cm_err *err) {
     const char *tasks = cm_app_text(j->app, "tasks");
     bool text = cm_app_text(j->app, "text") || cm_app_text(j->app, "shards");
@@ -518,6 +531,7 @@ static bool run_job(job *j, cm_err *err) {
         return list_tasks();
     if (cm_app_text(j->app, "reference"))
         j->app->conf.eval.reference = cm_app_text(j->app, "reference");
+    if (!out_apart(j, err)) return false;
     if (cm_app_text(j->app, "fertility")) return run_fertility(j, err);
     if (cm_app_text(j->app, "tokenizer"))
         return cm_fail(err, CM_EXIT_USAGE, "--tokenizer is for --fertility alone: a model is "

@@ -226,12 +226,33 @@ static void job_close(job *j) {
 
 /* ---- where it goes ----------------------------------------------------------------- */
 
+/* Report i replaces none of the results compared, nor a later report. */
+static bool report_apart(const cm_app_ctx *ctx, int i, cm_err *err) {
+    const char *path = cm_app_text_at(ctx, "report", i), *next;
+    cm_app_file out[] = {{ "--report", path }, { "another --report", NULL }, { 0 }};
+    for (int k = 0; k < ctx->words.n; k++) {
+        char *items = cm_strf("%s/items.jsonl.zst", ctx->words.v[k]);
+        char *results = cm_strf("%s/results.json", ctx->words.v[k]);
+        bool ok = cm_app_apart((cm_app_file[]){{ "result", ctx->words.v[k] },
+                                               { "result's items", items },
+                                               { "result", results }, { 0 }}, out, err);
+        free(items);
+        free(results);
+        if (!ok) return false;
+    }
+    for (int k = i + 1; (next = cm_app_text_at(ctx, "report", k)); k++) {
+        out[1].path = next;
+        if (!cm_app_apart((cm_app_file[]){{ 0 }}, out, err)) return false;
+    }
+    return true;
+}
+
 /* Formats and places that cannot be are said before anything is computed. */
 static bool check_outputs(const cm_app_ctx *ctx, cm_err *err) {
     const char *path;
     cm_report_format f;
     for (int i = 0; (path = cm_app_text_at(ctx, "report", i)); i++)
-        if (!cm_report_format_of(path, &f, err)) return false;
+        if (!cm_report_format_of(path, &f, err) || !report_apart(ctx, i, err)) return false;
     if (cm_app_switch(ctx, "github") && !getenv("GITHUB_STEP_SUMMARY"))
         return cm_fail(err, CM_EXIT_USAGE, "--github: the environment has no GITHUB_STEP_SUMMARY");
     return true;

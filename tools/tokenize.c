@@ -140,8 +140,21 @@ static bool tell_changes(const cm_corpus_conf *c, cm_err *err) {
     return ok;
 }
 
+/* The data set replaces neither the tokenizer nor a text. */
+static bool out_apart(const cm_tokenize_conf *t, cm_err *err) {
+    const cm_app_file out[] = {{ "tokenize.out", t->out }, { 0 }};
+    char *spm = cm_spm_place(t->tokenizer);
+    bool ok = cm_app_apart((cm_app_file[]){{ "tokenizer", t->tokenizer }, { "tokenizer", spm },
+                                           { 0 }}, out, err);
+    free(spm);
+    for (int i = 0; ok && i < t->inputs.n; i++)
+        ok = cm_app_apart((cm_app_file[]){{ "input", t->inputs.v[i] }, { 0 }}, out, err);
+    return ok;
+}
+
 static bool build(cm_app_ctx *ctx, cm_err *err) {
     const cm_tokenize_conf *t = &ctx->conf.tokenize;
+    if (!out_apart(t, err)) return false;
     view v = { .mode = ctx->progress };
     cm_corpus_conf c = { t, (uint64_t)ctx->conf.top.seed,
                          ctx->threads ? ctx->threads : cm_cpus(), show, &v,

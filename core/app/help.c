@@ -83,6 +83,12 @@ static void exit_markdown(cm_buf *out) {
                      "`quantize` ask before they read a model, a text or\nboth; what can be had "
                      "is what the system tells as available, swap included, or what the\n"
                      "strictest control group leaves.\n");
+    cm_buf_addf(out, "\n## The level of the kernels\n\n`CHIMERA_KERNELS` lowers the instructions "
+                     "that kernels use: ");
+    for (int i = 0; i < CM_N_LEVELS; i++)
+        cm_buf_addf(out, "%s`%s`", i ? ", " : "", cm_level_name((cm_level_id)i));
+    cm_buf_addf(out, ", lowest\nfirst; unset, the best that the processor has. A level there is "
+                     "not, or that the processor\nlacks, is refused with 2 and the list.\n");
 }
 
 bool cm_app_topic(const cm_app_ctx *c, cm_buf *out) {

@@ -102,7 +102,10 @@ void cm_app_man(const cm_app_ctx *c, cm_buf *out) {
 #undef X
     cm_buf_addf(out, ".TP\n128+n\nDied of signal n, after saving.\n"
                      ".SH ENVIRONMENT\n"
-                     ".TP\n.B CHIMERA_KERNELS\nLowers the level of the kernels: ref, avx2, "
-                     "avx512 or avx512bf16.\n"
+                     ".TP\n.B CHIMERA_KERNELS\nLowers the level of the kernels: ");
+    for (int i = 0; i < CM_N_LEVELS; i++)
+        cm_buf_addf(out, "%s%s", !i ? "" : i + 1 < CM_N_LEVELS ? ", " : " or ",
+                    cm_level_name((cm_level_id)i));
+    cm_buf_addf(out, ".\n"
                      ".TP\n.B NO_COLOR\nNo colours on a terminal.\n");
 }

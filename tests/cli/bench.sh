@@ -47,6 +47,24 @@ same "median of two" "$(value train/bench8m/fp32/tok_per_s | cut -c1-4)" \
     "$(awk -v a="$(value train/bench8m/fp32/tok_per_s_min)" -v b="$(value train/bench8m/fp32/tok_per_s_max)" \
         'BEGIN { printf "%.6g", (a + b) / 2 }' | cut -c1-4)"
 
+# ---- words that are none are refused before anything is measured
+expect "ONLY with a part there is not" 2 "no part 'foo'; there are host gemm" env ONLY='host foo' BENCH_OUT="$tmp/no.json" sh bench/run.sh
+for r in x 0 -1 1.5; do
+    expect "ROUNDS=$r" 2 "ROUNDS=$r: wanted a number" env ROUNDS=$r BENCH_OUT="$tmp/no.json" sh bench/run.sh
+done
+for p in attn gemm op host ssd; do
+    expect "${p}_bench: a word there is not" 2 "error: 'foo=1': wanted .*json=1, busy=1 or threads=N" build/bench/${p}_bench foo=1
+done
+expect "step_bench: a key there is not" 2 "foo" build/bench/step_bench configs/bench8m.yaml foo.bar=1
+expect "attn_bench: no number" 2 "error: 'rounds=x': wanted" build/bench/attn_bench rounds=x
+expect "step_bench without words" 2 "error: which model\?" build/bench/step_bench
+absent "nothing was measured" "$tmp/no.json" "$tmp/no.json.lines"
+mkdir -p "$tmp/home/build" && ln -s "$PWD/build/bench" "$tmp/home/build/bench" && ln -s "$PWD/bench" "$PWD/configs" "$tmp/home"
+echo '{"real": 1}' >"$tmp/home/build/bench.json"
+check "a miniature without a place" sh -c 'cd "$0" && TINY=1 ROUNDS=1 ONLY=host BUSY=1 sh bench/run.sh' "$tmp/home"
+same "does not replace a real run's numbers" "$(cat "$tmp/home/build/bench.json")" '{"real": 1}'
+json "and has a file of its own" "$tmp/home/build/bench-tiny.json"
+
 # Lines whose medians and ratios are known.
 cat >"$tmp/lines" <<'LINES'
 text of a program that does not write JSON

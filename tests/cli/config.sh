@@ -66,7 +66,7 @@ expect "keys that do not fit, with their place" 2 \
 expect "a model that GGUF cannot say" 2 "model.ssm_expand: GGUF cannot say" $P model.ssm_expand=4
 check "the same with export: any" $P model.ssm_expand=4 model.export=any
 expect "batch no multiple of a row" 2 "data.batch_tokens" $P data.batch_tokens=1000
-expect "CHIMERA_KERNELS with no such level" 2 "CHIMERA_KERNELS" env CHIMERA_KERNELS=mmx $P
+expect "CHIMERA_KERNELS with no such level" 2 "unknown level 'mmx', wanted one of: ref, avx2, avx512" env CHIMERA_KERNELS=mmx $P
 check "CHIMERA_KERNELS=ref" env CHIMERA_KERNELS=ref $P
 
 # ---- the command line, tool by tool

@@ -90,4 +90,11 @@ for kind in choice sums; do
         $E --model "$M" --tasks "tests/eval/$kind.yaml" --out "$tmp/poor-$kind"
 done
 absent "no result of what was not done" "$tmp/poor-choice/results.json" "$tmp/poor-sums/results.json"
+# ---- results replace nothing that is read
+for in in "$tmp/text.txt" "$M" "$M/model.safetensors"; do
+    before=$(tree "$M")
+    expect "--out over ${in##*/}" 2 "would replace the (model|text)" $E --model "$M" --text "$tmp/text.txt" --out "$in"
+    same "which stays" "$(tree "$M")" "$before"
+done
+expect "tasks into the model's folder" 2 "--out would replace the model" $E --model "$M" --tasks tests/eval/choice.yaml --out "$M"
 finish

@@ -265,4 +265,11 @@ printf '{"tok_per_s":{"better":"lower","values":[1,2]}}' >"$tmp/other.json"
 expect "perf: the other direction" 4 "better higher in the first" $R perf "$tmp/fast.json" "$tmp/other.json"
 printf '{"peak_bytes":[1,2]}' >"$tmp/other.json"
 expect "perf: not measured" 4 "lacks 'tok_per_s'" $R perf "$tmp/fast.json" "$tmp/other.json"
+# ---- reports replace nothing that is read, nor one another
+before=$(tree "$tmp/base")
+expect "a report over a result" 2 "results.json: --report would replace the result" $R "$tmp/base" "$tmp/worse" --report "$tmp/base/results.json"
+expect "two reports in one file" 2 "another --report would replace --report" $R "$tmp/base" "$tmp/worse" --report "$tmp/new.md" \
+    --report "$tmp/./new.md"
+same "the result stays" "$(tree "$tmp/base")" "$before"
+absent "nothing was written" "$tmp/new.md"
 finish

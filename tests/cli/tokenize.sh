@@ -193,4 +193,10 @@ check "SIGINT: what happens is said" grep -q "^stopping; finished shards stay; o
 absent "SIGINT: no manifest" "$tmp/sig/manifest.json"
 check "going on after SIGINT" $T "tokenize.inputs=$tmp/more.jsonl" tokenize.out="$tmp/sig" tokenize.shard_tokens=20000 $V
 expect_out "gives a whole data set" "ok" $T verify "$tmp/sig"
+# ---- what is made replaces nothing that is read
+before=$(tree "$tmp/data")
+expect "over its own tokenizer" 2 "tokenize.out would replace the tokenizer" $T "tokenize.inputs=$tmp/corpus.jsonl" tokenize.out="$tmp/data" \
+    tokenize.tokenizer="$tmp/data" --if-done=redo
+expect "over an input" 2 "tokenize.out would replace the input" $T "tokenize.inputs=$tmp/corpus.jsonl" tokenize.out="$tmp/corpus.jsonl" $V
+same "both stay" "$(tree "$tmp/data") $(head -c 1 "$tmp/corpus.jsonl")" "$before {"
 finish

@@ -30,7 +30,7 @@ static void make(made *x, const char *settings) {
         free(word);
     }
     bool ok = cm_conf_check(&x->conf, &err) && cm_model_resolve(&x->conf.model, &err) &&
-              cm_arena_open(&x->arena, "test model", 1 << 24, &err);
+              cm_arena_open(&x->arena, "test model", (1 << 22) * sizeof(cm_real), &err);
     CM_ASSERT(ok, "%s: %s", settings, err.msg);
     cm_model_build(&x->m, &x->conf.model, &x->arena, false);
     for (int i = 0; i < x->m.params.n; i++) {
@@ -126,7 +126,7 @@ static void check_in_place(const char *settings, bool gguf) {
     CM_ASSERT(gguf ? cm_export_gguf(&e, path, &err) : cm_export_hf(&e, path, &err), "%s",
               err.msg);
     CM_ASSERT(cm_load(&l, path, CM_LOAD_SHAPE, &err) &&
-              cm_arena_open(&arena, "in place", 1 << 24, &err), "%s", err.msg);
+              cm_arena_open(&arena, "in place", (1 << 22) * sizeof(cm_real), &err), "%s", err.msg);
     check_conf(&x.m.conf, &l.model.conf, settings);
     CHECK(l.model.params.n == 0 && l.path && l.path[0] == '/');
     cm_model_build(&m, &l.model.conf, &arena, false);
