@@ -101,9 +101,10 @@ static void report(const job *b, double seconds[][MAX_ROUNDS], const double *byt
         for (int r = 0; r < b->rounds; r++) ratio[i][r] = seconds[i][r] / seconds[0][r];
     const cm_model_conf *c = &b->conf.model;
     const char *what = b->forward ? "forward" : "step";
+    const char *how = b->conf.train.compute == CM_COMPUTE_BF16 ? "/bf16" : "";
     for (int i = 0; i < b->n; i++) {
         char key[160];
-        snprintf(key, sizeof key, "length/%s/%s/T%d", b->conf.top.name, what,
+        snprintf(key, sizeof key, "length/%s%s/%s/T%d", b->conf.top.name, how, what,
                  b->length[i]);
         double x = bench_median(ratio[i], b->rounds), each = bench_median(seconds[i], b->rounds);
         double said = cm_model_flops(c, b->length[i]) / cm_model_flops(c, b->length[0]);

@@ -134,9 +134,11 @@ while [ $round -lt "$rounds" ]; do
     fi
     if wants long; then
         for c in bench8m bench30m; do
-            # shellcheck disable=SC2086
-            measure $bin/length_bench "configs/$c.yaml" T=512,16384 rounds=1 \
-                ${small:+T=64,256 tokens=256} ${small#* }
+            for compute in fp32 bf16; do
+                # shellcheck disable=SC2086
+                measure $bin/length_bench "configs/$c.yaml" T=512,16384 rounds=1 \
+                    train.compute=$compute ${small:+T=64,256 tokens=256} ${small#* }
+            done
         done
     fi
     if wants long || wants attn; then
