@@ -16,17 +16,20 @@ rates="8e-3 12e-3 16e-3 24e-3 32e-3 48e-3" low_rates="8e-3 12e-3 16e-3 24e-3" to
 : "${TORCH:=}"
 [ -z "$SMALL" ] || { bytes=200k DISTANCES=short rates="16e-3 24e-3" low_rates=16e-3 \
     torch_rates=8e-3; }
-set_distance() { # short or long: target, lengths, and what the winners of its sweeps change
+# short or long: target, lengths, and what the winners of its sweeps change.  embed: AdamW with a
+# rate of its own for the embedding.
+set_distance() {
     dist=$1 target=0.76 tune_adamw=100k tune_ours=65k
-    adamw_lengths="86k 112k" ours_lengths="50k 62k"
-    adamw_keys='' ours_keys="optim.lr=48e-3"
+    adamw_lengths="86k 112k" embed_lengths="56k 72k" ours_lengths="48k 60k"
+    adamw_keys="optim.lr=16e-3 sched.kind=wsd" embed_keys="optim.lr=8e-3 optim.embed_lr=72e-3"
+    ours_keys="optim.lr=48e-3"
     if [ "$1" = long ]; then
         target=0.46 tune_adamw=300k tune_ours=200k
-        adamw_lengths="240k 320k" ours_lengths="170k 220k"
-        adamw_keys="sched.kind=linear"
+        adamw_lengths="240k 300k" embed_lengths="225k 280k" ours_lengths="165k 210k"
+        adamw_keys="optim.lr=12e-3" embed_keys="optim.lr=8e-3 optim.embed_lr=48e-3"
     fi
     [ -z "$SMALL" ] || target=2.0 tune_adamw=3k tune_ours=3k adamw_lengths="9k 24k" \
-        ours_lengths="6k 14k"
+        embed_lengths="9k 24k" ours_lengths="6k 14k"
 }
 speedrun_data $bytes
 side_of() { # a side's files
@@ -80,8 +83,12 @@ sweep() {
     done
     base="optim.beta1=0.7 optim.lr=12e-3"
     tune adamw b7-beta2 $base optim.beta2=0.9
-    tune adamw b7-embed24 $base optim.embed_lr=24e-3
-    tune adamw b7-embed48 $base optim.embed_lr=48e-3
+    for e in 24 48 72 96; do tune adamw b7-embed$e $base optim.embed_lr=${e}e-3; done
+    for lr in 8e-3 16e-3; do
+        for e in 48 72; do
+            tune adamw "b7-lr$lr-embed$e" optim.beta1=0.7 optim.lr=$lr optim.embed_lr=${e}e-3
+        done
+    done
     tune adamw b7-decay0 $base optim.weight_decay=0
     tune adamw b7-wsd9 $base sched.kind=wsd sched.decay_frac=0.9
     for lr in $rates; do tune ours "lr$lr" optim.lr=$lr; done
@@ -96,37 +103,34 @@ sweep() {
     tune ours steps5 $base optim.muon_steps=5
     tune ours wsd $base sched.kind=wsd sched.decay_frac=0.5
     base="optim.muon_momentum=0.8 optim.beta1=0.5 optim.muon_beta2=0.9"
-    for lr in $rates 64e-3; do tune ours "v9-lr$lr" $base optim.lr=$lr; done
-    base="$base optim.lr=48e-3"
-    tune ours v9-b7 $base optim.beta1=0.7
-    tune ours v8 $base optim.muon_beta2=0.8
-    tune ours v95 $base optim.muon_beta2=0.95
-    tune ours v0 $base optim.muon_beta2=0
-    tune ours v9-m7 $base optim.muon_momentum=0.7
-    tune ours v9-steps2 $base optim.muon_steps=2
-    tune ours v9-steps4 $base optim.muon_steps=4
-    tune ours v9-wsd9 $base sched.kind=wsd sched.decay_frac=0.9
+    for lr in $rates 64e-3 80e-3; do tune ours "v9-lr$lr" $base optim.lr=$lr; done
+    for e in 72 96; do tune ours v9-lr64e-3-embed$e $base optim.lr=64e-3 optim.embed_lr=${e}e-3; done
+    tune ours v9-wsd9 $base optim.lr=48e-3 sched.kind=wsd sched.decay_frac=0.9
+    for n in 2 4; do tune ours v9-steps$n $base optim.lr=48e-3 optim.muon_steps=$n; done
+    base="optim.lr=48e-3 optim.muon_momentum=0.8"
+    tune ours v9-b7 $base optim.beta1=0.7 optim.muon_beta2=0.9
+    for v in 0 0.8 0.95; do tune ours v$v $base optim.beta1=0.5 optim.muon_beta2=$v; done
+    tune ours v9-m7 optim.lr=48e-3 optim.muon_momentum=0.7 optim.beta1=0.5 optim.muon_beta2=0.9
     base="optim.muon_momentum=0.8 optim.beta1=0.7"
     # Not in the race, where both sides have one batch:
     tune ours ramp $base data.batch_from=256 data.batch_ramp=60k
 }
-# The race: sides in turn, so that both meet the machine in the same mood.
-race() { # SIDE LENGTH SEED
-    keys=$adamw_keys
-    [ "$1" = adamw ] || keys=$ours_keys
+# The race: sides in turn, so that all meet the machine in the same mood.
+race() { # SIDE LENGTH SEED KEYS
     # shellcheck disable=SC2086
-    run "$1" "$2-s$3" seed="$3" sched.tokens="$2" $keys
+    run "$1" "$2-s$3" seed="$3" sched.tokens="$2" $4
     echo "$1 $3 $(end_of "$1" "$2-s$3")" >>"runs/$pre-speedrun-$dist-race.txt"
 }
 race_all() {
     touch "runs/$pre-speedrun-$dist-tune.txt"
     : >"runs/$pre-speedrun-$dist-race.txt"
     for seed in $SEEDS; do
-        ours_next=$ours_lengths
+        ours_next=$ours_lengths embed_next=$embed_lengths
         for length in $adamw_lengths; do
-            race adamw "$length" "$seed"
-            race ours "${ours_next%% *}" "$seed"
-            ours_next=${ours_next#* }
+            race adamw "$length" "$seed" "$adamw_keys"
+            race embed "${embed_next%% *}" "$seed" "$embed_keys"
+            race ours "${ours_next%% *}" "$seed" "$ours_keys"
+            ours_next=${ours_next#* } embed_next=${embed_next#* }
         done
         say "speedrun: $dist, seed $seed"
     done
@@ -196,30 +200,38 @@ tables() {
             return sprintf("**%.2f** (95 %% interval %.2f to %.2f)", exp(mean(x, k)),
                            exp(mean(x, k) - half(x, k)), exp(mean(x, k) + half(x, k)))
         }
+        function both(t, c, k) {
+            return "tokens " ratio(t, k) ", CPU seconds " ratio(c, k) "."
+        }
         END {
             print "| seed | side | bits per byte by length | tokens to target | CPU s to target |"
             print "|---|---|---|---|---|"
             for (seed = 1; seed in is || seed < 100; seed++) {
                 if (!(seed in is)) continue
-                both = 0
-                for (j = 1; j <= 2; j++) {
-                    side = j == 1 ? "adamw" : "ours"
+                for (j = 1; j <= 3; j++) {
+                    side = j == 1 ? "adamw" : j == 2 ? "embed" : "ours"
                     row = ""
                     for (i = 1; i <= m[side, seed]; i++)
                         row = row sprintf("%s%dk: %.4f", i > 1 ? ", " : "",
                                           tok[side, seed, i] / 1000, bpb[side, seed, i])
                     found = (side, seed) in at_tok
-                    both += found
                     printf "| %s | %s | %s | %s | %s |\n", seed, side, row,
                         found ? sprintf("%.0fk", at_tok[side, seed] / 1000) : "not within the lengths",
                         found ? sprintf("%.2f", at_cpu[side, seed]) : "-"
                 }
-                if (both < 2) continue
-                r_tok[++n_r] = log(at_tok["adamw", seed] / at_tok["ours", seed])
-                r_cpu[n_r] = log(at_cpu["adamw", seed] / at_cpu["ours", seed])
+                if (!(("ours", seed) in at_tok)) continue
+                if (("adamw", seed) in at_tok) {
+                    a_tok[++n_a] = log(at_tok["adamw", seed] / at_tok["ours", seed])
+                    a_cpu[n_a] = log(at_cpu["adamw", seed] / at_cpu["ours", seed])
+                }
+                if (("embed", seed) in at_tok) {
+                    e_tok[++n_e] = log(at_tok["embed", seed] / at_tok["ours", seed])
+                    e_cpu[n_e] = log(at_cpu["embed", seed] / at_cpu["ours", seed])
+                }
             }
-            printf "\nAdamW over ours, geometric mean of %d seeds: tokens %s, CPU seconds %s.\n",
-                n_r, n_r ? ratio(r_tok, n_r) : "-", n_r ? ratio(r_cpu, n_r) : "-"
+            print "\nOver ours, geometric means over seeds:"
+            if (n_a) print "AdamW with one rate: " both(a_tok, a_cpu, n_a)
+            if (n_e) print "AdamW with an embedding rate of its own: " both(e_tok, e_cpu, n_e)
         }' "runs/$pre-speedrun-$dist-cross.txt" "runs/$pre-speedrun-$dist-race.txt"
     echo
     torch_table

@@ -9,9 +9,11 @@ for study in speedrun collapse moe hybrid precision; do
     same "$study: no cell is empty" "$(grep -cE '\|  *\|' runs/study-small-docs/$study.md)" 0
 done
 page=runs/study-small-docs/speedrun.md
-check "both sides cross the target" grep -qE 'mean of 1 seeds: tokens \*\*[12]\.[0-9]+' $page
+for side in "one rate" "an embedding rate of its own"; do
+    check "both sides cross the target: $side" grep -qE "with $side: tokens \*\*[0-9]\.[0-9]+" $page
+done
 same "AdamW ran AdamW" \
-    "$(cat runs/study-small-speedrun-*-adamw-*/config.yaml 2>&1 |
+    "$(cat runs/study-small-speedrun-*-adamw-[0-9]*/config.yaml 2>&1 |
         grep -cE 'kind: muon|embed_lr: 48|No such file')" 0
 rows=$(sed -n 's/.*"row":"\([a-z ]*\)".*/\1/p' runs/study-small-text/recall-8/hybrid-recall.jsonl |
     head -n 1)
