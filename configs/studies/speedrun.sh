@@ -22,7 +22,7 @@ set_distance() {
     dist=$1 target=0.76 tune_adamw=100k tune_ours=65k
     adamw_lengths="86k 112k" embed_lengths="56k 72k" ours_lengths="48k 60k"
     adamw_keys="optim.lr=16e-3 sched.kind=wsd" embed_keys="optim.lr=8e-3 optim.embed_lr=72e-3"
-    ours_keys="optim.lr=48e-3"
+    ours_keys="optim.lr=48e-3 optim.beta1=0.5 optim.muon_beta2=0.9"
     if [ "$1" = long ]; then
         target=0.46 tune_adamw=300k tune_ours=200k
         adamw_lengths="240k 300k" embed_lengths="225k 280k" ours_lengths="165k 210k"
