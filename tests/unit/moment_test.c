@@ -125,7 +125,7 @@ TEST(training_learns_the_same_and_resumes_to_the_bit) {
                                          "optim.state=int8" };
     double loss[3], moments[3];
     for (int i = 0; i < 3; i++) {
-        char name[3][8];
+        char name[3][16];
         for (int k = 0; k < 3; k++) snprintf(name[k], sizeof name[k], "s%d%c", i, 'a' + k);
         kernels(1);
         char *straight = train(name[0], words[i], 0);
