@@ -91,6 +91,8 @@ process.exit(ok(text) || text.trim().split("\n").every(ok) ? 0 : 1)' "$2"
 }
 # Whether a terminal can be had: a program, and a place for pseudo-terminals.
 terminal() { script -qec true /dev/null >/dev/null 2>&1 </dev/null; }
+# A sanitizer wants terabytes of addresses and memory of its own beside the program's.
+sanitized() { case $BIN in *asan*) ;; *) return 1 ;; esac; }
 skip() { skipped=$((skipped + 1)); echo "skip $1: $2"; }
 finish() {
     echo "$passed passed, $failed failed, $skipped skipped"

@@ -229,7 +229,11 @@ if unshare -m mount --bind "$tmp/meminfo" /proc/meminfo 2>/dev/null; then
     done
     wait $pid
     same "a model larger than memory" "$?" 0
-    report "$most of the weights' $size KiB were held at once" "$([ "$most" -gt 1000 ] && [ "$most" -lt $((size * 3 / 4)) ] && echo 1 || echo 0)" ""
+    if sanitized; then
+        skip "what was held at once" "built with sanitizers"
+    else
+        report "$most of the weights' $size KiB were held at once" "$([ "$most" -gt 1000 ] && [ "$most" -lt $((size * 3 / 4)) ] && echo 1 || echo 0)" ""
+    fi
     $Q --model "$big" --type q4_k_m --out "$tmp/roomy.gguf" quantize.name=big >"$tmp/roomy.out"
     check "the same bytes with memory" cmp "$tmp/big.gguf" "$tmp/roomy.gguf"
     same "and its logits compare alike" "$(grep parity "$tmp/big.out")" "$(grep "same top token" "$tmp/roomy.out")"
