@@ -5,7 +5,8 @@
 #   QUICK=1 make bench         the small models at T = 512: three minutes, peers not counted
 #   TINY=1                     every program once on almost nothing: do they run?
 #   ROUNDS=5                   how often all take turns; medians and intervals come from that
-#   ONLY='host gemm'           some of: host gemm ops train long big infer gguf attn
+#   ONLY='host gemm'           some of: host gemm ops train long big infer gguf length attn
+#                              (long holds length and attn)
 #   TORCH_PYTHON='python3 ...' Pythons with PyTorch, which then train the same models
 #   TORCH_SCRIPT=file.py       for training, in place of bench/torch_peer.py: a script called as
 #                              `file.py 256 8 [bf16]` that prints lines with moe=BOOL bf16=BOOL
@@ -27,8 +28,8 @@ case $rounds in '' | *[!0-9]* | 0*) refuse "ROUNDS=$rounds: wanted a number, 1 o
 [ -n "${only# }" ] || refuse "ONLY is empty"
 for part in $only; do
     case $part in
-    host | gemm | ops | train | long | big | infer | gguf | attn) ;;
-    *) refuse "ONLY: there is no part '$part'; there are host gemm ops train long big infer gguf attn" ;;
+    host | gemm | ops | train | long | big | infer | gguf | length | attn) ;;
+    *) refuse "ONLY: there is no part '$part'; there are host gemm ops train long big infer gguf length attn" ;;
     esac
 done
 # A miniature's numbers mean nothing: they do not replace those of a real run.
@@ -132,7 +133,7 @@ while [ $round -lt "$rounds" ]; do
     if wants gguf; then
         for type in q4_k_m q8_0; do gguf "$gguf" $type; done
     fi
-    if wants long; then
+    if wants long || wants length; then
         for c in bench8m bench30m; do
             for compute in fp32 bf16; do
                 # shellcheck disable=SC2086
