@@ -68,6 +68,9 @@ static void warn_odd(const cm_conf *c, const cm_job *job) {
         cm_log(CM_LOG_WARN, "rows of %lld tokens (data.seq_len) for a model with a context of "
                "%lld: what it will be asked to read is shorter than what it trains on",
                (long long)c->data.seq_len, (long long)job->model->context);
+    char *rank = job->lora ? cm_model_lora_idle_rank(job->model, job->lora) : NULL;
+    if (rank) cm_log(CM_LOG_WARN, "%s", rank);
+    free(rank);
 }
 
 bool cm_app_train(cm_app_ctx *ctx, cm_job *job, const cm_app_input *in, cm_err *err) {

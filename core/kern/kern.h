@@ -110,8 +110,9 @@ void cm_overlay_avx2(cm_kern *k);
 void cm_overlay_avx512(cm_kern *k);
 void cm_overlay_avx512bf16(cm_kern *k);
 
-/* Matrix products: strict = our packed kernels (same bits for any M, N, threads and row
- * position); fast = OpenBLAS, one thread per OpenMP thread. */
+/* cm_gemm, cm_product in fp32: strict = our packed kernels (same bits for any M, N, threads and
+ * row position); fast = OpenBLAS, one thread per OpenMP thread.  BF16, words and quantized
+ * weights have strict products only. */
 typedef enum { CM_NUMERICS_STRICT, CM_NUMERICS_FAST } cm_numerics;
 
 /* Choose the level (the CPU's best, lowered by the environment variable CHIMERA_KERNELS)

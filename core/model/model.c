@@ -96,6 +96,18 @@ bool cm_model_lora_fits(const cm_model_conf *c, const cm_lora_conf *lora, cm_err
     return ok;
 }
 
+char *cm_model_lora_idle_rank(const cm_model_conf *c, const cm_lora_conf *lora) {
+    cm_arena count;
+    cm_model m;
+    cm_err none;
+    if (!cm_arena_open_counting(&count, "sizes of layers", &none)) return NULL;
+    cm_model_build(&m, c, &count, false);
+    char *said = cm_lora_idle_rank(&m.params, lora);
+    cm_model_end(&m);
+    cm_arena_close(&count);
+    return said;
+}
+
 void cm_model_end(cm_model *m) {
     cm_params_end(&m->params);
     cm_params_end(&m->adapter);

@@ -67,6 +67,8 @@ void cm_model_build_held(cm_model *m, const cm_model_conf *c, const cm_dtype *he
                          cm_arena *arena);
 /* cm_lora_check for a model of this shape. */
 bool cm_model_lora_fits(const cm_model_conf *c, const cm_lora_conf *lora, cm_err *err);
+/* cm_lora_idle_rank for one. */
+char *cm_model_lora_idle_rank(const cm_model_conf *c, const cm_lora_conf *lora);
 /* What an optimizer steps: the adapters, or without them the parameters. */
 cm_params *cm_model_trained(cm_model *m);
 void cm_model_end(cm_model *m); /* frees its tables, not the arena */

@@ -82,6 +82,27 @@ bool cm_lora_check(const cm_params *base, const cm_lora_conf *c, cm_err *err) {
     return true;
 }
 
+char *cm_lora_idle_rank(const cm_params *base, const cm_lora_conf *c) {
+    const cm_tensor *w = NULL;
+    const char *name = NULL;
+    int n = 0, above = 0;
+    int64_t least = c->rank;
+    for (int i = 0; i < base->n; i++) {
+        const cm_tensor *v = &base->p[i]->var.v;
+        if (!targeted(c, base->p[i])) continue;
+        int64_t O = v->dim[v->nd - 2], I = v->dim[v->nd - 1], side = O < I ? O : I;
+        n++;
+        above += side < c->rank;
+        if (side >= least) continue;
+        least = side, w = v, name = base->p[i]->name;
+    }
+    return !w ? NULL
+              : cm_strf("lora.rank: %lld is above the smaller side of %d of the %d matrices with "
+                        "adapters (%s is %lld x %lld): no product has a rank above that, the "
+                        "rest only takes memory and time", (long long)c->rank, above, n, name,
+                        (long long)w->dim[w->nd - 2], (long long)w->dim[w->nd - 1]);
+}
+
 /* ---- making them ----------------------------------------------------------------------- */
 
 double cm_lora_scale(const cm_lora_conf *c) {

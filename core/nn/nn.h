@@ -70,6 +70,9 @@ void cm_params_zero_grad(cm_params *ps);
 /* Does every word of c->targets name something, and is the rest possible?  False: a sentence
  * that names the key. */
 bool cm_lora_check(const cm_params *base, const cm_lora_conf *c, cm_err *err);
+/* A sentence, free(), where the rank is above the smaller side of a targeted matrix, which the
+ * rank of B A cannot be; else NULL. */
+char *cm_lora_idle_rank(const cm_params *base, const cm_lora_conf *c);
 double cm_lora_scale(const cm_lora_conf *c);
 /* Register an adapter for every targeted parameter of base; and forget them all. */
 void cm_lora_attach(cm_params *base, cm_params *adapter, const cm_lora_conf *c);

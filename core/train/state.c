@@ -105,14 +105,22 @@ static const char *read_all(cm_train_state *s, const cJSON *o, char *data,
     return NULL;
 }
 
+/* Whether CHIMERA_KERNELS can be set to it here. */
+static bool is_level(const char *name) {
+    for (int i = 0; i <= (int)cm_kern_best_level(); i++)
+        if (!strcmp(name, cm_level_name((cm_level_id)i))) return true;
+    return false;
+}
+
 static void warn_other_kernels(const cJSON *o, const char *path) {
     const char *level = cJSON_GetStringValue(field(o, "kernels"));
     const char *now = cm_level_name(cm_kern_level());
-    if (level && strcmp(level, now))
-        cm_log(CM_LOG_WARN,
-               "%s was written with %s kernels, this run uses %s: it continues, but not "
-               "with the bits an uninterrupted run would have (set CHIMERA_KERNELS)",
-               path, level, now);
+    if (!level || !strcmp(level, now)) return;
+    bool here = is_level(level);
+    cm_log(CM_LOG_WARN, "%s was written with %s kernels, this run uses %s: it continues, but not "
+           "with the bits an uninterrupted run would have (%s%s)", path, level, now,
+           here ? "those come with CHIMERA_KERNELS=" : "this CPU or build does not have them",
+           here ? level : "");
 }
 
 bool cm_train_state_read(cm_train_state *s, const char *path, const char *text,

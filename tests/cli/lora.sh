@@ -96,6 +96,14 @@ expect "of a model without one" 2 "no adapter there; --adapter wants a run train
 expect "for other formats" 2 "adapter writes a GGUF file" $Q --model "$run_dir" --adapter --out "$tmp/none"
 absent "nothing written" "$tmp/none.gguf" "$tmp/none"
 
+# ---- a rank that no matrix can have
+same "a rank of the smaller side: nothing to say" "$($S --dry-run name=rank lora.rank=32 2>&1 >/dev/null | grep -c lora.rank)" 0
+expect "one above it" 0 "warning: lora.rank: 33 is above the smaller side of ([0-9]+) of the \\1 matrices with adapters \(.* is [0-9]+ x 32\)" \
+    $S --dry-run name=rank lora.rank=33
+same "in one sentence" "$(grep -c 'lora.rank' "$tmp/.err")" 1
+expect "those that are not targeted do not count" 0 "is above the smaller side of 4 of the 4 matrices.*self_attn" \
+    $S --dry-run name=rank lora.rank=33 "lora.targets=[attention]"
+
 # ---- refusals
 refuse() { name=$1 code=$2 regex=$3; shift 3; expect "$name" "$code" "$regex" $S name=refused "$@"
            absent "$name: nothing written" "$tmp/runs/refused"; }

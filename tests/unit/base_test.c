@@ -2,10 +2,12 @@
 #include "tests/t.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <math.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/file.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
@@ -482,7 +484,27 @@ TEST(out_removes_what_the_dead_left) {
     CHECK(cm_write_file(other, "mine", 4, &e) && cm_write_file(text, "mine", 4, &e));
     CHECK(cm_write_file(p, "whole", 5, &e) && holds(p, "whole"));
     CHECK(!cm_exists(left) && cm_exists(alive) && cm_exists(other) && cm_exists(text));
+    /* Its number is free here, but on another machine of the same disk it writes on. */
+    CHECK(cm_write_file(left, "part", 4, &e));
+    int fd = open(left, O_RDONLY | O_CLOEXEC);
+    CHECK(fd >= 0 && !flock(fd, LOCK_EX | LOCK_NB));
+    CHECK(cm_write_file(p, "whole", 5, &e) && cm_exists(left));
+    close(fd);
+    CHECK(cm_write_file(p, "whole", 5, &e) && !cm_exists(left));
     free(p), free(left), free(alive), free(other), free(text);
+}
+
+TEST(out_is_locked_while_it_is_open) {
+    cm_err e = {0};
+    cm_out o;
+    char *p = tmp("locked.bin");
+    CHECK(cm_out_open(&o, p, &e));
+    int fd = open(o.tmp, O_RDONLY | O_CLOEXEC);
+    CHECK(fd >= 0 && flock(fd, LOCK_EX | LOCK_NB) && errno == EWOULDBLOCK);
+    CHECK(cm_out_write(&o, "x", 1, &e) && cm_out_commit(&o, &e));
+    CHECK(!flock(fd, LOCK_EX | LOCK_NB));
+    close(fd);
+    free(p);
 }
 
 TEST(one_file_by_two_names) {

@@ -67,6 +67,51 @@ TEST(state_survives_json_to_the_last_bit) {
     cm_buf_free(&text);
 }
 
+/* What reading a state says that kernels of `level` left. */
+static char *said_of_level(const char *level) {
+    cm_train_conf tc = { .spike_window = 1 };
+    double mem[2];
+    cm_train_state s = { 0 };
+    cm_guard_init(&s.guard, &tc, mem);
+    cm_buf state = { 0 };
+    cm_train_state_write(&s, "dd", "tt", &state);
+    char *own = cm_strf("\"kernels\": \"%s\"", cm_level_name(cm_kern_level()));
+    char *at = strstr(state.s, own), *path = in_tmp("said"), *said = NULL;
+    CM_ASSERT(at, "no kernels in %s", state.s);
+    char *other = cm_strf("%.*s\"kernels\": \"%s\"%s", (int)(at - state.s), state.s, level,
+                          at + strlen(own));
+    char data[65], tok[65];
+    cm_err err;
+    size_t n;
+    FILE *f = fopen(path, "w");
+    cm_log_tee(f);
+    CHECKF(cm_train_state_read(&s, "x", other, data, tok, &err), "%s", err.msg);
+    cm_log_tee(NULL);
+    fclose(f);
+    CHECKF(cm_read_file(path, 4096, &said, &n, &err), "%s", err.msg);
+    cm_buf_free(&state);
+    free(own), free(other), free(path);
+    return said;
+}
+
+TEST(another_kernel_level_is_named) {
+    const char *was = getenv("CHIMERA_KERNELS");
+    char *level = was ? cm_strf("%s", was) : NULL;
+    setenv("CHIMERA_KERNELS", "ref", 1);
+    kernels();
+    if (level) setenv("CHIMERA_KERNELS", level, 1);
+    else unsetenv("CHIMERA_KERNELS");
+    const char *best = cm_level_name(cm_kern_best_level());
+    char *same = said_of_level("ref"), *none = said_of_level("sve"), *some = said_of_level(best);
+    char *set = cm_strf("(those come with CHIMERA_KERNELS=%s)", best);
+    CHECKF(!*same, "%s", same);
+    CHECKF(strstr(none, "with sve kernels, this run uses ref") &&
+           strstr(none, "(this CPU or build does not have them)"), "%s", none);
+    CHECKF(!strcmp(best, "ref") || strstr(some, set), "%s", some);
+    free(same), free(none), free(some), free(set), free(level);
+    kernels();
+}
+
 TEST(keep_rules) {
     kernels();
     char *dir = in_tmp("keep");

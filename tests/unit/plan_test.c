@@ -1,6 +1,7 @@
 /* plan_test.c -- train.recompute = auto: as few blocks as the memory takes, the same bits. */
 #include "tests/train_fixture.h"
 
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -133,5 +134,42 @@ TEST(rows_are_chosen_within_the_memory) {
     rows_word = "data.micro_rows=8";
     CHECK(plan("train.recompute=auto", gb, &all, &err));
     CHECKF(p.cost < all.cost, "%g, of eight rows %g", p.cost, all.cost);
+    rows_word = "data.micro_rows=4";
+}
+
+/* Cost of the cheapest of all divisors of the batch that fit. */
+static double least_cost(double gb) {
+    static const char *const rows[] = { "data.micro_rows=1", "data.micro_rows=2",
+                                        "data.micro_rows=4", "data.micro_rows=8" };
+    double least = INFINITY;
+    cm_err err;
+    cm_plan p;
+    CHECK(cm_kern_init(CM_NUMERICS_STRICT, 16, &err));
+    for (int i = 0; i < 4; i++) {
+        rows_word = rows[i];
+        if (plan("train.recompute=auto", gb, &p, &err) && p.cost < least) least = p.cost;
+    }
+    rows_word = "data.micro_rows=0";
+    return least;
+}
+
+TEST(the_rows_chosen_cost_least) {
+    cm_err err = { 0 };
+    cm_plan low, high, p;
+    CHECK(cm_kern_init(CM_NUMERICS_STRICT, 16, &err));
+    rows_word = "data.micro_rows=1";
+    CHECK(plan("train.recompute=block", 0, &low, &err));
+    rows_word = "data.micro_rows=8";
+    CHECK(plan("train.recompute=none", 0, &high, &err));
+    double from = 1e-9 * (double)cm_plan_bytes(&low), to = 1e-9 * (double)cm_plan_bytes(&high);
+    int64_t seen = 0;
+    for (int i = 1; i <= 8; i++) {
+        double gb = from + (to - from) * i / 8 + 1e-9, want = least_cost(gb);
+        CHECK(plan_by(16, "train.recompute=auto", gb, &p));
+        CHECKF(!(p.cost > want) && !(p.cost < want), "%g GB: %lld rows cost %g, the least is %g",
+               gb, (long long)p.micro_rows, p.cost, want);
+        seen |= p.micro_rows;
+    }
+    CHECKF(seen & (seen - 1), "always %lld rows", (long long)seen);
     rows_word = "data.micro_rows=4";
 }
