@@ -258,6 +258,14 @@ poor 230 "not even a row of the text" 7 "reading a text takes [0-9.]+ KiB of mem
 absent "nothing was written" "$tmp/poor.gguf"
 poor 230 "less than the model with its gradients is enough to convert it" 0 "" $Q --model "$M" --type q4_0 --out "$tmp/poor.gguf" \
     quantize.max_kl=5
+# What was free at first and is gone when it is wanted.
+for k in 1 2 3 4 5 6 7 8 9 10; do
+    poor 100 "memory goes after $k looks at it" '[07]' "" env MEMINFO_AFTER=$k $Q --model "$M" --type q4_0 --out "$tmp/gone.gguf" \
+        --calibration "$tmp/calib.txt" quantize.rounding=feedback quantize.max_kl=5 $I
+    cat "$tmp/.err" >>"$tmp/gone"
+done
+check "the model asks when it is read" grep -q "the model as floats takes .*: this wants all of it at once" "$tmp/gone"
+check "and what is collected, then" grep -q "how columns move together takes .*: quantize.rounding=search needs none" "$tmp/gone"
 swap=2000 poor 230 "swap counts" 0 "" $Q --model "$M" --type q4_0 --out "$tmp/poor.gguf" quantize.max_kl=5 --calibration "$tmp/calib.txt" $I
 
 # ---- killed
