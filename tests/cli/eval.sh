@@ -89,6 +89,15 @@ for kind in choice sums; do
     poor 210 "those of a task ($kind)" 7 "takes [0-9.]+ [KM]iB of memory and 210 KiB can be had: " \
         $E --model "$M" --tasks "tests/eval/$kind.yaml" --out "$tmp/poor-$kind"
 done
+# What was free at first and is gone when it is wanted.
+for k in 1 2 3 4 5 6; do
+    poor 100 "memory goes after $k looks at it" '[07]' "" env MEMINFO_AFTER=$k \
+        $E --model "$M" --tasks "tests/eval/sums.yaml" --out "$tmp/gone-sums"
+    cat "$tmp/.err" >>"$tmp/gone"
+done
+for what in "what is kept of the texts being written" "writing texts"; do
+    check "$what: asked for" grep -q "$what takes .* of memory and 100 KiB can be had" "$tmp/gone"
+done
 absent "no result of what was not done" "$tmp/poor-choice/results.json" "$tmp/poor-sums/results.json"
 # ---- results replace nothing that is read
 for in in "$tmp/text.txt" "$M" "$M/model.safetensors"; do
