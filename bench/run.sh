@@ -32,6 +32,13 @@ for part in $only; do
     *) refuse "ONLY: there is no part '$part'; there are host gemm ops train long big infer gguf length attn" ;;
     esac
 done
+if [ -n "${BENCH_OUT:-}" ] && [ -e "$BENCH_OUT" ]; then
+    [ -f "$BENCH_OUT" ] || refuse "BENCH_OUT=$BENCH_OUT: is no file that numbers could take the place of"
+    case $(head -c 1 "$BENCH_OUT" | tr -d '\0') in
+    '{') ;;
+    *) [ ! -s "$BENCH_OUT" ] || refuse "BENCH_OUT=$BENCH_OUT: is not a benchmark's JSON; it stays, name another file" ;;
+    esac
+fi
 # A miniature's numbers mean nothing: they do not replace those of a real run.
 bin=build/bench out=${BENCH_OUT:-build/bench${TINY:+-tiny}.json}
 lines=$out.lines
@@ -40,11 +47,16 @@ how="json=1${BUSY:+ busy=1}" threads=$(nproc)
 : >"$lines"
 
 wants() { case " $only " in *" $1 "*) ;; *) return 1 ;; esac; }
-# A program that fails is told, and its numbers are missing; the others go on.
+# A program that fails is told and counted, and its numbers are missing; the others go on.
+failures=0
+failed() {
+    echo "bench: failed: $*" >&2
+    failures=$((failures + 1))
+}
 measure() {
     echo "  $*" >&2
     # shellcheck disable=SC2086
-    "$@" $how >>"$lines" || echo "bench: failed: $*" >&2
+    "$@" $how >>"$lines" || failed "$@"
 }
 step() { # CONFIG WORDS...: ours, in each precision
     config=$1; shift
@@ -65,12 +77,13 @@ script() { # the given script, which measures dense and MoE by itself
         version=$("$python" -c 'import torch; print(torch.__version__.split("+")[0])')
         for mode in '' bf16; do
             # shellcheck disable=SC2086
-            "$python" "$TORCH_SCRIPT" 256 8 $mode | awk -v who="script-torch-$version" '
+            "$python" "$TORCH_SCRIPT" 256 8 $mode >"$lines.script" || failed "$TORCH_SCRIPT" $mode
+            awk -v who="script-torch-$version" '
                 { moe = /moe=True/ ? "-moe" : ""; how = /bf16=True/ ? "bf16" : "fp32" }
                 match($0, /tok\/s=[0-9.]+/) {
                     printf "{\"peer/%s/train/bench8m%s/%s/tok_per_s\": %s}\n", who, moe, how,
-                        substr($0, RSTART + 6, RLENGTH - 6) }' >>"$lines" ||
-                echo "bench: failed: $TORCH_SCRIPT" >&2
+                        substr($0, RSTART + 6, RLENGTH - 6) }' "$lines.script" >>"$lines"
+            rm -f "$lines.script"
         done
     done
 }
@@ -80,11 +93,12 @@ gguf() { # MODEL TYPE
     file=build/bench/$1-$2.gguf
     # llama.cpp wants a tokenizer in the file, any.
     [ -s "$file" ] ||
-        $bin/infer_bench make "configs/$1.yaml" "$2" "$file" tests/golden/chat/tokenizer.model >&2 || return 0
+        $bin/infer_bench make "configs/$1.yaml" "$2" "$file" tests/golden/chat/tokenizer.model >&2 ||
+        { failed "infer_bench make $file"; return 0; }
     peer=
     [ ! -d build/interop/node_modules ] || peer='node bench/infer_peer.mjs'
     $bin/infer_bench run "$file" rounds=1 key="$1/$2" $how threads="$threads" \
-        ${peer:+peer="$peer"} >>"$lines" || echo "bench: failed: infer_bench" >&2
+        ${peer:+peer="$peer"} >>"$lines" || failed infer_bench "$file"
 }
 
 commit=$(git rev-parse --short HEAD 2>/dev/null || echo unknown)
@@ -147,7 +161,7 @@ while [ $round -lt "$rounds" ]; do
             measure $bin/attn_bench rounds=1 compute=$compute
             for python in ${TORCH_PYTHON:-}; do
                 "$python" bench/torch_attn.py rounds=1 threads="$threads" \
-                    compute=$compute >>"$lines" || echo "bench: failed: torch_attn.py" >&2
+                    compute=$compute >>"$lines" || failed torch_attn.py
             done
         done
     fi
@@ -156,3 +170,7 @@ while [ $round -lt "$rounds" ]; do
 done
 echo "$out: $(grep -c '^  "' "$out") numbers" >&2
 grep -E '"(ratio/.*|.*/mfu)"' "$out" || true
+if [ "$failures" -gt 0 ]; then
+    echo "bench: $failures programs failed; their numbers are missing from $out" >&2
+    exit 1
+fi

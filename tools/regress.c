@@ -226,20 +226,38 @@ static void job_close(job *j) {
 
 /* ---- where it goes ----------------------------------------------------------------- */
 
-/* Report i replaces none of the results compared, nor a later report. */
+/* An output replaces no file of the run or result that a path means: a folder, the results.json
+ * in one, or a baseline's name. */
+static bool apart_from(const cm_app_ctx *ctx, const char *path, const cm_app_file *out,
+                       cm_err *err) {
+    char *blessed = cm_strf("%s/%s", baselines_dir(ctx), path);
+    char *folder = cm_strf("%s", cm_exists(path) ? path : blessed), *slash = strrchr(folder, '/');
+    if (slash && !strcmp(slash, "/results.json")) *slash = 0;
+    bool ok = cm_app_apart((cm_app_file[]){{ "result", path }, { 0 }}, out, err) &&
+              cm_app_apart_from_folder(&(cm_app_file){ "run or result", folder }, out, err);
+    free(blessed);
+    free(folder);
+    return ok;
+}
+
+/* Nor one that words mean, from the first on, each as it stands or as a pattern. */
+static bool apart_from_words(const cm_app_ctx *ctx, int first, const cm_app_file *out,
+                             cm_err *err) {
+    paths p = { 0 };
+    bool ok = expand_all(ctx, first, &p, err);
+    for (int i = 0; ok && i < p.n; i++) ok = apart_from(ctx, p.v[i], out, err);
+    free_paths(&p);
+    return ok;
+}
+
+/* Report i replaces nothing that is compared, nor a later report. */
 static bool report_apart(const cm_app_ctx *ctx, int i, cm_err *err) {
     const char *path = cm_app_text_at(ctx, "report", i), *next;
     cm_app_file out[] = {{ "--report", path }, { "another --report", NULL }, { 0 }};
-    for (int k = 0; k < ctx->words.n; k++) {
-        char *items = cm_strf("%s/items.jsonl.zst", ctx->words.v[k]);
-        char *results = cm_strf("%s/results.json", ctx->words.v[k]);
-        bool ok = cm_app_apart((cm_app_file[]){{ "result", ctx->words.v[k] },
-                                               { "result's items", items },
-                                               { "result", results }, { 0 }}, out, err);
-        free(items);
-        free(results);
-        if (!ok) return false;
-    }
+    if (!apart_from_words(ctx, 0, out, err)) return false;
+    for (int k = 0; (next = cm_app_text_at(ctx, "perf", k)); k++)
+        if (!cm_app_apart((cm_app_file[]){{ "--perf", next }, { 0 }}, out, err))
+            return false;
     for (int k = i + 1; (next = cm_app_text_at(ctx, "report", k)); k++) {
         out[1].path = next;
         if (!cm_app_apart((cm_app_file[]){{ 0 }}, out, err)) return false;
@@ -397,6 +415,15 @@ static bool put_baseline(const char *from, const char *to, bool replace, cm_err 
     return ok;
 }
 
+/* Only a baseline gives way to another one: what else is there is somebody's work. */
+static bool may_replace(const char *to, cm_err *err) {
+    char *head = cm_strf("%s/results.json", to), *items = cm_strf("%s/items.jsonl.zst", to);
+    bool ok = !cm_exists(to) || (cm_exists(head) && cm_exists(items) && !cm_is_run(to));
+    free(head), free(items);
+    return ok || cm_fail(err, CM_EXIT_USAGE, "%s: holds something that is no baseline; it stays, "
+                         "give another name with --as", to);
+}
+
 static bool bless(cm_app_ctx *ctx, cm_err *err) {
     const char *name = cm_app_text(ctx, "as");
     if (ctx->words.n != 2 || !name)
@@ -412,6 +439,7 @@ static bool bless(cm_app_ctx *ctx, cm_err *err) {
     if (ok && cm_exists(to) && !replace)
         ok = cm_fail(err, CM_EXIT_USAGE, "%s: a baseline of that name exists; --replace takes its "
                      "place", to);
+    ok = ok && may_replace(to, err);
     bool dry = ok && only_said(ctx, to);
     ok = dry || (ok && put_baseline(r.path, to, replace, err));
     if (ok && !dry && !ctx->quiet) printf("%s is now the baseline %s\n", ctx->words.v[1], to);
@@ -482,7 +510,8 @@ static bool over_runs(cm_app_ctx *ctx, cm_err *err) {
     cm_run_log *run = NULL;
     int n = 0;
     cm_buf b = { 0 };
-    bool ok = read_runs(ctx, &run, &n, err) &&
+    cm_app_file out[] = {{ "--out", cm_app_text(ctx, "out") }, { 0 }};
+    bool ok = apart_from_words(ctx, 1, out, err) && read_runs(ctx, &run, &n, err) &&
               (strcmp(ctx->words.v[0], "plot") ? table(ctx, run, n, &b, err)
                                                : plot(ctx, run, n, &b, err));
     for (int i = 0; i < n; i++) cm_run_log_free(&run[i]);

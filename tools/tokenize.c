@@ -140,13 +140,14 @@ static bool tell_changes(const cm_corpus_conf *c, cm_err *err) {
     return ok;
 }
 
-/* The data set replaces neither the tokenizer nor a text. */
+/* The data set replaces neither the tokenizer nor a text, nor fills what is something else's. */
 static bool out_apart(const cm_tokenize_conf *t, cm_err *err) {
     const cm_app_file out[] = {{ "tokenize.out", t->out }, { 0 }};
     char *spm = cm_spm_place(t->tokenizer);
     bool ok = cm_app_apart((cm_app_file[]){{ "tokenizer", t->tokenizer }, { "tokenizer", spm },
                                            { 0 }}, out, err);
     free(spm);
+    ok = ok && cm_corpus_may_fill(t->out, err);
     for (int i = 0; ok && i < t->inputs.n; i++)
         ok = cm_app_apart((cm_app_file[]){{ "input", t->inputs.v[i] }, { 0 }}, out, err);
     return ok;

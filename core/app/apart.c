@@ -58,3 +58,29 @@ bool cm_app_apart(const cm_app_file *in, const cm_app_file *out, cm_err *err) {
     }
     return true;
 }
+
+/* Neither runs nor results are read from pictures and pages, which may lie among them. */
+static bool drawn(const char *path) {
+    static const char *const page[] = {"*.svg", "*.html"};
+    for (size_t i = 0; i < sizeof page / sizeof *page; i++)
+        if (!fnmatch(page[i], path, 0)) return true;
+    return false;
+}
+
+/* Whether it is a folder or file that lies below the folder, and is read with it. */
+static bool below(const char *folder, const char *path) {
+    char *dir = realpath(folder, NULL), *file = realpath(path, NULL);
+    size_t n = dir ? strlen(dir) : 0;
+    bool hit = n && file && !strncmp(dir, file, n) && file[n] == '/' && !drawn(file);
+    free(dir);
+    free(file);
+    return hit;
+}
+
+bool cm_app_apart_from_folder(const cm_app_file *in, const cm_app_file *out, cm_err *err) {
+    for (; out->what; out++)
+        if (replaced(out) && (cm_same_file(in->path, out->path) || below(in->path, out->path)))
+            return cm_fail(err, CM_EXIT_USAGE, "%s: %s would replace the %s or a file of it",
+                           out->path, out->what, in->what);
+    return true;
+}

@@ -88,6 +88,9 @@ typedef struct cm_app_file {
 /* To be asked before anything is done: CM_EXIT_USAGE where an output would replace an input, a
  * file of the model that an input stands for, or another output. */
 bool cm_app_apart(const cm_app_file *in, const cm_app_file *out, cm_err *err);
+/* The same where the input is a folder of which every file counts, as of a run: CM_EXIT_USAGE
+ * where an output would replace it or anything below it but pictures (.svg) and pages (.html). */
+bool cm_app_apart_from_folder(const cm_app_file *in, const cm_app_file *out, cm_err *err);
 
 /* Take RUNS/<name> as --resume and --if-done say, write the run's first files, install
  * signal handlers.  The name is the key `name`, else the first config file's, else the

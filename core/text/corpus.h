@@ -33,6 +33,9 @@ typedef struct cm_corpus_conf {
  * vocabulary (a damaged tokenizer), leave a folder without a begun data set as it was, and
  * none where there was none. */
 bool cm_corpus_build(const cm_corpus_conf *c, cm_err *err);
+/* CM_EXIT_USAGE where a folder holds a run, a model, an evaluation or the tokenizer of something
+ * else, among which shards would be lost.  Fine when there is no such folder. */
+bool cm_corpus_may_fill(const char *dir, cm_err *err);
 /* Remove from a folder what cm_corpus_build writes, finished or not, and nothing else.
  * CM_EXIT_USAGE when another process works there.  Fine when there is no such folder. */
 bool cm_corpus_clear(const char *dir, cm_err *err);

@@ -102,3 +102,25 @@ bool cm_corpus_clear(const char *dir, cm_err *err) {
     close(fd);
     return ok;
 }
+
+bool cm_corpus_may_fill(const char *dir, cm_err *err) {
+    static const struct {
+        const char *file, *what;
+    } sign[] = {{ "run.json", "a run" }, { "config.yaml", "a run" }, { "metrics.jsonl", "a run" },
+                { "config.json", "a model" }, { "adapter_config.json", "an adapter" },
+                { "model.safetensors", "a model" }, { "results.json", "an evaluation" },
+                { "items.partial.jsonl", "an evaluation" },
+                { "tokenizer.model", "a tokenizer of something else" }};
+    size_t n = sizeof sign / sizeof *sign;
+    char *recipe = cm_strf("%s/recipe.json", dir);
+    const char *held = NULL, *file = NULL;
+    if (cm_exists(recipe)) n--; /* the tokenizer is that of a data set */
+    for (size_t i = 0; *dir && !held && i < n; i++) {
+        char *path = cm_strf("%s/%s", dir, file = sign[i].file);
+        if (cm_exists(path)) held = sign[i].what;
+        free(path);
+    }
+    free(recipe);
+    return !held || cm_fail(err, CM_EXIT_USAGE, "%s: holds %s (%s), no data set; name another "
+                            "folder with tokenize.out", dir, held, file);
+}

@@ -65,6 +65,18 @@ check "a miniature without a place" sh -c 'cd "$0" && TINY=1 ROUNDS=1 ONLY=host 
 same "does not replace a real run's numbers" "$(cat "$tmp/home/build/bench.json")" '{"real": 1}'
 json "and has a file of its own" "$tmp/home/build/bench-tiny.json"
 
+# ---- programs that fail are counted; a place that something else holds stays
+expect "a program that fails" 1 "bench: failed: .*host_bench.*bench: 2 programs failed" \
+    env CHIMERA_KERNELS=foo TINY=1 ROUNDS=2 ONLY=host BENCH_OUT="$tmp/fails.json" BUSY=1 sh bench/run.sh
+expect "so does one that makes a model" 1 "bench: 2 programs failed" \
+    env CHIMERA_KERNELS=foo TINY=1 ROUNDS=1 ONLY=gguf BENCH_OUT="$tmp/fails.json" BUSY=1 sh bench/run.sh
+mkdir "$tmp/held"; echo 'name: mine' >"$tmp/mine.yaml"
+for place in held mine.yaml; do
+    expect "BENCH_OUT=$place" 2 "BENCH_OUT=$tmp/$place: is no" \
+        env TINY=1 ROUNDS=1 ONLY=host BENCH_OUT="$tmp/$place" BUSY=1 sh bench/run.sh
+done
+same "stays" "$(cat "$tmp/mine.yaml"; ls -A "$tmp/held")" "name: mine"
+
 # Lines whose medians and ratios are known.
 cat >"$tmp/lines" <<'LINES'
 text of a program that does not write JSON

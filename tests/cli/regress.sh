@@ -267,9 +267,32 @@ printf '{"peak_bytes":[1,2]}' >"$tmp/other.json"
 expect "perf: not measured" 4 "lacks 'tok_per_s'" $R perf "$tmp/fast.json" "$tmp/other.json"
 # ---- reports replace nothing that is read, nor one another
 before=$(tree "$tmp/base")
-expect "a report over a result" 2 "results.json: --report would replace the result" $R "$tmp/base" "$tmp/worse" --report "$tmp/base/results.json"
+expect "a report over a result" 2 "results.json: --report would replace the run or result" $R "$tmp/base" "$tmp/worse" --report "$tmp/base/results.json"
 expect "two reports in one file" 2 "another --report would replace --report" $R "$tmp/base" "$tmp/worse" --report "$tmp/new.md" \
     --report "$tmp/./new.md"
 same "the result stays" "$(tree "$tmp/base")" "$before"
+mkdir -p "$tmp/runs/s1/ckpt/latest"
+echo weights >"$tmp/runs/s1/ckpt/latest/model.safetensors"
+before=$(tree "$tmp/runs")
+for f in ckpt/latest/model.safetensors config.yaml metrics.jsonl summary.json eval/suite@1/results.json; do
+    expect "a table over $f" 2 "$f: --out would replace the run or result or a file of it" \
+        $R table "$tmp/runs/s[13]" --cols seed --out "$tmp/runs/s1/$f"
+done
+expect "a table over a run" 2 "s1: --out would replace" $R table "$tmp/runs/s1" --cols seed --out "$tmp/runs/s1"
+expect "a report over a run's summary" 2 "summary.json: --report would replace the run or result" \
+    $R "$tmp/runs/s1" "$tmp/runs/s2" --report "$tmp/runs/s1/summary.json"
+same "the runs stay" "$(tree "$tmp/runs")" "$before"
+ln -s "$tmp/runs/s1/config.yaml" "$tmp/loss.svg"
+expect "a plot over a run's file by a link" 2 "loss.svg: --out would replace" $R plot "$tmp/runs/s1" --out "$tmp/loss.svg"
+same "and so does the linked file" "$(tree "$tmp/runs")" "$before"
+for i in 1 2; do
+    check "a plot in the run's folder, time $i" $R plot "$tmp/runs/s1" --out "$tmp/runs/s1/loss.svg"
+done
+expect "a report over a measurement" 2 "slow.json: --report would replace" $R perf "$tmp/fast.json" "$tmp/slow.json" \
+    --report "$tmp/slow.json"
+before=$(tree "$tmp/runs/s1")
+expect "a baseline over a run" 2 "runs/s1: holds something that is no baseline" \
+    $R bless "$tmp/base" --baselines "$tmp/runs" --as s1 --replace
+same "the run stays" "$(tree "$tmp/runs/s1")" "$before"
 absent "nothing was written" "$tmp/new.md"
 finish

@@ -70,6 +70,20 @@ check "a folder begun with these is completed" $T "tokenize.inputs=$tmp/corpus.j
     tokenize.out="$tmp/begun" tokenize.val_frac=0.1 $V
 same "and ends as it would have" "$(tree "$tmp/begun")" "$whole"
 
+for held in "run.json a.run" "config.yaml a.run" "config.json a.model" "results.json an.evaluation" \
+    "tokenizer.model a.tokenizer.of.something.else"; do
+    rm -rf "$tmp/held"; mkdir "$tmp/held"
+    echo mine >"$tmp/held/${held% *}"
+    for how in fail skip redo; do
+        expect "a folder with ${held% *}, --if-done=$how" 2 "held: holds ${held#* } .${held% *}., no data set" \
+            $T "tokenize.inputs=$tmp/corpus.jsonl" tokenize.out="$tmp/held" $V --if-done=$how
+    done
+    expect "and a dry run of it" 2 "held: holds ${held#* }" \
+        $T "tokenize.inputs=$tmp/corpus.jsonl" tokenize.out="$tmp/held" $V --dry-run
+    same "which stays, alone" "$(ls -A "$tmp/held"; cat "$tmp/held/${held% *}")" "${held% *}
+mine"
+done
+
 # ---- inputs
 N="$T tokenize.out=$tmp/new $V"
 expect "no inputs" 2 "tokenize.inputs" $N
