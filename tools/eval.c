@@ -31,48 +31,19 @@ static bool add_ids(job *j, const int32_t *id, const uint8_t *mask, int64_t n, i
     return true;
 }
 
-static bool check_utf8(const char *text, size_t n, cm_err *err) {
-    size_t bad;
-    return cm_utf8_valid(text, n, &bad) ||
-           cm_fail(err, CM_EXIT_DATA, "invalid UTF-8 at byte %zu of the document", bad);
-}
-
 static bool add_text(job *j, const char *text, size_t n, cm_err *err) {
     j->n_id = 0;
-    return check_utf8(text, n, err) &&
+    return cm_text_utf8(text, n, err) &&
            cm_spm_encode(j->l.spm, text, n, &j->id, &j->n_id, &j->cap_id, err) &&
            add_ids(j, j->id, NULL, j->n_id, (int64_t)n, cm_count_words(text, n), err);
 }
 
 /* ---- sources of documents ---------------------------------------------------------------- */
 
-static bool ends_with(const char *s, const char *tail) {
-    size_t n = strlen(s), k = strlen(tail);
-    return n >= k && !strcmp(s + n - k, tail);
-}
-
-static bool is_jsonl(const char *path) {
-    return ends_with(path, ".jsonl") || ends_with(path, ".jsonl.gz") ||
-           ends_with(path, ".jsonl.zst");
-}
-
-static bool add_jsonl(job *j, cm_src *src, const char *path, cm_err *err) {
-    const char *field = j->app->conf.eval.field;
-    cm_buf text = { 0 };
-    bool ok = true, end = false;
-    while (ok && !end && !j->full) {
-        cm_line line;
-        ok = cm_src_line(src, (size_t)1 << 28, &line, &end, err);
-        if (!ok || end || !line.n) continue;
-        text.n = 0;
-        cm_err why;
-        ok = !line.too_long && cm_jsonl_field(line.s, line.n, field, &text, &why) &&
-             add_text(j, text.s, text.n, &why);
-        if (!ok)
-            cm_fail(err, CM_EXIT_DATA, "%s:%llu: %s", path, (unsigned long long)line.number,
-                    line.too_long ? "the line is longer than 256 MiB" : why.msg);
-    }
-    cm_buf_free(&text);
+static bool add_line(void *ctx, const char *s, size_t n, bool *more, cm_err *err) {
+    job *j = ctx;
+    bool ok = add_text(j, s, n, err);
+    *more = !j->full;
     return ok;
 }
 
@@ -89,7 +60,9 @@ static bool add_file(job *j, const char *path, cm_err *err) {
     cm_src *src = cm_src_open(path, err);
     if (!src) return false;
     cm_buf text = { 0 };
-    bool ok = is_jsonl(path) ? add_jsonl(j, src, path, err) : read_all(src, &text, err);
+    bool ok = cm_text_is_jsonl(path)
+                  ? cm_text_jsonl(src, path, j->app->conf.eval.field, add_line, j, err)
+                  : read_all(src, &text, err);
     cm_err why = { 0 };
     if (ok && text.n && !add_text(j, text.s, text.n, &why))
         ok = cm_fail(err, why.code, "%s: %s", path, why.msg);
@@ -268,29 +241,6 @@ static bool report_llama(const job *j, const cm_llama_ppl *r, int ctx, cm_err *e
     return ok;
 }
 
-/* The whole text as llama-perplexity reads it: one final newline less, BOS in front. */
-static bool encode_like_llama(job *j, const char *path, int bos, cm_err *err) {
-    cm_src *src = cm_src_open(path, err);
-    if (!src) return false;
-    cm_buf text = { 0 };
-    bool ok = read_all(src, &text, err);
-    cm_src_close(src);
-    cm_err why = { 0 };
-    if (ok && text.n && !check_utf8(text.s, text.n, &why))
-        ok = cm_fail(err, why.code, "%s: %s", path, why.msg);
-    if (ok && text.n && text.s[text.n - 1] == '\n') text.n--;
-    if (ok && bos >= 0) {
-        j->cap_id = 1024;
-        j->id = malloc((size_t)j->cap_id * sizeof *j->id);
-        CM_ASSERT(j->id, "out of memory");
-        j->id[j->n_id++] = bos;
-    }
-    ok = ok && cm_spm_encode(j->l.spm, text.s ? text.s : "", text.n, &j->id, &j->n_id,
-                             &j->cap_id, err);
-    cm_buf_free(&text);
-    return ok;
-}
-
 static bool run_llama(job *j, cm_err *err) {
     const char *path = cm_app_text(j->app, "text");
     if (!path || cm_app_text_at(j->app, "text", 1))
@@ -299,7 +249,7 @@ static bool run_llama(job *j, cm_err *err) {
     int bos = cm_spm_bos(j->l.spm);
     cm_llama_ppl r;
     cm_err why = { 0 };
-    if (!encode_like_llama(j, path, bos, err) ||
+    if (!cm_text_tokens(j->l.spm, path, j->app->conf.eval.field, &j->id, &j->n_id, err) ||
         !cm_scorer_open(&j->s, &j->l.model, ctx, err))
         return false;
     if (!cm_llama_perplexity(&j->s, j->id, j->n_id, ctx, bos, bos >= 0, show_chunk, j, &r, &why))

@@ -161,7 +161,7 @@ static cm_imatrix *collect(job *j, cm_err *err) {
     int32_t *id;
     int64_t n;
     cm_imatrix *m = NULL;
-    if (cm_text_tokens(l->spm, c->calibration, &id, &n, err) &&
+    if (cm_text_tokens(l->spm, c->calibration, CM_TEXT_FIELD, &id, &n, err) &&
         cm_loaded_fetch(&j->source, NULL, err)) {
         if (c->chunks && n > c->chunks * c->context) n = c->chunks * c->context;
         m = cm_imatrix_collect(&l->model, id, n, (int)c->context, cm_spm_bos(l->spm),
@@ -266,12 +266,25 @@ static bool empty_folder(const char *path) {
     return d && n <= 2;
 }
 
+/* A run's checkpoint has sums of its files, and moments that belong to its weights alone. */
+static bool of_run(const char *folder) {
+    char *sums = cm_strf("%s/SHA256SUMS", folder);
+    char *moments = cm_strf("%s/optimizer.safetensors", folder);
+    bool yes = cm_exists(sums) || cm_exists(moments);
+    free(sums);
+    free(moments);
+    return yes;
+}
+
 /* Replace only what a quantize wrote: a GGUF file by a GGUF file, a model folder by a model
  * folder.  Anything else there is somebody's work. */
 static bool may_replace(const job *j, cm_err *err) {
     const char *out = j->c->out;
     struct stat st;
     if (stat(out, &st) || (S_ISREG(st.st_mode) && !st.st_size)) return true;
+    if (S_ISDIR(st.st_mode) && of_run(out))
+        return cm_fail(err, CM_EXIT_USAGE, "%s: is a checkpoint of a run, which could not be "
+                       "resumed with other weights; choose another --out", out);
     bool ours;
     if (S_ISDIR(st.st_mode)) {
         char *config = cm_strf("%s/config.json", out);
@@ -498,7 +511,8 @@ static bool enough_text(const job *j, const char *path, cm_err *err) {
     int32_t *id = NULL;
     int64_t n = 0;
     if (!*path) return true;
-    bool ok = cm_text_tokens(j->source.spm, path, &id, &n, err);
+    bool ok = cm_need_input(path, err) &&
+              cm_text_tokens(j->source.spm, path, CM_TEXT_FIELD, &id, &n, err);
     if (ok && n < j->c->context)
         ok = cm_fail(err, CM_EXIT_USAGE, "%s: %lld tokens are less than one chunk of %lld "
                      "(quantize.context)", path, (long long)n, (long long)j->c->context);

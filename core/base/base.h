@@ -215,6 +215,12 @@ bool cm_out_write(cm_out *o, const void *p, size_t n, cm_err *err);
 bool cm_out_printf(cm_out *o, cm_err *err, const char *fmt, ...) CM_PRINTF(3, 4);
 bool cm_out_commit(cm_out *o, cm_err *err); /* closes in every case */
 void cm_out_abort(cm_out *o);
+/* Outputs that belong together: from _hold on, cm_out_commit of this thread finishes the temporary
+ * and leaves it; _release renames all of them, one after the other with nothing in between, or
+ * (keep is false) removes them all and returns true.  Where a rename fails the rest is removed.
+ * Holds do not nest, and no path may be written twice in one. */
+void cm_outs_hold(void);
+bool cm_outs_release(bool keep, cm_err *err);
 /* For signal handlers: remove the temporary files that are open, saying so, a line each.  One
  * that a killed program left goes when the same path is written again. */
 void cm_temps_drop(void (*say)(const char *s));

@@ -195,6 +195,54 @@ static bool fsync_parent(const char *path, cm_err *err) {
     return ok;
 }
 
+/* Finished temporaries that wait for their fellows, open, so that their locks hold. */
+static _Thread_local struct {
+    bool on;
+    int n;
+    cm_out *out;
+} held;
+
+static void hold(cm_out *o) {
+    held.out = realloc(held.out, ((size_t)held.n + 1) * sizeof *held.out);
+    CM_ASSERT(held.out, "out of memory: outputs that are held");
+    free(o->buf);
+    o->buf = NULL;
+    held.out[held.n++] = *o;
+    *o = (cm_out){.fd = -1};
+}
+
+void cm_outs_hold(void) {
+    CM_ASSERT(!held.on, "outputs are held already");
+    held.on = true;
+}
+
+/* Close what is in its place under its name. */
+static bool settle(cm_out *o, cm_err *err) {
+    bool ok = fsync_parent(o->path, err);
+    cm_temp_end(o->tmp); /* renamed: abort must not unlink it */
+    o->tmp = NULL;
+    cm_out_abort(o);
+    return ok;
+}
+
+bool cm_outs_release(bool keep, cm_err *err) {
+    bool ok = keep;
+    int renamed = 0;
+    while (ok && renamed < held.n) {
+        cm_out *o = &held.out[renamed];
+        ok = !rename(o->tmp, o->path);
+        if (ok) renamed++;
+        else cm_fail_errno(err, CM_EXIT_FAIL, "%s: cannot rename into place", o->path);
+    }
+    for (int i = 0; i < held.n; i++) {
+        if (i < renamed) ok = settle(&held.out[i], err) && ok;
+        else cm_out_abort(&held.out[i]);
+    }
+    free(held.out);
+    memset(&held, 0, sizeof held);
+    return ok || !keep;
+}
+
 bool cm_out_commit(cm_out *o, cm_err *err) {
     if (o->fd < 0)
         return cm_fail(err, CM_EXIT_FAIL, "commit of an output file that already failed");
@@ -202,17 +250,19 @@ bool cm_out_commit(cm_out *o, cm_err *err) {
         return false;
     if (o->tmp && fsync(o->fd))
         return out_failed(o, "fsync", err);
+    if (held.on && o->tmp) {
+        hold(o);
+        return true;
+    }
     int fd = o->fd;
     o->fd = -1;
     if (close(fd))
         return out_failed(o, "close", err);
     if (o->tmp && rename(o->tmp, o->path))
         return out_failed(o, "rename into place", err);
-    bool ok = !o->tmp || fsync_parent(o->path, err);
-    cm_temp_end(o->tmp); /* renamed: abort must not unlink it */
-    o->tmp = NULL;
+    if (o->tmp) return settle(o, err);
     cm_out_abort(o);
-    return ok;
+    return true;
 }
 
 void cm_out_abort(cm_out *o) {

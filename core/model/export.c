@@ -9,6 +9,7 @@
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 static bool folder_holds(cm_dtype type, const char *name, cm_err *err) {
     return cm_dtypes[type].safetensors ||
@@ -319,16 +320,25 @@ bool cm_export_fits_folder(const cm_export *x, cm_err *err) {
     return folder_holds(cm_mix_type(x->mix), cm_mix_name(x->mix), err);
 }
 
-bool cm_export_hf(const cm_export *x, const char *dir, cm_err *err) {
-    if (!cm_export_fits_folder(x, err)) return false;
+static bool write_folder(const cm_export *x, const char *dir, cm_err *err) {
     char *config = cm_strf("%s/config.json", dir);
     char *weights = cm_strf("%s/model.safetensors", dir);
-    bool ok = cm_mkdirs(dir, err) &&
-              cm_hf_write_config(&x->model->conf, x->spm, config, err) &&
+    bool ok = cm_hf_write_config(&x->model->conf, x->spm, config, err) &&
               (!x->spm || cm_hf_write_tokenizer(x->spm, x->chat_template, dir, err)) &&
               write_weights(x, weights, err);
     free(config);
     free(weights);
+    return ok;
+}
+
+bool cm_export_hf(const cm_export *x, const char *dir, cm_err *err) {
+    cm_err ignored;
+    bool there = cm_exists(dir);
+    if (!cm_export_fits_folder(x, err) || !cm_mkdirs(dir, err)) return false;
+    cm_outs_hold(); /* a model's configuration beside another's weights would run, and lie */
+    bool ok = write_folder(x, dir, err);
+    ok = cm_outs_release(ok, ok ? err : &ignored) && ok;
+    if (!ok && !there) rmdir(dir); /* stays where something is in it */
     return ok;
 }
 

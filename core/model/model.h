@@ -482,7 +482,8 @@ bool cm_export_gguf(const cm_export *x, const char *path, cm_err *err);
 bool cm_export_gguf_adapter(const cm_export *x, const char *path, cm_err *err);
 /* Whether a folder's format has the type: CM_EXIT_USAGE. */
 bool cm_export_fits_folder(const cm_export *x, cm_err *err);
-/* A folder for transformers: config.json, model.safetensors, tokenizer files. */
+/* A folder for transformers: config.json, model.safetensors, tokenizer files, put in place once all
+ * of them are complete; what else is there stays. */
 bool cm_export_hf(const cm_export *x, const char *dir, cm_err *err);
 /* A tensor that an export writes. */
 typedef struct cm_export_row {

@@ -5,30 +5,11 @@
 #include <stdlib.h>
 #include <string.h>
 
-bool cm_text_tokens(const cm_spm *spm, const char *path, int32_t **id, int64_t *n, cm_err *err) {
-    char *text;
-    size_t bytes;
-    int64_t cap = 1 << 16;
-    *n = 0;
-    *id = NULL;
-    if (!spm)
-        return cm_fail(err, CM_EXIT_USAGE, "%s: the model has no tokenizer to read it with", path);
-    if (!cm_need_input(path, err) || !cm_read_file(path, 1u << 30, &text, &bytes, err))
-        return false;
-    if (bytes && text[bytes - 1] == '\n') bytes--;
-    *id = malloc((size_t)cap * sizeof **id);
-    CM_ASSERT(*id, "out of memory: tokens of %s", path);
-    if (cm_spm_bos(spm) >= 0) (*id)[(*n)++] = cm_spm_bos(spm);
-    bool ok = cm_spm_encode(spm, text, bytes, id, n, &cap, err);
-    free(text);
-    return ok;
-}
-
 bool cm_file_card_score(cm_file_card *c, const cm_loaded *ref, const cm_loaded *q, cm_err *err) {
     int T = c->context;
     int32_t *id;
     int64_t n_id, n = 0;
-    if (!cm_text_tokens(ref->spm, c->text, &id, &n_id, err)) {
+    if (!cm_text_tokens(ref->spm, c->text, CM_TEXT_FIELD, &id, &n_id, err)) {
         free(id);
         return false;
     }

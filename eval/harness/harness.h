@@ -561,8 +561,22 @@ bool cm_file_card_score(cm_file_card *c, const cm_loaded *ref, const cm_loaded *
 /* Where the card of a file lies (free()); kind: "json", "md". */
 char *cm_card_path(const char *gguf, const char *kind);
 bool cm_file_card_write(const cm_file_card *c, const char *gguf, cm_err *err);
-/* A text file's tokens, BOS first where the tokenizer has one; free(*id) in every case. */
-bool cm_text_tokens(const cm_spm *spm, const char *path, int32_t **id, int64_t *n, cm_err *err);
+
+/* Text files are plain text or, by name (.jsonl, .ndjson, also .gz and .zst), JSON lines, one
+ * document a line; either may be compressed.  UTF-8, else CM_EXIT_DATA. */
+#define CM_TEXT_FIELD "text"        /* of a JSON line, where no key names another */
+#define CM_TEXT_MOST ((size_t)1 << 30) /* bytes of a text that is read as a whole */
+bool cm_text_is_jsonl(const char *path);
+bool cm_text_utf8(const char *s, size_t n, cm_err *err); /* reason without the file's name */
+/* Hand over the documents of JSON lines, one after another, until there are no more or `each`
+ * clears *more; s lives until it returns.  Its reason in err gets file and line in front. */
+typedef bool (*cm_text_fn)(void *ctx, const char *s, size_t n, bool *more, cm_err *err);
+bool cm_text_jsonl(cm_src *src, const char *path, const char *field, cm_text_fn each, void *ctx,
+                   cm_err *err);
+/* All of a text file's tokens: one final line break less, BOS first where the tokenizer has one;
+ * documents of JSON lines follow each other, a line break after each.  free(*id) in every case. */
+bool cm_text_tokens(const cm_spm *spm, const char *path, const char *field, int32_t **id,
+                    int64_t *n, cm_err *err);
 
 /* The words of `want`, articles aside, stand one after another in the first sentence of
  * `got` (anywhere: in all of it): "Under the bed" is found in "It was under the bed."  Nothing

@@ -14,6 +14,15 @@ expect_out "JSON lines" "documents 20 " $E --model "$M" --text "$tmp/text.jsonl"
 expect_out "eval.limit" "documents 3 " $E --model "$M" --text "$tmp/text.jsonl" eval.limit=3
 expect_out "llama-perplexity's mode" "\[1\][0-9.]+,.*Final estimate: PPL = " $E --model "$M" \
     --text "$tmp/text.txt" eval.mode=llama eval.context=64
+tr -d '"\\' <"$tmp/text.txt" | grep . >"$tmp/lines.txt"
+sed 's/.*/{"id":1,"text":"&"}/' "$tmp/lines.txt" >"$tmp/lines.jsonl"
+gzip -c "$tmp/lines.jsonl" >"$tmp/lines.jsonl.gz"
+llama() { $E --model "$M" --text "$1" eval.mode=llama eval.context=64 | tail -1; }
+for e in lines.jsonl lines.jsonl.gz; do
+    same "which takes $e for the text it holds" "$(llama "$tmp/$e")" "$(llama "$tmp/lines.txt")"
+done
+printf 'One day \377' >"$tmp/bad.txt"
+expect "no text at all" 4 "bad.txt: invalid UTF-8 at byte 8" $E --model "$M" --text "$tmp/bad.txt" eval.mode=llama eval.context=64
 $E --model "$M" --shards "$tmp/data" --json --out "$tmp/r.json" >"$tmp/s.json" 2>"$tmp/.err"
 json "--json" "$tmp/s.json"
 json "--out" "$tmp/r.json"

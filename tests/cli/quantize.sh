@@ -63,6 +63,27 @@ json "as JSON" "$tmp/types/types.json"
 same "a card a type, no file where none is to be kept" "$(ls "$tmp/types" | tr '\n' ' ')" \
     "imatrix.gguf iq4_nl.gguf.card.json iq4_nl.gguf.card.md q4_0.gguf.card.json q4_0.gguf.card.md types.json types.md "
 expect "a type there is not" "[12]" "wanted one of" env BIN="$BIN" TYPES=q9 sh bench/types.sh "$M" "$tmp/calib.txt" "$tmp/types" -- $I
+# A text by any other form is the same text.
+gzip -c "$tmp/calib.txt" >"$tmp/calib.gz"
+sed 's/\\/&&/g; s/.*/{"id":1,"text":"&"}/' "$tmp/calib.txt" >"$tmp/calib.jsonl"
+gzip -c "$tmp/calib.jsonl" >"$tmp/calib.jsonl.gz"
+numbers() { tr -d ' \n' <"$1" | sed 's/"text":"[^"]*"//; s/"importances":"[^"]*"//'; }
+$Q --model "$M" --type q4_k_s --calibration "$tmp/calib.txt" --card "$tmp/calib.txt" --out "$tmp/forms.gguf" quantize.max_kl=5 \
+    $I >/dev/null
+zst=
+if zstd -q -c "$tmp/calib.txt" >"$tmp/calib.zst" 2>/dev/null; then zst=zst; else skip "calibration and card, .zst" "no zstd"; fi
+for e in gz $zst jsonl jsonl.gz; do
+    check "calibration and card, .$e" $Q --model "$M" --type q4_k_s --calibration "$tmp/calib.$e" --card "$tmp/calib.$e" \
+        --out "$tmp/form.gguf" quantize.max_kl=5 $I
+    same ".$e: the same card" "$(numbers "$tmp/form.gguf.card.json")" "$(numbers "$tmp/forms.gguf.card.json")"
+done
+printf 'One day \377 a dog' >"$tmp/bad.txt"; printf '{"text":"fine"}\n{"text":1}\n' >"$tmp/bad.jsonl"
+gzip -c "$tmp/calib.txt" | head -c 300 >"$tmp/bad.gz"
+for o in --calibration --card; do
+    expect "$o: bytes that are no text" 4 "bad.txt: invalid UTF-8 at byte 8" $Q --model "$M" --out "$tmp/x.gguf" $o "$tmp/bad.txt" $I
+    expect "$o: lines without text" 4 "bad.jsonl:2: " $Q --model "$M" --out "$tmp/x.gguf" $o "$tmp/bad.jsonl" $I
+    expect "$o: cut short" 4 "bad.gz" $Q --model "$M" --out "$tmp/x.gguf" $o "$tmp/bad.gz" $I
+done
 expect "importances of another model" 4 "of another model" $Q --model "$tmp/runs/deep/ckpt/latest" --type q4_k_s \
     --imatrix "$tmp/im.gguf" --out "$tmp/x.gguf"
 expect "importances that are none" 4 "not an importance matrix" $Q --model "$M" --type q4_k_s \
@@ -147,6 +168,16 @@ printf '{"text":"mine"}\n' >"$tmp/mine.jsonl"
 expect "another file in the way" 2 "is not a GGUF file" $Q --model "$M" --format gguf --out "$tmp/mine.jsonl"
 check "which stays" grep -q mine "$tmp/mine.jsonl"
 expect "a data set in the way" 2 "is not a model folder" $Q --model "$M" --format hf --out "$tmp/data"
+cp -r "$tmp/runs/tiny/ckpt/latest/" "$tmp/ours"
+before=$(tree "$tmp/ours")
+for format in hf checkpoint; do
+    expect "a run's checkpoint in the way, $format" 2 "is a checkpoint of a run, which could not be resumed" $Q \
+        --model "$tmp/f32.gguf" --format $format --out "$tmp/ours"
+done
+rm "$tmp/ours/SHA256SUMS"; mv "$tmp/ours/optimizer.safetensors" "$tmp/moments"
+check "a copy without its state is a model folder" $Q --model "$tmp/f32.gguf" --format checkpoint --out "$tmp/ours" --dry-run
+mv "$tmp/moments" "$tmp/ours/optimizer.safetensors"; cp "$M/SHA256SUMS" "$tmp/ours"
+same "which stays, to the byte" "$(tree "$tmp/ours")" "$before"
 expect "no model" 2 "--model" $Q --out "$tmp/x.gguf"
 expect "nowhere to write" 2 "--out" $Q --model "$M"
 expect "missing model" 2 "none" $Q --model "$tmp/none" --out "$tmp/x.gguf"
@@ -285,9 +316,37 @@ same "SIGTERM: exit 143" $code 143
 check "it says what it removed" grep -q "^stopped; removed unfinished .*killed.gguf.$pid.tmp$" "$tmp/killed.err"
 absent "and has" "$tmp/killed.gguf.$pid.tmp"
 
+# ---- a folder is replaced as a whole or not at all
+cp -r "$tmp/hf" "$tmp/over"; echo mine >"$tmp/over/notes.txt"
+before=$(tree "$tmp/over")
+halt() { # SIGNAL FOLDER: sent while it writes the weights there
+    for _ in 1 2 3 4 5; do
+        $Q --model "$big" --format hf --out "$2" 2>"$tmp/killed.err" >/dev/null &
+        pid=$!
+        for _ in $(seq 400); do ls "$2"/model.safetensors.*.tmp >/dev/null 2>&1 && break; sleep 0.005; done
+        kill -"$1" $pid; wait $pid; code=$?
+        [ $code = 0 ] || return
+        rm -rf "$2"; cp -r "$tmp/hf" "$2"; echo mine >"$2/notes.txt"
+    done
+}
+halt TERM "$tmp/over"
+same "SIGTERM over a folder: exit 143" $code 143
+same "its files are as they were, to the byte" "$(tree "$tmp/over")" "$before"
+DISK_FULL_BYTES="0 5000 20000 60000" disk_full "over a folder" "$tmp/over" $Q --model "$big" --format hf --out "$tmp/over"
+same "a full disk leaves it, to the byte" "$(tree "$tmp/over")" "$before"
+halt KILL "$tmp/over" 2>/dev/null
+same "SIGKILL: exit 137" $code 137
+same "its files are, too, but for temporaries" "$(rm -rf "$tmp/bare"; cp -r "$tmp/over" "$tmp/bare"; rm -f "$tmp/bare"/*.tmp; tree "$tmp/bare")" "$before"
+same "and it is the model it was" "$(greedy "$tmp/over")" "$text"
+check "a finished one replaces it" $Q --model "$tmp/runs/deep/ckpt/latest" --format hf --out "$tmp/over"
+check "by the other model" grep -q '"num_hidden_layers": 48' "$tmp/over/config.json"
+same "beside what is not its own" "$(cat "$tmp/over/notes.txt")" mine
+same "and nothing unfinished is left" "$(ls "$tmp/over" | grep tmp)" ""
+
 # ---- full disks
 printf GGUFold >"$tmp/x.gguf"
 DISK_FULL_BYTES="0 20000" disk_full "GGUF" "$tmp" $Q --model "$M" --out "$tmp/x.gguf"
 same "the file that was there stays" "$(cat "$tmp/x.gguf")" GGUFold
 DISK_FULL_BYTES="0 20000" disk_full "folder" "$tmp/full-hf" $Q --model "$M" --format hf --out "$tmp/full-hf"
+absent "no folder is left where there was none" "$tmp/full-hf"
 finish

@@ -353,6 +353,28 @@ TEST(out_appears_only_on_commit) {
     free(p);
 }
 
+TEST(outs_that_are_held_appear_together) {
+    cm_err e = {0};
+    char *a = tmp("held-a"), *b = tmp("held-b");
+    CHECK(cm_write_file(a, "old", 3, &e) && cm_write_file(b, "old", 3, &e));
+    for (int keep = 0; keep < 2; keep++) {
+        cm_outs_hold();
+        CHECK(cm_write_file(a, "new a", 5, &e) && cm_write_file(b, "new b", 5, &e));
+        CHECK(holds(a, "old") && holds(b, "old"));
+        CHECK(cm_outs_release(keep, &e));
+        CHECK(holds(a, keep ? "new a" : "old") && holds(b, keep ? "new b" : "old"));
+    }
+    CHECK(cm_write_file(a, "at once", 7, &e) && holds(a, "at once"));
+    char *part = cm_strf("%s.%ld.tmp", a, (long)getpid());
+    cm_outs_hold();
+    CHECK(cm_write_file(a, "lost", 4, &e) && cm_write_file(b, "lost", 4, &e) && cm_exists(part));
+    CHECK(!unlink(part) && !cm_outs_release(true, &e) && strstr(e.msg, "rename"));
+    CHECK(holds(a, "at once") && holds(b, "new b"));
+    free(part);
+    free(a);
+    free(b);
+}
+
 TEST(out_large_and_read_back) {
     enum { N = 1000003 };
     char *p = tmp("large.bin"), *data = malloc(N), *back;
