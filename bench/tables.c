@@ -7,6 +7,8 @@
  *   gemm         products: ours, OpenBLAS, peers
  *   ops          time and share of floor of each op
  *   train        whole steps
+ *   lengths      a token's time by the length of rows, against the flop formula
+ *   attention    by length: share of the best product, memory; beside peers
  *   list         every number whose key begins with PREFIX */
 #include "run/run.h"
 
@@ -119,6 +121,55 @@ static void train(const char *prefix) {
     }
 }
 
+static void lengths(const char *prefix) {
+    (void)prefix;
+    printf("\n| step | tokens/s | time a token | by the formula | quotient |\n"
+           "|---|---|---|---|---|\n");
+    const cJSON *x;
+    cJSON_ArrayForEach(x, data) {
+        char name[128], key[256];
+        if (!between(x->string, "length/", "/tok_per_s", name)) continue;
+        printf("| %s | %s |", name, cell(x->string, 1, 0));
+        snprintf(key, sizeof key, "length/%s/time_ratio", name);
+        printf(" %s |", cell(key, 1, 3));
+        printf(" %.3f |", number("length/%s/predicted_ratio", name));
+        snprintf(key, sizeof key, "length/%s/quotient", name);
+        printf(" %s |\n", cell(key, 1, 3));
+    }
+}
+
+static void attention(const char *prefix) {
+    (void)prefix;
+    printf("\n| length | forward, %% of the best product | backward, %% | both, %% "
+           "| bytes a row |\n|---|---|---|---|---|\n");
+    static const char *const ways[] = { "forward_share", "backward_share", "share" };
+    const cJSON *x;
+    cJSON_ArrayForEach(x, data) {
+        char name[128], key[256];
+        if (!between(x->string, "attention/", "/arena_bytes_per_row", name)) continue;
+        printf("| %s |", name);
+        for (size_t i = 0; i < sizeof ways / sizeof *ways; i++) {
+            snprintf(key, sizeof key, "attention/%s/%s", name, ways[i]);
+            printf(" %s |", cell(key, 100, 0));
+        }
+        printf(" %.0f |\n", x->valuedouble);
+    }
+    printf("\n| beside | forward | backward | both | ours, ms | theirs, ms |\n"
+           "|---|---|---|---|---|---|\n");
+    static const char *const sides[] = { "forward_ratio", "backward_ratio", "both_ratio",
+                                         "ours_ms", "theirs_ms" };
+    cJSON_ArrayForEach(x, data) {
+        char name[128], key[256];
+        if (!between(x->string, "peer/", "/both_ratio", name)) continue;
+        printf("| %s |", name);
+        for (size_t i = 0; i < sizeof sides / sizeof *sides; i++) {
+            snprintf(key, sizeof key, "peer/%s/%s", name, sides[i]);
+            printf(" %s |", cell(key, 1, i < 3 ? 2 : 1));
+        }
+        printf("\n");
+    }
+}
+
 static void list(const char *prefix) {
     printf("\n| measured | median | least | largest |\n|---|---|---|---|\n");
     const cJSON *x;
@@ -138,7 +189,8 @@ static const struct {
     const char *name;
     void (*write)(const char *prefix);
 } tables[] = {
-    { "host", host }, { "gemm", gemm }, { "ops", ops }, { "train", train }, { "list", list },
+    { "host", host },     { "gemm", gemm },           { "ops", ops }, { "train", train },
+    { "lengths", lengths }, { "attention", attention }, { "list", list },
 };
 
 /* A region's first line; false: a sentence was said. */
