@@ -543,6 +543,7 @@ int main(int argc, char **argv) {
             "  eval --model demo.gguf --reference runs/demo --text book.txt --out card\n",
         .sections = "top eval",
         .options = options,
+        .repeatable = " text shards tasks contamination fertility ",
         .has_done = true,
         .run = run,
     });

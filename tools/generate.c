@@ -232,13 +232,12 @@ static bool check_apart(const cm_app_ctx *a, cm_err *err) {
     return cm_app_apart(in, out, err);
 }
 
-/* None of the options is a list: of two values one would be passed over in silence. */
-static bool check_once(const cm_app_ctx *a, cm_err *err) {
-    for (const cm_app_opt *o = a->app->options; o->name; o++)
-        if (o->value && cm_app_text_at(a, o->name, 1))
-            return cm_fail(err, CM_EXIT_USAGE, "--%s is given twice: '%.40s' and '%.40s'", o->name,
-                           cm_app_text_at(a, o->name, 0), cm_app_text_at(a, o->name, 1));
-    return true;
+/* A cache that is not there yet can be made. */
+static bool check_cache(const char *cache, cm_err *err) {
+    if (cache && !*cache)
+        return cm_fail(err, CM_EXIT_USAGE, "--prompt-cache: an empty path; name a file or "
+                       "a folder");
+    return !cache || cm_exists(cache) || cm_need_folder_of(cache, false, err);
 }
 
 /* The whole text's keys and values, which an arena takes as they come. */
@@ -262,15 +261,16 @@ static bool run_job(job *j, cm_err *err) {
     static const char *const of_chat[] = { "messages", "system", "hide-think" };
     bool talk = cm_app_switch(j->app, "chat");
     if (!model) return cm_fail(err, CM_EXIT_USAGE, "--model PATH is needed");
-    if (!check_once(j->app, err)) return false;
     for (int i = 0; i < 3 && !talk; i++)
         if (cm_app_switch(j->app, of_chat[i]))
             return cm_fail(err, CM_EXIT_USAGE, "--%s wants --chat", of_chat[i]);
     if (!check_stops(&j->app->conf.generate, err)) return false;
-    bool named = cm_app_text(j->app, "prompt-cache");
+    const char *named = cm_app_text(j->app, "prompt-cache");
     if (named && logits)
         return cm_fail(err, CM_EXIT_USAGE, "--prompt-cache means nothing with --logits");
-    if (!check_apart(j->app, err) || !load_models(j, model, named, err)) return false;
+    if (!check_cache(named, err) || !check_apart(j->app, err) ||
+        !load_models(j, model, named, err))
+        return false;
     if (talk) return cm_app_chat(j->app, &j->l, &j->draft.model, &j->unkept, err);
     if (!read_prompt(j, err)) return false;
     int64_t need = j->prompt.n + (logits ? 0 : j->app->conf.generate.max_tokens);

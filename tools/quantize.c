@@ -204,6 +204,17 @@ static void warn_lines(char *lines) {
         cm_log(CM_LOG_WARN, "%s", line);
 }
 
+/* Whether all blocks become Q8_0 again, whose largest value is 127 steps: rounded a second time,
+ * the same bytes. */
+static bool same_blocks(const job *j) {
+    bool same = j->source.stored == CM_Q8_0_T;
+    for (int i = 0; same && i < j->plan.n; i++) {
+        cm_dtype t = j->plan.row[i].t.dtype;
+        same = t == CM_Q8_0_T || cm_dtypes[t].block == 1;
+    }
+    return same;
+}
+
 /* What changes nothing although it was asked for, and what is not as it was asked for. */
 static void warn_plan(const job *j) {
     const cm_quantize_conf *c = j->c;
@@ -219,7 +230,8 @@ static void warn_plan(const job *j) {
                : *c->imatrix                       ? "quantize.imatrix"
                                                    : "quantize.calibration",
                cm_mix_name(j->x.mix));
-    if (cm_dtypes[j->source.stored].block > 1 && cm_export_plan_has_blocks(&j->plan))
+    if (cm_dtypes[j->source.stored].block > 1 && cm_export_plan_has_blocks(&j->plan) &&
+        !same_blocks(j))
         cm_log(CM_LOG_WARN, "%s: its weights were rounded to %s before, and are rounded a second "
                "time; from the unquantized model less is lost", c->model,
                cm_dtypes[j->source.stored].name);

@@ -562,6 +562,7 @@ int main(int argc, char **argv) {
             "  regress plot 'runs/lr*' --metric train/loss --out loss.svg\n",
         .sections = "regress",
         .options = options,
+        .repeatable = " report perf metric ",
         .no_kernels = true,
         .run = run,
     });

@@ -31,6 +31,7 @@ typedef struct cm_app {
     const char *examples;       /* whole lines, indented by two spaces; all can be run */
     const char *sections;       /* configuration sections in use, by name; "": none */
     const cm_app_opt *options;  /* or NULL */
+    const char *repeatable;     /* those that may be given more than once, " a b "; or NULL */
     bool has_run;               /* works in a run folder */
     bool has_done;              /* without one, leaves something finished: --if-done */
     bool no_kernels;            /* computes nothing: cm_kern_init is skipped */

@@ -63,7 +63,7 @@ bool cm_app_read_cached(const cm_app_ctx *ctx, cm_decoder *d, const int32_t *id,
 
 bool cm_app_read_named(const char *path, char **s, size_t *n, cm_err *err) {
     bool in = !strcmp(path, "-");
-    return (in || cm_need_input(path, err)) &&
+    return (in || cm_need_input_file(path, err)) &&
            cm_read_file(in ? "/dev/stdin" : path, (size_t)1 << 28, s, n, err);
 }
 

@@ -57,6 +57,16 @@ static bool train(cm_app_ctx *ctx, cm_job *job, const cm_app_input *in, cm_err *
     return ok && (!ctx->json || print_summary(ctx, err));
 }
 
+/* A file of settings serves both optimizers, so these are no error. */
+static void warn_idle_muon(const cm_conf *c) {
+    static const char *const keys[] = { "optim.muon_lr", "optim.muon_momentum",
+                                        "optim.muon_warmup", "optim.muon_beta2",
+                                        "optim.muon_steps" };
+    for (size_t i = 0; c->optim.kind != CM_OPTIM_MUON && i < sizeof keys / sizeof *keys; i++)
+        if (cm_conf_given(c, keys[i]))
+            cm_log(CM_LOG_WARN, "%s changes nothing: optim.kind is not muon", keys[i]);
+}
+
 /* Settings that are legal and rarely meant. */
 static void warn_odd(const cm_conf *c, const cm_job *job) {
     double rows = (double)c->sched.tokens / (double)c->data.seq_len;
@@ -68,6 +78,7 @@ static void warn_odd(const cm_conf *c, const cm_job *job) {
         cm_log(CM_LOG_WARN, "rows of %lld tokens (data.seq_len) for a model with a context of "
                "%lld: what it will be asked to read is shorter than what it trains on",
                (long long)c->data.seq_len, (long long)job->model->context);
+    warn_idle_muon(c);
     char *rank = job->lora ? cm_model_lora_idle_rank(job->model, job->lora) : NULL;
     if (rank) cm_log(CM_LOG_WARN, "%s", rank);
     free(rank);

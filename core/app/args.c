@@ -108,6 +108,20 @@ static const cm_app_opt *find_own(const cm_app *app, const char *name) {
     return NULL;
 }
 
+/* Of two values of an option that is no list one would be passed over in silence. */
+static bool take_own(cm_app_ctx *c, const cm_app_opt *own, const char *value, cm_err *err) {
+    const char *before = own->value ? cm_app_text(c, own->name) : NULL;
+    char *word = cm_strf(" %s ", own->name);
+    bool many = c->app->repeatable && strstr(c->app->repeatable, word);
+    free(word);
+    if (before && !many)
+        return cm_fail(err, CM_EXIT_USAGE, "--%s is given twice: '%.40s' and '%.40s'", own->name,
+                       before, value);
+    cm_words_add(&c->given, own->name);
+    cm_words_add(&c->given_values, value);
+    return true;
+}
+
 /* argv[i] is a long option; *used gets the number of words it took. */
 static bool long_option(cm_app_ctx *c, int i, int *used, cm_err *err) {
     char *name = c->argv[i] + 2, *eq = strchr(name, '=');
@@ -132,8 +146,7 @@ static bool long_option(cm_app_ctx *c, int i, int *used, cm_err *err) {
         }
     }
     if (ok && own) {
-        cm_words_add(&c->given, own->name);
-        cm_words_add(&c->given_values, value);
+        ok = take_own(c, own, value, err);
     } else if (ok) {
         ok = set_shared(c, name, value, err);
     }

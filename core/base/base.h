@@ -196,6 +196,8 @@ void cm_map_forget(const void *p, size_t n);
 /* An input that the user named: CM_EXIT_USAGE unless it is there and may be read.  To be
  * asked before the readers below, whose failures to open count as run-time failures. */
 bool cm_need_input(const char *path, cm_err *err);
+/* The same where a folder is none: CM_EXIT_USAGE for one. */
+bool cm_need_input_file(const char *path, cm_err *err);
 
 /* Whole file into a fresh buffer (NUL-terminated, free()); refuses above max bytes. */
 bool cm_read_file(const char *path, size_t max, char **out, size_t *n, cm_err *err);

@@ -55,6 +55,13 @@ bool cm_need_input(const char *path, cm_err *err) {
            cm_fail_errno(err, CM_EXIT_USAGE, "%s: cannot open", path);
 }
 
+bool cm_need_input_file(const char *path, cm_err *err) {
+    struct stat st;
+    if (!cm_need_input(path, err)) return false;
+    return stat(path, &st) || !S_ISDIR(st.st_mode) ||
+           cm_fail(err, CM_EXIT_USAGE, "%s: is a folder; a file is wanted", path);
+}
+
 static ssize_t read_some(int fd, void *p, size_t n) {
     ssize_t r;
     do

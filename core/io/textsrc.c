@@ -5,6 +5,7 @@
 #include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 #include <zlib.h>
 #include <zstd.h>
@@ -60,6 +61,12 @@ static bool start(cm_src *s, cm_err *err) {
 cm_src *cm_src_open(const char *path, cm_err *err) {
     bool in = !strcmp(path, "-");
     int fd = in ? dup(STDIN_FILENO) : open(path, O_RDONLY | O_CLOEXEC);
+    struct stat st;
+    if (fd >= 0 && !in && !fstat(fd, &st) && S_ISDIR(st.st_mode)) {
+        cm_fail(err, CM_EXIT_USAGE, "%s: is a folder; a file is wanted", path);
+        close(fd);
+        return NULL;
+    }
     if (fd < 0) {
         cm_fail_errno(err, CM_EXIT_USAGE, "%s", path);
         return NULL;

@@ -273,6 +273,7 @@ bool cm_decoder_read_cached(cm_decoder *d, const int32_t *text, int64_t n, const
         ok = ok && inherit(&p, &k, d->ready ? 0 : d->fed, err);
     }
     *reused = d->fed;
+    ok = ok && (known || cm_need_folder_of(file, false, err)); /* before the work */
     if (ok && !d->ready) ok = read_on(d, text, n, &p, err);
     h.points = (uint64_t)p.n;
     if (ok && !known) write_cache(d, file, &h, text, &p, unkept);

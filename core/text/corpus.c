@@ -60,7 +60,7 @@ static bool find_inputs(const cm_tokenize_conf *t, inputs *in, cm_err *err) {
         struct stat st;
         dashes += !strcmp(in->name[i], "-");
         if (!strcmp(in->name[i], "-")) continue;
-        readable = readable && cm_need_input(in->path[i], err);
+        readable = readable && cm_need_input_file(in->path[i], err);
         if (!stat(in->path[i], &st)) in->bytes += (uint64_t)st.st_size;
     }
     free(train); /* the strings live on in name */

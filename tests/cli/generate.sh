@@ -106,6 +106,13 @@ poor 400 "its logits" 7 "a text of 390 tokens and its logits takes .* give fewer
     $G --model "$M" --tokens "$(seq -s, 1 390)" --logits "$tmp/poor.f32"
 poor 1000 "what fits is written" 0 "" $G --model "$M" --prompt x generate.max_tokens=20
 expect "two prompts" 2 "error: --prompt is given twice: 'a' and 'b'" $G --model "$M" --prompt a --prompt b
+for chat in "" --chat; do
+    expect "an empty prompt cache $chat" 2 "prompt-cache: an empty path" $G --model "$M" --prompt a --prompt-cache '' $chat
+    expect "a prompt cache in no folder $chat" 1 "none/p: cannot write: No such file" $G --model "$M" --prompt a --prompt-cache "$tmp/none/p" $chat
+    same "is told before any text" "$(cat "$tmp/.out")" ""
+done
+mkdir -p "$tmp/folder"
+expect "a folder for a prompt's file" 2 "folder: is a folder" $G --model "$M" --prompt-file "$tmp/folder"
 expect "two models" 2 "error: --model is given twice" $G --model "$M" --model "$M" --prompt b
 expect "a prompt and its file" 2 "one of --prompt, --prompt-file and --tokens" $G --model "$M" --prompt a --prompt-file "$tmp/plain.txt"
 expect "a prompt and tokens" 2 "one of --prompt, --prompt-file and --tokens" $G --model "$M" --prompt a --tokens 1,2

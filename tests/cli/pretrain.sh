@@ -9,6 +9,10 @@ run_dir=$tmp/runs/tiny
 # ---- the good way
 expect_out "--dry-run prints the plan" "[Pp]arameters" $P --dry-run
 absent "--dry-run writes nothing" "$tmp/runs"
+expect "settings of muon without it" 0 "optim.muon_beta2 changes nothing: optim.kind is not muon" \
+    $P --dry-run optim.kind=adamw optim.muon_beta2=0.9
+expect "and with it" 0 "" $P --dry-run --quiet optim.kind=muon optim.muon_beta2=0.9
+same "nothing to say" "$(cat "$tmp/.err")" ""
 expect "a whole run" 0 "" $P
 same "stdout is empty: results are files" "$(cat "$tmp/.out")" ""
 same "--quiet: nothing to say" "$(cat "$tmp/.err")" ""

@@ -146,6 +146,14 @@ same "an exception they act on: nothing to say" "$($Q --quiet --model "$M" --typ
     "quantize.tensors=[blk.0.ssm_in.weight=q4_0]" 2>&1)" ""
 expect "blocks rounded to blocks again" 0 "q8_0.gguf: its weights were rounded to Q8_0 before, and are rounded a second time" $Q \
     --model "$tmp/q8_0.gguf" --type q4_0 --out "$tmp/e.gguf" quantize.max_kl=5
+same "nor blocks of Q8_0 to the same" "$($Q --quiet --model "$tmp/q8_0.gguf" --type q8_0 --out "$tmp/e.gguf" 2>&1)" ""
+expect_out "which come back the same" '"max_logit_diff_rel":0,' $Q --model "$tmp/q8_0.gguf" --type q8_0 --out "$tmp/e.gguf" --json
+for o in type model out card; do
+    expect "--$o twice" 2 "error: --$o is given twice: 'a' and 'b'" $Q --$o a --$o b
+done
+for o in card calibration; do
+    expect "a folder for --$o" 2 "is a folder" $Q --model "$M" --type q4_0 --out "$tmp/none.gguf" --$o "$tmp"
+done
 same "blocks to floats lose nothing" "$($Q --quiet --model "$tmp/q8_0.gguf" --type f32 --out "$tmp/e.gguf" 2>&1)" ""
 for i in $(seq 500); do cat "$tmp/calib.txt"; done >"$tmp/long.txt" # collecting on it takes 5 s of a processor
 expect "--dry-run collects nothing" 0 "" sh -c 'ulimit -t 2; exec "$@"' sh $Q --model "$M" --type q4_0 --out "$tmp/dry.gguf" --dry-run --calibration \

@@ -50,6 +50,7 @@ static const cm_app_opt tool_options[] = {{"act", "WHAT", "what to do"},
 static const cm_app tool = {.name = "tool", .summary = "a tool for tests",
                             .words = "[WORD ...]", .sections = "optim log",
                             .examples = "  tool --act fail\n", .options = tool_options,
+                            .repeatable = " stop ",
                             .has_run = true, .no_kernels = true, .run = tool_run};
 
 static char *read_all(const char *path) {
