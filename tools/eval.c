@@ -271,9 +271,7 @@ static void print_plan(const job *j, const cm_model_conf *m) {
     cm_json_i64(&b, "parameters_active", used);
     cm_json_i64(&b, "vocab_size", m->vocab_size);
     cm_json_i64(&b, "context", m->context);
-    cm_json_close(&b, '{');
-    puts(b.s);
-    cm_buf_free(&b);
+    cm_json_print(&b);
 }
 
 /* A file of ours may be written again; any other stays. */

@@ -150,9 +150,7 @@ static void print_json(const job *j, const cm_buf *whole, const char *why,
     for (int64_t i = j->prompt.n; i < j->text.n; i++) cm_json_i64(&b, NULL, j->text.id[i]);
     cm_json_close(&b, '[');
     cm_app_guesses_json(&b, c);
-    cm_json_close(&b, '{');
-    puts(b.s);
-    cm_buf_free(&b);
+    cm_json_print(&b);
 }
 
 static bool one_sample(job *j, cm_err *err) {

@@ -371,9 +371,8 @@ static bool check_written(job *j, cm_err *err) {
     if ((j->source.spm != NULL) != (j->back.spm != NULL) ||
         (j->source.spm && !j->gguf &&
          strcmp(cm_spm_hash(j->source.spm), cm_spm_hash(j->back.spm))))
-        return cm_fail(err, CM_EXIT_CHECK, "%s: parity: the tokenizer came back "
-                                           "different "
-                       "(left in place)", j->c->out);
+        return cm_fail(err, CM_EXIT_CHECK, "%s: parity: the tokenizer came back different (left "
+                       "in place)", j->c->out);
     if (j->unprobed)
         cm_log(CM_LOG_WARN, "%s: tensors were compared, logits were not: a layer does not fit in "
                "memory", j->c->out);
@@ -382,27 +381,32 @@ static bool check_written(job *j, cm_err *err) {
 
 /* ---- report ----------------------------------------------------------------------- */
 
+static cm_buf begin_json(const job *j) {
+    cm_buf b = {0};
+    cm_json_open(&b, NULL, '{');
+    cm_json_str(&b, "out", j->c->out);
+    cm_json_str(&b, "type", cm_mix_name(j->x.mix));
+    return b;
+}
+
+/* Largest difference of a logit, in units of their RMS. */
+static double relative(const job *j) { return j->rms > 0 ? j->diff / j->rms : j->diff; }
+
+static void report_json(const job *j, const cm_file_card *k) {
+    double none = j->unprobed ? NAN : 0;
+    cm_buf b = begin_json(j);
+    cm_json_u64(&b, "tensor_bytes", j->plan.tensor_bytes);
+    cm_json_f64(&b, "max_logit_diff_rel", none + relative(j));
+    cm_json_f64(&b, "kl_mean", none + j->kl);
+    cm_json_f64(&b, "kl_max", none + j->kl_most);
+    cm_json_f64(&b, "same_top1", none + (double)j->same / PROBE);
+    if (k->card.n) cm_file_card_json(k, "card", &b);
+    cm_json_print(&b);
+}
+
 static void report(const job *j) {
     char size[32];
     const char *type = cm_mix_name(j->x.mix);
-    double rel = j->unprobed ? NAN : j->rms > 0 ? j->diff / j->rms : j->diff;
-    double none = j->unprobed ? NAN : 0;
-    if (j->app->json) {
-        cm_buf b = {0};
-        cm_json_open(&b, NULL, '{');
-        cm_json_str(&b, "out", j->c->out);
-        cm_json_str(&b, "type", type);
-        cm_json_u64(&b, "tensor_bytes", j->plan.tensor_bytes);
-        cm_json_f64(&b, "max_logit_diff_rel", rel);
-        cm_json_f64(&b, "kl_mean", none + j->kl);
-        cm_json_f64(&b, "kl_max", none + j->kl_most);
-        cm_json_f64(&b, "same_top1", none + (double)j->same / PROBE);
-        cm_json_close(&b, '{');
-        puts(b.s);
-        cm_buf_free(&b);
-        return;
-    }
-    if (j->app->quiet) return;
     printf("%s: %s, %s of tensors\n", j->c->out, type,
            cm_human_bytes((double)j->plan.tensor_bytes, size, sizeof size));
     if (j->unprobed) {
@@ -410,9 +414,8 @@ static void report(const job *j) {
         return;
     }
     printf("parity: tensors within %s's error; over %d probe tokens: largest logit "
-           "difference %.1e of the RMS, KL mean %.1e max %.1e nats, same top token "
-           "%.1f%%\n",
-           type, PROBE, rel, j->kl, j->kl_most, 100.0 * j->same / PROBE);
+           "difference %.1e of the RMS, KL mean %.1e max %.1e nats, same top token %.1f%%\n",
+           type, PROBE, relative(j), j->kl, j->kl_most, 100.0 * j->same / PROBE);
 }
 
 static void report_adapter(const job *j) {
@@ -425,35 +428,26 @@ static void report_adapter(const job *j) {
                cm_human_bytes((double)j->plan.tensor_bytes, size, sizeof size));
         return;
     }
-    cm_buf b = {0};
-    cm_json_open(&b, NULL, '{');
-    cm_json_str(&b, "out", j->c->out);
-    cm_json_str(&b, "type", cm_mix_name(j->x.mix));
+    cm_buf b = begin_json(j);
     cm_json_i64(&b, "rank", c->rank);
     cm_json_u64(&b, "tensor_bytes", j->plan.tensor_bytes);
-    cm_json_close(&b, '{');
-    puts(b.s);
-    cm_buf_free(&b);
+    cm_json_print(&b);
 }
 
 static void print_plan(const job *j) {
     char size[32];
     cm_buf b = {0};
-    if (!j->app->json) {
-        cm_export_plan_text(&j->plan, &b);
-        cm_human_bytes((double)j->plan.tensor_bytes, size, sizeof size);
-        printf("%stotal: %s of tensors; %s: %llu bytes\n", b.s, size,
-               j->gguf ? "the file" : "model.safetensors", (unsigned long long)j->plan.file_bytes);
-        cm_buf_free(&b);
+    if (j->app->json) {
+        b = begin_json(j);
+        cm_json_str(&b, "format", j->gguf ? "gguf" : "folder");
+        cm_export_plan_json(&j->plan, &b);
+        cm_json_print(&b);
         return;
     }
-    cm_json_open(&b, NULL, '{');
-    cm_json_str(&b, "out", j->c->out);
-    cm_json_str(&b, "format", j->gguf ? "gguf" : "folder");
-    cm_json_str(&b, "type", cm_mix_name(j->x.mix));
-    cm_export_plan_json(&j->plan, &b);
-    cm_json_close(&b, '{');
-    puts(b.s);
+    cm_export_plan_text(&j->plan, &b);
+    cm_human_bytes((double)j->plan.tensor_bytes, size, sizeof size);
+    printf("%stotal: %s of tensors; %s: %llu bytes\n", b.s, size,
+           j->gguf ? "the file" : "model.safetensors", (unsigned long long)j->plan.file_bytes);
     cm_buf_free(&b);
 }
 
@@ -476,7 +470,7 @@ static double kl_bound(const job *j) {
 }
 
 static bool verdict(const job *j, cm_err *err) {
-    double rel = j->rms > 0 ? j->diff / j->rms : j->diff;
+    double rel = relative(j);
     if (j->unprobed) return true;
     if (j->x.mix == CM_TYPE_F32 && !j->x.tensors->n && !(rel <= f32_bound(j)))
         return cm_fail(err, CM_EXIT_CHECK, "%s: parity: the logits differ from the source's by "
@@ -496,26 +490,37 @@ static bool load_judged(job *j, cm_err *err) {
 }
 
 /* The card beside the file, where there is a text for it. */
-static bool card(job *j, cm_err *err) {
+static bool card(job *j, cm_file_card *k, cm_err *err) {
     const cm_quantize_conf *c = j->c;
     struct stat st;
     if (!*c->card_text) return true;
-    cm_file_card k = {.type = cm_mix_name(j->x.mix), .text = c->card_text,
-                      .importances = j->imatrix ? cm_imatrix_dataset(j->imatrix) : "",
-                      .file_bytes = stat(c->out, &st) ? 0 : (uint64_t)st.st_size,
-                      .tensor_bytes = j->plan.tensor_bytes,
-                      .blocks = c->weights == CM_WEIGHTS_BLOCKS && j->gguf,
-                      .weights = cm_model_count(&j->source.model.conf, false),
-                      .context = (int)c->context, .max_chunks = c->chunks};
-    if (!cm_loaded_fetch(&j->source, NULL, err) || !load_judged(j, err) ||
-        !cm_file_card_score(&k, &j->source, &j->back, err) ||
-        !cm_file_card_write(&k, c->out, err))
-        return false;
-    if (!j->app->json && !j->app->quiet)
-        printf("card: KL %.6f nats, perplexity ratio %.5f, same top token %.2f%%, %.3f bits per "
-               "weight\n", k.card.kl.value, k.card.ratio.value, 100 * k.card.same.value,
-               8 * (double)k.tensor_bytes / (double)k.weights);
-    return true;
+    *k = (cm_file_card){.type = cm_mix_name(j->x.mix), .text = c->card_text,
+                        .importances = j->imatrix ? cm_imatrix_dataset(j->imatrix) : "",
+                        .file_bytes = stat(c->out, &st) ? 0 : (uint64_t)st.st_size,
+                        .tensor_bytes = j->plan.tensor_bytes,
+                        .blocks = c->weights == CM_WEIGHTS_BLOCKS && j->gguf,
+                        .weights = cm_model_count(&j->source.model.conf, false),
+                        .context = (int)c->context, .max_chunks = c->chunks};
+    return cm_loaded_fetch(&j->source, NULL, err) && load_judged(j, err) &&
+           cm_file_card_score(k, &j->source, &j->back, err) &&
+           cm_file_card_write(k, c->out, err);
+}
+
+static void print_card(const job *j, const cm_file_card *k) {
+    printf("card: KL %.6f nats, perplexity ratio %.5f, same top token %.2f%%, %.3f bits per "
+           "weight\n", k->card.kl.value, k->card.ratio.value, 100 * k->card.same.value,
+           8 * (double)j->plan.tensor_bytes / (double)k->weights);
+}
+
+/* What was written is judged and told; JSON is one object, so its turn comes last. */
+static bool judge(job *j, cm_err *err) {
+    cm_file_card k = {0};
+    bool text = !j->app->json && !j->app->quiet;
+    if (text) report(j);
+    bool ok = verdict(j, err) && card(j, &k, err);
+    if (ok && text && k.card.n) print_card(j, &k);
+    if (j->app->json) report_json(j, &k);
+    return ok;
 }
 
 /* A text that is to fill a row of tokens at least. */
@@ -549,17 +554,13 @@ static bool run_job(job *j, cm_err *err) {
     if (j->app->dry_run) return print_plan(j), true;
     if (!importances(j, err)) return false;
     if (!*j->c->out) return true;
-    if (j->x.adapter) {
-        if (!cm_export_gguf_adapter(&j->x, j->c->out, err)) return false;
-        report_adapter(j);
-        return true;
-    }
+    if (j->x.adapter)
+        return cm_export_gguf_adapter(&j->x, j->c->out, err) && (report_adapter(j), true);
     if (!(j->gguf ? cm_export_gguf(&j->x, j->c->out, err)
                   : cm_export_hf(&j->x, j->c->out, err)) ||
         !check_written(j, err))
         return false;
-    report(j);
-    return verdict(j, err) && card(j, err);
+    return judge(j, err);
 }
 
 static bool run(cm_app_ctx *ctx, cm_err *err) {
@@ -582,8 +583,7 @@ int main(int argc, char **argv) {
         {"imatrix", "FILE", "importance matrix to round by (quantize.imatrix)"},
         {"calibration", "TEXT", "collect one on this text (quantize.calibration)"},
         {"card", "TEXT", "write a quality card, scored on this text (quantize.card_text)"},
-        {"format", "FORMAT", "gguf, hf or checkpoint (default: gguf for *.gguf, else "
-                             "hf)"},
+        {"format", "FORMAT", "gguf, hf or checkpoint (default: gguf for *.gguf, else hf)"},
         {0},
     };
     return cm_app_main(argc, argv, &(cm_app){

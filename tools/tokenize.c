@@ -32,12 +32,6 @@ static bool show(void *ctx, const cm_corpus_progress *p) {
     return !cm_signal_stop();
 }
 
-static void print_json(cm_buf *b) {
-    cm_json_close(b, '{');
-    puts(b->s);
-    cm_buf_free(b);
-}
-
 static void plan_json(const cm_corpus_conf *c, int files, uint64_t bytes) {
     cm_buf b = { 0 };
     cm_json_open(&b, NULL, '{');
@@ -49,7 +43,7 @@ static void plan_json(const cm_corpus_conf *c, int files, uint64_t bytes) {
     cm_json_str(&b, "out", c->t->out);
     cm_json_i64(&b, "shard_tokens", c->t->shard_tokens);
     cm_json_i64(&b, "threads", c->threads);
-    print_json(&b);
+    cm_json_print(&b);
 }
 
 static bool plan(const cm_app_ctx *ctx, const cm_corpus_conf *c, cm_err *err) {
@@ -209,7 +203,7 @@ static bool verify(cm_app_ctx *ctx, const cm_dataset *d, const cm_spm *spm, cm_e
         cm_json_i64(&b, "answer_tokens", answer);
         cm_json_i64(&b, "reasoning_tokens", reasoning);
     }
-    print_json(&b);
+    cm_json_print(&b);
     return true;
 }
 

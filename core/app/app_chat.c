@@ -71,10 +71,7 @@ static void answer_json(const chat *k, int64_t from, const char *why, const cm_g
     for (int64_t i = from; i < k->d.n; i++) cm_json_i64(&b, NULL, k->d.id[i]);
     cm_json_close(&b, '[');
     cm_app_guesses_json(&b, c);
-    cm_json_close(&b, '{');
-    puts(b.s);
-    fflush(stdout);
-    cm_buf_free(&b);
+    cm_json_print(&b);
     free(user);
 }
 

@@ -98,9 +98,7 @@ void cm_app_decoding_plan(const cm_app_ctx *ctx, const cm_model *model, int64_t 
         cm_json_i64(&b, "snapshot_bytes", per_text);
         cm_json_str(&b, "kv", cm_kv_name(kv));
         cm_json_i64(&b, "kv_bytes_per_token", per_token);
-        cm_json_close(&b, '{');
-        puts(b.s);
-        cm_buf_free(&b);
+        cm_json_print(&b);
         return;
     }
     printf("parameters  %lld, %lld used by a token\nvocabulary  %lld\ncontext     %lld\n"

@@ -52,6 +52,13 @@ void cm_json_close(cm_buf *b, char bracket) {
     cm_buf_add(b, bracket == '{' ? "}" : "]", 1);
 }
 
+void cm_json_print(cm_buf *b) {
+    cm_json_close(b, '{');
+    puts(b->s);
+    fflush(stdout);
+    cm_buf_free(b);
+}
+
 void cm_json_i64(cm_buf *b, const char *key, int64_t v) {
     member(b, key);
     cm_buf_addf(b, "%" PRId64, v);

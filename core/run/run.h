@@ -21,6 +21,8 @@
  * cm_json_open's bracket is '{' or '['; close with the same. */
 void cm_json_open(cm_buf *b, const char *key, char bracket);
 void cm_json_close(cm_buf *b, char bracket);
+/* Closes the object, prints it as a line on stdout at once, and frees b. */
+void cm_json_print(cm_buf *b);
 void cm_json_i64(cm_buf *b, const char *key, int64_t v);
 void cm_json_u64(cm_buf *b, const char *key, uint64_t v);
 void cm_json_f64(cm_buf *b, const char *key, double v);

@@ -94,44 +94,51 @@ static bool scan_dataset(search *s, const cm_dataset *d, const char *path, cm_er
     return ok;
 }
 
-/* One line of a file: a document of its own in JSON lines, else a piece of one. */
-static bool scan_line(search *s, const cm_line *line, bool json, cm_err *err) {
+static bool scan_document(void *ctx, const char *text, size_t n, bool *more, cm_err *err) {
+    search *s = ctx;
+    begin(s);
+    *more = !cm_signal_stop();
+    return !n || scan_text(s, text, n, err);
+}
+
+/* A line of plain text is a piece of a document, which a mark may end. */
+static bool scan_line(search *s, const cm_line *line, cm_err *err) {
     static const char mark[] = "<|endoftext|>";
     if (line->too_long)
         return cm_fail(err, CM_EXIT_DATA, "the line is longer than 256 MiB");
-    if (!json) {
-        if (line->n == sizeof mark - 1 && !memcmp(line->s, mark, line->n)) {
-            begin(s);
-            return true;
-        }
-        s->text.n = 0;
-        cm_buf_add(&s->text, line->s, line->n);
-        cm_buf_add(&s->text, "\n", 1);
-    } else {
+    if (line->n == sizeof mark - 1 && !memcmp(line->s, mark, line->n)) {
         begin(s);
-        s->text.n = 0;
-        if (!cm_jsonl_field(line->s, line->n, s->field, &s->text, err)) return false;
+        return true;
     }
+    s->text.n = 0;
+    cm_buf_add(&s->text, line->s, line->n);
+    cm_buf_add(&s->text, "\n", 1);
     size_t bad;
-    if (s->text.n && !cm_utf8_valid(s->text.s, s->text.n, &bad))
-        return cm_fail(err, CM_EXIT_DATA, "invalid UTF-8 at byte %zu", bad);
-    return !s->text.n || scan_text(s, s->text.s, s->text.n, err);
+    return cm_utf8_valid(s->text.s, s->text.n, &bad)
+               ? scan_text(s, s->text.s, s->text.n, err)
+               : cm_fail(err, CM_EXIT_DATA, "invalid UTF-8 at byte %zu", bad);
 }
 
-static bool scan_file(search *s, const char *path, cm_err *err) {
-    cm_src *src = cm_src_open(path, err);
-    if (!src) return false;
-    bool json = strstr(path, ".jsonl") != NULL, ok = true, end = false;
+static bool scan_lines(search *s, cm_src *src, const char *path, cm_err *err) {
+    bool ok = true, end = false;
     begin(s);
     while (ok && !cm_signal_stop()) {
         cm_line line;
         cm_err why;
         ok = cm_src_line(src, (size_t)1 << 28, &line, &end, err);
         if (!ok || end) break;
-        if ((json && !line.n) || scan_line(s, &line, json, &why)) continue;
+        if (scan_line(s, &line, &why)) continue;
         ok = cm_fail(err, why.code, "%s:%llu: %s", path, (unsigned long long)line.number,
                      why.msg);
     }
+    return ok;
+}
+
+static bool scan_file(search *s, const char *path, cm_err *err) {
+    cm_src *src = cm_src_open(path, err);
+    if (!src) return false;
+    bool ok = cm_text_is_jsonl(path) ? cm_text_jsonl(src, path, s->field, scan_document, s, err)
+                                     : scan_lines(s, src, path, err);
     cm_src_close(src);
     return ok;
 }

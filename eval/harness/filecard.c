@@ -51,8 +51,8 @@ static void put_value(cm_buf *b, const char *key, cm_kl_value v) {
     cm_json_close(b, '{');
 }
 
-static void as_json(const cm_file_card *c, cm_buf *b) {
-    cm_json_open(b, NULL, '{');
+void cm_file_card_json(const cm_file_card *c, const char *key, cm_buf *b) {
+    cm_json_open(b, key, '{');
     cm_json_str(b, "type", c->type);
     cm_json_u64(b, "file_bytes", c->file_bytes);
     cm_json_u64(b, "tensor_bytes", c->tensor_bytes);
@@ -73,7 +73,6 @@ static void as_json(const cm_file_card *c, cm_buf *b) {
     put_value(b, "same_top1", c->card.same);
     put_value(b, "delta_p_rms", c->card.dp_rms);
     cm_json_close(b, '{');
-    cm_buf_addf(b, "\n");
 }
 
 static void as_markdown(const cm_file_card *c, const char *name, cm_buf *b) {
@@ -110,7 +109,8 @@ bool cm_file_card_write(const cm_file_card *c, const char *gguf, cm_err *err) {
     const char *slash = strrchr(gguf, '/');
     char *json = cm_card_path(gguf, "json"), *md = cm_card_path(gguf, "md");
     cm_buf a = {0}, b = {0};
-    as_json(c, &a);
+    cm_file_card_json(c, NULL, &a);
+    cm_buf_addf(&a, "\n");
     as_markdown(c, slash ? slash + 1 : gguf, &b);
     bool ok = cm_write_file(json, a.s, a.n, err) && cm_write_file(md, b.s, b.n, err);
     cm_buf_free(&a);

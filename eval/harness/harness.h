@@ -558,6 +558,8 @@ typedef struct cm_file_card {
     cm_kl_card card;           /* by cm_file_card_score */
 } cm_file_card;
 bool cm_file_card_score(cm_file_card *c, const cm_loaded *ref, const cm_loaded *q, cm_err *err);
+/* As a JSON object under `key`; NULL: by itself. */
+void cm_file_card_json(const cm_file_card *c, const char *key, cm_buf *b);
 /* Where the card of a file lies (free()); kind: "json", "md". */
 char *cm_card_path(const char *gguf, const char *kind);
 bool cm_file_card_write(const cm_file_card *c, const char *gguf, cm_err *err);

@@ -92,6 +92,16 @@ expect "contamination of nothing" 2 "--tasks" $E --model "$M" --text "$tmp/text.
 expect "a corpus that is not there" "[124]" "none.txt" $E --model "$M" --tasks "$tmp/doc.yaml" \
     --contamination "$tmp/none.txt" --out "$tmp/dirty2"
 
+printf '{"text":"fine"}\n{"text":1}\n' >"$tmp/bad.ndjson"
+gzip -c "$tmp/bad.ndjson" >"$tmp/bad.jsonl.gz"
+for e in ndjson jsonl.gz; do
+    expect "a corpus of JSON lines, .$e" 4 "bad.$e:2: " $E --model "$M" --tasks "$tmp/doc.yaml" \
+        --contamination "$tmp/bad.$e" --out "$tmp/dirty3"
+done
+printf 'fine\nnot \377 fine\n' >"$tmp/bytes.txt"
+expect "a corpus that is no text" 4 "bytes.txt:2: invalid UTF-8 at byte 4" $E --model "$M" --tasks "$tmp/doc.yaml" \
+    --contamination "$tmp/bytes.txt" --out "$tmp/dirty3"
+
 # ---- fertility
 printf 'the cat\n\340\244\271\340\245\210 the 42\n' >"$tmp/words.txt"
 expect_out "fertility" "words.txt +5 .*latin +3 .*devanagari +1 .*no letters +1 " $E --model "$M" \
