@@ -84,7 +84,7 @@ sweep() {
     base="optim.beta1=0.7 optim.lr=12e-3"
     tune adamw b7-beta2 $base optim.beta2=0.9
     for e in 24 48 72 96; do tune adamw b7-embed$e $base optim.embed_lr=${e}e-3; done
-    for lr in 8e-3 16e-3; do
+    for lr in 4e-3 6e-3 8e-3 16e-3; do
         for e in 48 72; do
             tune adamw "b7-lr$lr-embed$e" optim.beta1=0.7 optim.lr=$lr optim.embed_lr=${e}e-3
         done
