@@ -43,28 +43,12 @@ static void machine(void) {
     cm_buf_free(&b);
 }
 
-static bool one_of(const char *name, const char *const *list) {
-    for (; *list; list++)
-        if (!strcmp(name, *list)) return true;
-    return false;
-}
-
-/* OpenBLAS chooses by what it knows of CPUs, or by an exported OPENBLAS_CORETYPE. */
 static void blas(void) {
-    static const char *const wide[] = { "SkylakeX", "Cooperlake", "SapphireRapids", NULL };
-    static const char *const narrow[] = { "Prescott", "Core2", "Penryn", "Dunnington", "Nehalem",
-        "Sandybridge", "Atom", "Opteron", "Opteron_SSE3", "Barcelona", "Bobcat", "Bulldozer",
-        "Piledriver", "Steamroller", NULL };
-    const char *core = openblas_get_corename();
-    cm_level_id can = cm_kern_best_level();
-    text("host/blas/core", core);
-    bool below = can >= CM_LEVEL_AVX512 ? !one_of(core, wide)
-                                        : can >= CM_LEVEL_AVX2 && one_of(core, narrow);
+    char why[CM_BLAS_TEXT];
+    bool below = cm_blas_below_cpu(why);
+    text("host/blas/core", openblas_get_corename());
     bench_put(below, "host/blas/below_cpu");
-    if (below)
-        fprintf(stderr, "warning: OpenBLAS runs its %s kernels, the CPU can do more (%s)%s\n",
-                core, cm_level_name(can),
-                getenv("OPENBLAS_CORETYPE") ? ": unset OPENBLAS_CORETYPE" : "");
+    if (below) fprintf(stderr, "warning: %s\n", why);
 }
 
 int main(int argc, char **argv) {

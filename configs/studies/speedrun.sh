@@ -2,8 +2,8 @@
 # speedrun.sh -- time to a fixed loss: the recipe of configs/speedrun.yaml against AdamW, tuned.
 #
 # usage: configs/studies/speedrun.sh [race]   (`make speedrun`; SEEDS, SMALL: lib.sh beside it)
-# race: no sweeps.  DISTANCES: short, long or both.  TORCH=python3 (one that has PyTorch):
-# speedrun_torch.py races as well.
+# race: no sweeps.  DISTANCES: short, long or both; the page then holds these alone.
+# TORCH=python3 (one that has PyTorch): speedrun_torch.py races as well.
 # Same code, model, initialisation, batch and data order, over two distances.  For each, first each
 # side's sweep, one seed, one length; then runs of several lengths, each decayed to its end, for
 # every seed.  A side's time is that of the shortest run which ends at the target, interpolated
@@ -16,13 +16,12 @@ rates="8e-3 12e-3 16e-3 24e-3 32e-3 48e-3" low_rates="8e-3 12e-3 16e-3 24e-3" to
 : "${TORCH:=}"
 [ -z "$SMALL" ] || { bytes=200k DISTANCES=short rates="16e-3 24e-3" low_rates=16e-3 \
     torch_rates=8e-3; }
-# short or long: target, lengths, and what the winners of its sweeps change.  embed: AdamW with a
+# short or long: target, lengths, and what the winners of its sweeps change (ours: nothing).  embed: AdamW with a
 # rate of its own for the embedding.
 set_distance() {
     dist=$1 target=0.76 tune_adamw=100k tune_ours=65k
     adamw_lengths="86k 112k" embed_lengths="56k 72k" ours_lengths="48k 60k"
     adamw_keys="optim.lr=16e-3 sched.kind=wsd" embed_keys="optim.lr=8e-3 optim.embed_lr=72e-3"
-    ours_keys="optim.lr=48e-3 optim.beta1=0.5 optim.muon_beta2=0.9"
     if [ "$1" = long ]; then
         target=0.46 tune_adamw=300k tune_ours=200k
         adamw_lengths="240k 300k" embed_lengths="225k 280k" ours_lengths="165k 210k"
@@ -129,7 +128,7 @@ race_all() {
         for length in $adamw_lengths; do
             race adamw "$length" "$seed" "$adamw_keys"
             race embed "${embed_next%% *}" "$seed" "$embed_keys"
-            race ours "${ours_next%% *}" "$seed" "$ours_keys"
+            race ours "${ours_next%% *}" "$seed" ""
             ours_next=${ours_next#* } embed_next=${embed_next#* }
         done
         say "speedrun: $dist, seed $seed"

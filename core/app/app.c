@@ -81,11 +81,17 @@ static bool only_prints(cm_app_ctx *c, int *code) {
     return true;
 }
 
+static bool start_kernels(const cm_app_ctx *c, cm_err *err) {
+    cm_numerics how = (cm_numerics)c->conf.top.numerics;
+    char why[CM_BLAS_TEXT];
+    if (!cm_kern_init(how, c->threads, err)) return false;
+    if (how == CM_NUMERICS_FAST && cm_blas_below_cpu(why)) cm_log(CM_LOG_WARN, "%s", why);
+    return true;
+}
+
 static int run_tool(cm_app_ctx *c) {
     cm_err err = {0};
-    bool ok = c->app->no_kernels ||
-              cm_kern_init((cm_numerics)c->conf.top.numerics, c->threads, &err);
-    ok = ok && c->app->run(c, &err);
+    bool ok = (c->app->no_kernels || start_kernels(c, &err)) && c->app->run(c, &err);
     int code = ok ? c->exit : err.code ? (int)err.code : CM_EXIT_FAIL;
     if (!ok)
         say(err.msg);

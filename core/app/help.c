@@ -17,7 +17,7 @@ static void exit_lines(cm_buf *out) {
 #define X(id, n, text) cm_buf_addf(out, "  %-5d %s\n", n, text);
     CM_EXITS(X)
 #undef X
-    cm_buf_addf(out, "  128+n died of signal n, after saving\n");
+    cm_buf_addf(out, "  128+n " CM_EXIT_SIGNALLED "\n");
 }
 
 const char *cm_app_called(const cm_app_ctx *c) {
@@ -72,7 +72,7 @@ static void exit_markdown(cm_buf *out) {
 #define X(id, n, text) cm_buf_addf(out, "| %d | %s |\n", n, text);
     CM_EXITS(X)
 #undef X
-    cm_buf_addf(out, "| 128+n | died of signal n, after saving |\n\n"
+    cm_buf_addf(out, "| 128+n | " CM_EXIT_SIGNALLED " |\n\n"
                      "An input that you name (a text, a configuration, a model, a data set) "
                      "and that is not there or may\nnot be read is 2, whichever tool reads it. "
                      "A file missing inside a folder that should be whole\n(a shard that the "

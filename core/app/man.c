@@ -100,7 +100,9 @@ void cm_app_man(const cm_app_ctx *c, cm_buf *out) {
     cm_buf_addf(out, "\n");
     CM_EXITS(X)
 #undef X
-    cm_buf_addf(out, ".TP\n128+n\nDied of signal n, after saving.\n"
+    cm_buf_addf(out, ".TP\n128+n\n");
+    roff(out, CM_EXIT_SIGNALLED, true);
+    cm_buf_addf(out, "\n"
                      ".SH ENVIRONMENT\n"
                      ".TP\n.B CHIMERA_KERNELS\nLowers the level of the kernels: ");
     for (int i = 0; i < CM_N_LEVELS; i++)

@@ -26,6 +26,8 @@
     X(CM_EXIT_UNSURE, 5, "inconclusive")                                                \
     X(CM_EXIT_DIVERGED, 6, "training diverged (NaN, infinity, or spike policy stop)")   \
     X(CM_EXIT_RESOURCE, 7, "out of memory or disk; state saved where there was any")
+/* The meaning of 128 + n. */
+#define CM_EXIT_SIGNALLED "died of signal n; after saving, if that is INT, TERM or HUP"
 
 typedef enum {
 #define X(id, n, text) id = n,

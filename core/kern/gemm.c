@@ -5,7 +5,9 @@
 
 #include <cblas.h>
 #include <omp.h>
+#include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 
 /* Multiplications from which a product is worth waking the other threads. */
 static const double TEAM = 1 << 19;
@@ -15,6 +17,28 @@ static cm_micro micro, micro16; /* by precision; mr = 0: the reference */
 static bool ready;     /* cm_kern_init was called */
 
 const char *cm_gemm_blas_core(void) { return openblas_get_corename(); }
+
+static bool one_of(const char *name, const char *const *list) {
+    for (; *list; list++)
+        if (!strcmp(name, *list)) return true;
+    return false;
+}
+
+bool cm_blas_below_cpu(char why[CM_BLAS_TEXT]) {
+    static const char *const wide[] = { "SkylakeX", "Cooperlake", "SapphireRapids", NULL };
+    static const char *const narrow[] = { "Prescott", "Core2", "Penryn", "Dunnington", "Nehalem",
+        "Sandybridge", "Atom", "Opteron", "Opteron_SSE3", "Barcelona", "Bobcat", "Bulldozer",
+        "Piledriver", "Steamroller", NULL };
+    const char *core = openblas_get_corename();
+    cm_level_id can = cm_kern_best_level();
+    bool below = can >= CM_LEVEL_AVX512 ? !one_of(core, wide)
+                                        : can >= CM_LEVEL_AVX2 && one_of(core, narrow);
+    if (below)
+        snprintf(why, CM_BLAS_TEXT, "OpenBLAS runs its %s kernels, the CPU can do more (%s)%s",
+                 core, cm_level_name(can),
+                 getenv("OPENBLAS_CORETYPE") ? ": unset OPENBLAS_CORETYPE" : "");
+    return below;
+}
 
 bool cm_gemm_setup(cm_numerics numerics, cm_level_id level, int threads, cm_err *err) {
     if (!cm_gemm_buffers(threads, err)) return false;

@@ -120,6 +120,10 @@ typedef enum { CM_NUMERICS_STRICT, CM_NUMERICS_FAST } cm_numerics;
  * use.  Call once, before any other function of this header; a second call with other
  * settings re-selects.  False: unknown level name, or a level this CPU lacks. */
 bool cm_kern_init(cm_numerics numerics, int threads, cm_err *err);
+/* Does OpenBLAS run kernels below what the CPU can?  It chooses by the CPUs it knows, or by an
+ * exported OPENBLAS_CORETYPE.  why: a sentence, where it does. */
+enum { CM_BLAS_TEXT = 160 };
+bool cm_blas_below_cpu(char why[CM_BLAS_TEXT]);
 cm_level_id cm_kern_level(void);
 const char *cm_level_name(cm_level_id id);
 cm_level_id cm_kern_best_level(void); /* what this CPU supports */

@@ -225,7 +225,7 @@ static bool same_config(const cm_ckpt *c, const char *folder, cm_err *err) {
     bool ok = cm_read_file(path, 1 << 24, &text, &n, err);
     if (ok) {
         cm_buf diff = { 0 };
-        if (!cm__conf_same(c->conf, path, text, n, &diff)) {
+        if (!cm__conf_same(c, path, text, n, &diff)) {
             ok = c->any_config ||
                  cm_fail(err, CM_EXIT_USAGE,
                          "%s: this checkpoint belongs to another configuration (saved -> "

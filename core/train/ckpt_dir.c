@@ -162,26 +162,35 @@ bool cm_ckpt_verify(const char *folder, cm_err *err) {
 /* Keys that may change between a save and its resumption: none of them moves a number. */
 static bool moves_no_number(const char *line) {
     static const char *const free_keys[] = { "name:", "threads:", "log.", "ckpt.",
-                                             "train.max_gb:", "data.shards:",
-                                             "val.", "panel." };
+                                             "data.shards:", "val.", "panel." };
     for (size_t i = 0; i < sizeof free_keys / sizeof *free_keys; i++)
         if (!strncmp(line, free_keys[i], strlen(free_keys[i]))) return true;
     return false;
 }
 
-bool cm__conf_same(const cm_conf *now, const char *name, const char *text, size_t n,
+/* Experts are balanced over the rows of a micro-batch, which the limit may choose. */
+static bool limit_moves_numbers(const cm_ckpt *c) {
+    const cm_model_conf *m = &c->model->conf;
+    return !c->conf->data.micro_rows && cm_model_has_experts(m) && m->lb_coef > 0;
+}
+
+bool cm__conf_same(const cm_ckpt *c, const char *name, const char *text, size_t n,
                    cm_buf *diff) {
+    static const char limit[] = "train.max_gb:";
     cm_conf saved;
     cm_buf all = { 0 };
     cm_err err;
     cm_conf_open(&saved, NULL);
     cm_conf_text(&saved, name, text, n);
     if (!cm_conf_check(&saved, &err)) cm_buf_addf(diff, "%s\n", err.msg);
-    else cm_conf_diff(&saved, now, &all);
+    else cm_conf_diff(&saved, c->conf, &all);
     char *save = NULL;
     for (char *l = all.s ? strtok_r(all.s, "\n", &save) : NULL; l;
-         l = strtok_r(NULL, "\n", &save))
-        if (!moves_no_number(l)) cm_buf_addf(diff, "  %s\n", l);
+         l = strtok_r(NULL, "\n", &save)) {
+        bool limits = !strncmp(l, limit, sizeof limit - 1);
+        if (limits ? limit_moves_numbers(c) : !moves_no_number(l))
+            cm_buf_addf(diff, "  %s\n", l);
+    }
     cm_buf_free(&all);
     cm_conf_close(&saved);
     return diff->n == 0;

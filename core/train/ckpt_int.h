@@ -14,9 +14,9 @@ bool cm__ckpt_drop(const char *dir, const char *name, cm_err *err);
 bool cm__ckpt_prune(const cm_ckpt *c, cm_err *err);
 /* Write folder/SHA256SUMS over its files, in the form `sha256sum -c` reads. */
 bool cm__sums_write(const char *folder, cm_err *err);
-/* Do saved text and the configuration agree in every key that moves a number?  diff gets
+/* Do saved text and c's configuration agree in every key that moves a number?  diff gets
  * those that do not, one line each. */
-bool cm__conf_same(const cm_conf *now, const char *name, const char *text, size_t n,
+bool cm__conf_same(const cm_ckpt *c, const char *name, const char *text, size_t n,
                    cm_buf *diff);
 
 #endif

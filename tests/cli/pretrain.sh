@@ -136,15 +136,17 @@ check "gone on, not begun again" grep -q "resuming at step" "$tmp/runs/experts/t
 same "collapsed experts are told once" "$(grep -c "experts collapse" "$tmp/runs/experts/train.log")" 1
 
 # ---- resuming from damage
-half() { # a run stopped after step 5 of 10, under NAME
-    rm -rf "$tmp/runs/$1"
-    "$BIN/pretrain" --config "$tmp/tiny.yaml" --runs "$tmp/runs" --quiet name="$1" ckpt.every=1 \
-        ckpt.keep_last=3 >/dev/null 2>&1 &
+half() { # a run stopped after step 5 of 10, under NAME, with key=value...
+    half=$1
+    shift
+    rm -rf "$tmp/runs/$half"
+    "$BIN/pretrain" --config "$tmp/tiny.yaml" --runs "$tmp/runs" --quiet name="$half" ckpt.every=1 \
+        ckpt.keep_last=3 "$@" >/dev/null 2>&1 &
     pid=$!
-    for _ in $(seq 400); do [ -e "$tmp/runs/$1/ckpt/step-00000005" ] && break; sleep 0.02; done
+    for _ in $(seq 400); do [ -e "$tmp/runs/$half/ckpt/step-00000005" ] && break; sleep 0.02; done
     kill -9 $pid 2>/dev/null; wait $pid 2>/dev/null
     # Whatever step it got to, step 10 or not: put the run back to unfinished.
-    sed -i 's/"state":"[a-z]*"/"state":"running"/' "$tmp/runs/$1/status.json"
+    sed -i 's/"state":"[a-z]*"/"state":"running"/' "$tmp/runs/$half/status.json"
 }
 half cut
 for f in model.safetensors optimizer.safetensors state.json; do
@@ -179,6 +181,20 @@ same "nothing is written" "$(tree "$tmp/runs/mix")" "$all"
 expect "resuming another model" 2 "another configuration" $P name=mix optim.lr=0.5
 expect "--resume=never" 2 "unfinished run" $P name=mix --resume=never
 same "its checkpoints are as they were" "$(sums)" "$before"
+# A limit chooses the rows that experts are balanced over.
+for rows in data.micro_rows=0 data.micro_rows=4 model.lb_coef=0 model.ffn=D; do
+    half limit $rows
+    $P name=limit $rows train.max_gb=1 --resume=must >/dev/null 2>"$tmp/.err"
+    found=$(grep -A 1 "warning: .*the configuration has changed" "$tmp/.err" | grep -c "train.max_gb: 0 -> 1")
+    same "another limit with $rows: a warning?" "$found" $([ $rows = data.micro_rows=0 ] && echo 1 || echo 0)
+done
+
+# OpenBLAS's kernels matter where it computes.
+for how in fast strict; do
+    OPENBLAS_CORETYPE=Prescott $P name=blas-$how numerics=$how sched.tokens=512 >/dev/null 2>"$tmp/.err"
+    found=$(grep -c "warning: OpenBLAS runs its Prescott kernels" "$tmp/.err")
+    same "$how numerics and OpenBLAS for an old CPU" "$found" $([ $how = strict ] && echo 0 || echo 1)
+done
 
 # The file of a whole project, every tool's section in it.
 { cat "$tmp/tiny.yaml"; printf 'generate:\n  max_tokens: 5\nquantize:\n  type: q8_0\n'; } >"$tmp/shared.yaml"
