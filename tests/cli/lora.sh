@@ -83,14 +83,26 @@ for key in general.architecture general.type adapter.type adapter.lora.alpha; do
     check "key $key" grep -qa "$key" "$tmp/lora.gguf"
 done
 tensors() { grep -oa 'blk\.[0-9]\.[a-z_]*\.weight\.lora_[ab]' "$1" | sort | tr '\n' ' '; }
-want=
+pairs=
 for t in 0.ffn_down_exps 0.ffn_gate_exps 0.ffn_up_exps 0.ssm_in 0.ssm_out 1.attn_k 1.attn_output 1.attn_q \
     1.attn_v 1.ffn_down_exps 1.ffn_gate_exps 1.ffn_up_exps; do
-    want="${want}blk.$t.weight.lora_a blk.$t.weight.lora_b "
+    pairs="${pairs}blk.$t.weight.lora_a blk.$t.weight.lora_b "
 done
-same "a pair for every tensor" "$(tensors "$tmp/lora.gguf")" "$want"
+same "a pair for every tensor" "$(tensors "$tmp/lora.gguf")" "$pairs"
 expect_out "in halves" "F16" $Q --model "$run_dir" --adapter --type f16 --out "$tmp/half.gguf"
 check "half as large" [ $(($(wc -c <"$tmp/half.gguf") * 10)) -lt $(($(wc -c <"$tmp/lora.gguf") * 7)) ]
+# Rows of 32 are whole blocks of these types, rows of the rank are not.
+for t in bf16 q8_0 q4_0 q4_1 q5_0 q5_1 q2_k q3_k_m q4_k_s q4_k_m q5_k_m q6_k iq4_nl iq4_xs; do
+    for dry in --dry-run ""; do
+        expect "in $t $dry" 0 "" $Q --model "$run_dir" --adapter --type $t --out "$tmp/lora-$t.gguf" $dry
+    done
+    same "$t: the same pairs" "$(tensors "$tmp/lora-$t.gguf")" "$pairs"
+    check "$t: smaller" [ "$(wc -c <"$tmp/lora-$t.gguf")" -lt "$(wc -c <"$tmp/lora.gguf")" ]
+done
+absent "nothing half-written" "$tmp"/lora-*.tmp
+$Q --json --dry-run --model "$run_dir" --adapter --type q4_k_m --out "$tmp/x.gguf" >"$tmp/j" 2>/dev/null
+check "a row that is no block is F16" grep -q '"blk.0.ssm_in.weight.lora_b","shape":\[[0-9]*,4\],"type":"F16"' "$tmp/j"
+check "one of 32 the type for that" grep -q '"blk.0.ssm_in.weight.lora_a","shape":\[4,32\],"type":"Q5_0"' "$tmp/j"
 expect "of a model without one" 2 "no adapter there; --adapter wants a run trained with lora.rank" \
     $Q --model "$M" --adapter --out "$tmp/none.gguf"
 expect "for other formats" 2 "adapter writes a GGUF file" $Q --model "$run_dir" --adapter --out "$tmp/none"
