@@ -1,6 +1,8 @@
 /* bench.c -- what the benchmark programs share. */
 #include "bench/bench.h"
 
+#include <ctype.h>
+#include <limits.h>
 #include <math.h>
 #include <stdarg.h>
 #include <stdlib.h>
@@ -12,19 +14,68 @@ bench_options bench;
 bool bench_option(const char *word) {
     if (!strcmp(word, "json=1")) return bench.json = true;
     if (!strcmp(word, "busy=1")) return bench.threads = 1, bench.busy = true;
-    return sscanf(word, "threads=%d", &bench.threads) == 1;
+    return bench_int(word, "threads", &bench.threads, 0, BENCH_MOST);
+}
+
+static const char *value_of(const char *word, const char *key) {
+    size_t n = strlen(key);
+    return !strncmp(word, key, n) && word[n] == '=' ? word + n + 1 : NULL;
+}
+
+bool bench_int(const char *word, const char *key, int *x, int least, int most) {
+    const char *s = value_of(word, key);
+    int64_t v;
+    if (!s) return false;
+    if (!cm_parse_i64(s, &v) || v < least || v > most)
+        bench_refuse("'%s': wanted %s=N, N from %d to %d", word, key, least, most);
+    *x = (int)v;
+    return true;
+}
+
+bool bench_real(const char *word, const char *key, double *x) {
+    const char *s = value_of(word, key);
+    if (s && (!cm_parse_f64(s, x) || *x < 0))
+        bench_refuse("'%s': wanted %s=X, a number of 0 or more", word, key);
+    return s;
+}
+
+bool bench_list(const char *word, const char *key, int *x, int *n, int most) {
+    const char *s = value_of(word, key);
+    if (!s) return false;
+    for (*n = 0; *n < most; s++) {
+        char *end;
+        long v = isdigit((unsigned char)*s) ? strtol(s, &end, 10) : 0;
+        if (v < 1 || v > INT_MAX) break;
+        x[(*n)++] = (int)v;
+        s = end;
+        if (!*s) return true;
+        if (*s != ',') break;
+    }
+    bench_refuse("'%s': wanted %s=N,N,...: up to %d integers above 0", word, key, most);
+}
+
+void bench_refuse(const char *fmt, ...) {
+    va_list ap;
+    va_start(ap, fmt);
+    fprintf(stderr, "error: ");
+    vfprintf(stderr, fmt, ap);
+    fprintf(stderr, "\n");
+    va_end(ap);
+    exit(CM_EXIT_USAGE);
 }
 
 void bench_unknown(const char *word, const char *known) {
-    fprintf(stderr, "error: '%s': wanted %s, json=1, busy=1 or threads=N\n", word, known);
-    exit(CM_EXIT_USAGE);
+    bench_refuse("'%s': wanted %s, json=1, busy=1 or threads=N", word, known);
 }
 
 void bench_need_model(int64_t vocab_size) {
-    if (vocab_size) return;
-    fprintf(stderr, "error: which model?  Give a configuration (configs/bench8m.yaml), or "
-                    "model.vocab_size=N and what else it needs\n");
-    exit(CM_EXIT_USAGE);
+    if (!vocab_size)
+        bench_refuse("which model?  Give a configuration (configs/bench8m.yaml), or "
+                     "model.vocab_size=N and what else it needs");
+}
+
+void bench_need_groups(int heads, int groups) {
+    if (heads % groups) bench_refuse("H=%d is no multiple of G=%d", heads, groups);
 }
 
 void bench_must(bool ok, const cm_err *err) {
@@ -53,18 +104,6 @@ static int ascending(const void *a, const void *b) {
 double bench_median(double *x, int n) {
     qsort(x, (size_t)n, sizeof *x, ascending);
     return n % 2 ? x[n / 2] : 0.5 * (x[n / 2 - 1] + x[n / 2]);
-}
-
-int bench_list(const char *s, int *x, int most) {
-    int n = 0;
-    while (*s && n < most) {
-        char *end;
-        long v = strtol(s, &end, 10);
-        if (end == s) break;
-        x[n++] = (int)v;
-        s = end + (*end == ',');
-    }
-    return n;
 }
 
 void bench_put(double value, const char *key, ...) {

@@ -118,7 +118,7 @@ int main(int argc, char **argv) {
     cm_spin_briefly(argv);
     double seconds = 1;
     for (int i = 1; i < argc; i++)
-        if (!bench_option(argv[i]) && sscanf(argv[i], "seconds=%lf", &seconds) != 1)
+        if (!bench_option(argv[i]) && !bench_real(argv[i], "seconds", &seconds))
             bench_unknown(argv[i], "seconds=X");
     bench_start(CM_NUMERICS_STRICT);
     bench_say("%s\n", cm_kern_describe());

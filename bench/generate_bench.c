@@ -15,8 +15,8 @@ static void options(cm_conf *conf, int argc, char **argv, int *prompt, int *step
     cm_conf_open(conf, NULL);
     for (int i = 1; i < argc; i++) {
         if (bench_option(argv[i])) continue;
-        if (sscanf(argv[i], "prompt=%d", prompt) == 1) continue;
-        if (sscanf(argv[i], "steps=%d", steps) == 1) continue;
+        if (bench_int(argv[i], "prompt", prompt, 1, BENCH_MOST)) continue;
+        if (bench_int(argv[i], "steps", steps, 1, BENCH_MOST)) continue;
         if (strchr(argv[i], '='))
             cm_conf_set(conf, argv[i]);
         else

@@ -253,15 +253,15 @@ static void run(bench_run *b, const char *path) {
 }
 
 static void option(bench_run *b, char *word) {
-    if (bench_option(word) || sscanf(word, "prompt=%d", &b->prompt) == 1 ||
-        sscanf(word, "steps=%d", &b->steps) == 1)
+    if (bench_option(word) || bench_int(word, "prompt", &b->prompt, 1, BENCH_MOST) ||
+        bench_int(word, "steps", &b->steps, 1, BENCH_MOST) ||
+        bench_int(word, "rounds", &b->rounds, 1, MOST))
         return;
     if (!strncmp(word, "peer=", 5)) b->peer = word + 5;
     else if (!strncmp(word, "kv=", 3)) b->kv = word + 3;
     else if (!strncmp(word, "key=", 4)) b->key = word + 4;
     else if (!strcmp(word, "weights=float")) b->floats = true;
-    else if (sscanf(word, "rounds=%d", &b->rounds) != 1 || b->rounds < 1 || b->rounds > MOST)
-        usage();
+    else usage();
 }
 
 int main(int argc, char **argv) {

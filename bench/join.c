@@ -9,6 +9,7 @@
  *   ratio/PEER/NAME/C/x       our tokens/s over the peer's; C = best: each at its own best
  *   ratio/PEER/infer/.../x    the same of inference
  *   ratio/moe/...             MoE over the dense model of equal active parameters
+ *   ratio/bf16/NAME/x         tokens/s of whole steps in bf16 over those in fp32
  *   ratio/long/NAME-T.../C/x  seconds a token over what the formula makes of those at 512 */
 #include "bench/bench.h"
 #include "run/run.h"
@@ -149,6 +150,13 @@ static void experts(const char *key, const train_key *t) {
     free(to);
 }
 
+static void precisions(const char *key, const train_key *t) {
+    if (strcmp(t->unit, "tok_per_s") || strcmp(t->compute, "bf16")) return;
+    char *to = cm_strf("ratio/bf16/%s/x", t->name);
+    pair(to, find(key), join_key("train/", t->name, "/fp32", "/tok_per_s"));
+    free(to);
+}
+
 /* Of train/NAME/fp32 and train/NAME/bf16 under a prefix, the one with the better median. */
 static series *better(const char *prefix, const char *name) {
     series *a = join_key(prefix, "train/", name, "/fp32/tok_per_s");
@@ -195,6 +203,7 @@ static void derive(void) {
         utilisation(key, &t);
         long_rows(key, &t);
         experts(key, &t);
+        precisions(key, &t);
     }
 }
 

@@ -44,28 +44,27 @@ static void options(job *b, int argc, char **argv) {
     cm_conf_open(&b->conf, NULL);
     int forward = 0;
     for (int i = 1; i < argc; i++) {
-        if (!strncmp(argv[i], "T=", 2)) {
-            b->n = bench_list(argv[i] + 2, b->length, MAX_LENGTHS);
-        } else if (!bench_option(argv[i]) &&
-                   sscanf(argv[i], "tokens=%d", &b->tokens) != 1 &&
-                   sscanf(argv[i], "rounds=%d", &b->rounds) != 1 &&
-                   sscanf(argv[i], "forward=%d", &forward) != 1) {
-            if (strchr(argv[i], '=')) cm_conf_set(&b->conf, argv[i]);
-            else cm_conf_file(&b->conf, argv[i]);
-        }
+        if (bench_option(argv[i]) ||
+            bench_list(argv[i], "T", b->length, &b->n, MAX_LENGTHS) ||
+            bench_int(argv[i], "tokens", &b->tokens, 1, BENCH_MOST) ||
+            bench_int(argv[i], "rounds", &b->rounds, 1, MAX_ROUNDS) ||
+            bench_int(argv[i], "forward", &forward, 0, 1))
+            continue;
+        if (strchr(argv[i], '=')) cm_conf_set(&b->conf, argv[i]);
+        else cm_conf_file(&b->conf, argv[i]);
     }
     if (!b->n) b->n = 3, memcpy(b->length, (int[]){ 512, 2048, 16384 }, 3 * sizeof(int));
-    if (b->rounds < 1 || b->rounds > MAX_ROUNDS) b->rounds = 3;
     b->forward = forward;
     for (int i = 0; i < b->n; i++)
-        CM_ASSERT(b->length[i] > 0 && b->tokens % b->length[i] == 0,
-                  "T=%d does not divide tokens=%d", b->length[i], b->tokens);
+        if (b->tokens % b->length[i])
+            bench_refuse("T=%d does not divide tokens=%d", b->length[i], b->tokens);
 }
 
 /* Opens everything; bytes[i]: the peak of a step at length i. */
 static void setup(job *b, double *bytes) {
     cm_err err;
     bench_must(cm_conf_check(&b->conf, &err), &err);
+    bench_need_model(b->conf.model.vocab_size);
     cm_numerics how = b->conf.top.numerics ? CM_NUMERICS_FAST : CM_NUMERICS_STRICT;
     bench_start(how);
     bench_must(cm_model_resolve(&b->conf.model, &err), &err);

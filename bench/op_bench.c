@@ -178,7 +178,7 @@ int main(int argc, char **argv) {
     int reps = 5;
     double mscale;
     for (int i = 1; i < argc; i++)
-        if (!bench_option(argv[i]) && sscanf(argv[i], "repetitions=%d", &reps) != 1)
+        if (!bench_option(argv[i]) && !bench_int(argv[i], "repetitions", &reps, 1, BENCH_MOST))
             bench_unknown(argv[i], "repetitions=N");
     bench_start(CM_NUMERICS_STRICT);
     bench_must(cm_arena_open(&b.arena, "bench", (size_t)8 << 30, &err) &&

@@ -49,8 +49,7 @@ static bool take(options *o, char *word) {
         return true;
     }
     if (!strcmp(word, "imp=1")) return o->imp = true;
-    return sscanf(word, "rounds=%d", &o->rounds) == 1 && o->rounds > 0 &&
-           o->rounds <= MAX_ROUNDS;
+    return bench_int(word, "rounds", &o->rounds, 1, MAX_ROUNDS);
 }
 
 static void *library(const char *folder, const char *name) {

@@ -41,7 +41,8 @@ if [ -n "${BENCH_OUT:-}" ] && [ -e "$BENCH_OUT" ]; then
 fi
 # A miniature's numbers mean nothing: they do not replace those of a real run.
 bin=build/bench out=${BENCH_OUT:-build/bench${TINY:+-tiny}.json}
-lines=$out.lines
+lines=$out.lines dir=$(dirname "$out")
+[ -d "$dir" ] && [ -w "$dir" ] || refuse "$out: $dir is no folder that can be written to"
 how="json=1${BUSY:+ busy=1}" threads=$(nproc)
 [ -z "${BUSY:-}" ] || threads=1
 : >"$lines"

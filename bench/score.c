@@ -30,13 +30,13 @@ static void options(job *j, cm_conf *c, int argc, char **argv) {
     cm_conf_open(c, NULL);
     for (int i = 1; i < argc; i++) {
         if (bench_option(argv[i])) continue;
-        if (sscanf(argv[i], "pairs=%d", &j->pairs) == 1) continue;
-        if (sscanf(argv[i], "stem=%d", &j->stem) == 1) continue;
-        if (sscanf(argv[i], "ends=%d", &j->ends) == 1) continue;
-        if (sscanf(argv[i], "end=%d", &j->end) == 1) continue;
-        if (sscanf(argv[i], "rounds=%d", &j->rounds) == 1) continue;
-        if (sscanf(argv[i], "rows=%d", &j->engine.rows) == 1) continue;
-        if (sscanf(argv[i], "batch=%d", &j->engine.batch) == 1) continue;
+        if (bench_int(argv[i], "pairs", &j->pairs, 1, BENCH_MOST)) continue;
+        if (bench_int(argv[i], "stem", &j->stem, 0, BENCH_MOST)) continue;
+        if (bench_int(argv[i], "ends", &j->ends, 1, BENCH_MOST)) continue;
+        if (bench_int(argv[i], "end", &j->end, 1, BENCH_MOST)) continue;
+        if (bench_int(argv[i], "rounds", &j->rounds, 1, BENCH_MOST)) continue;
+        if (bench_int(argv[i], "rows", &j->engine.rows, 0, BENCH_MOST)) continue;
+        if (bench_int(argv[i], "batch", &j->engine.batch, 0, BENCH_MOST)) continue;
         if (!strncmp(argv[i], "model=", 6)) j->path = argv[i] + 6;
         else if (!strncmp(argv[i], "lines=", 6)) j->lines = argv[i] + 6;
         else if (strchr(argv[i], '=')) cm_conf_set(c, argv[i]);

@@ -27,10 +27,11 @@ typedef struct {
 } job;
 
 static bool number(job *j, const char *w) {
-    return sscanf(w, "ngram=%d", &j->how.ngram) == 1 ||
-           sscanf(w, "guesses=%d", &j->how.most) == 1 ||
-           sscanf(w, "temperature=%lf", &j->s.temperature) == 1 ||
-           sscanf(w, "tokens=%d", &j->tokens) == 1 || sscanf(w, "rounds=%d", &j->rounds) == 1;
+    return bench_int(w, "ngram", &j->how.ngram, 0, BENCH_MOST) ||
+           bench_int(w, "guesses", &j->how.most, 0, BENCH_MOST) ||
+           bench_real(w, "temperature", &j->s.temperature) ||
+           bench_int(w, "tokens", &j->tokens, 1, BENCH_MOST) ||
+           bench_int(w, "rounds", &j->rounds, 1, ROUNDS);
 }
 
 static void options(job *j, int argc, char **argv) {
@@ -47,8 +48,6 @@ static void options(job *j, int argc, char **argv) {
         else ok = cm_fail(&err, CM_EXIT_USAGE, "what is %s?", w);
     }
     ok = ok && (j->model || cm_fail(&err, CM_EXIT_USAGE, "which model?"));
-    ok = ok && ((j->rounds >= 1 && j->rounds <= ROUNDS) ||
-                cm_fail(&err, CM_EXIT_USAGE, "rounds: 1 to %d", ROUNDS));
     bench_must(ok, &err);
 }
 

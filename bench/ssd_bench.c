@@ -130,22 +130,23 @@ static void report(const shape *s, const cm_prof *best, double peak) {
 
 static double options(shape *s, int argc, char **argv) {
     const struct { const char *key; int *to; } size[] = {
-        { "B=%d", &s->B }, { "T=%d", &s->T }, { "H=%d", &s->H }, { "P=%d", &s->P },
-        { "N=%d", &s->N }, { "G=%d", &s->G }, { "Q=%d", &s->Q },
+        { "B", &s->B }, { "T", &s->T }, { "H", &s->H }, { "P", &s->P },
+        { "N", &s->N }, { "G", &s->G }, { "Q", &s->Q },
     };
     double seconds = 2;
     for (int i = 1; i < argc; i++) {
         if (!strcmp(argv[i], "compute=bf16")) how = CM_COMPUTE_BF16;
-        else if (!bench_option(argv[i]) && sscanf(argv[i], "seconds=%lf", &seconds) != 1 &&
+        else if (!bench_option(argv[i]) && !bench_real(argv[i], "seconds", &seconds) &&
                  strcmp(argv[i], "compute=fp32") != 0) {
             bool known = false;
             for (size_t k = 0; !known && k < sizeof size / sizeof *size; k++)
-                known = sscanf(argv[i], size[k].key, size[k].to) == 1;
+                known = bench_int(argv[i], size[k].key, size[k].to, 1, BENCH_MOST);
             if (!known)
                 bench_unknown(argv[i], "compute=fp32|bf16, seconds=X, B=N, T=N, H=N, P=N, N=N, "
                                        "G=N, Q=N");
         }
     }
+    bench_need_groups(s->H, s->G);
     return seconds;
 }
 

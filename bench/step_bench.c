@@ -3,7 +3,9 @@
  *   build/bench/step_bench configs/bench8m.yaml [rows=8] [T=512] [steps=6] [json=1]
  *                          [busy=1] [threads=N] [key=value ...]
  * One step = forward, backward and AdamW of rows x T tokens; the first warms up, the median
- * of the others counts. */
+ * of the others counts.  AdamW keeps fp32 moments and no memory is planned: in a file,
+ * sections other than model and train, train.max_gb and train.recompute=auto (taken as none)
+ * are ignored; words that would set them are refused. */
 #include "bench/bench.h"
 #include "train/train.h"
 
@@ -55,26 +57,32 @@ static void update(job *b, int step) {
     cm_params_zero_grad(ps);
 }
 
+/* A word for the configuration; one that no step here would heed is refused. */
+static void set(cm_conf *c, const char *word) {
+    if (!strncmp(word, "train.", 6) && strncmp(word, "train.compute=", 14) != 0 &&
+        strcmp(word, "train.recompute=none") != 0 && strcmp(word, "train.recompute=block") != 0)
+        bench_refuse("'%s': of train, steps here heed compute and recompute=none|block", word);
+    cm_conf_set(c, word);
+}
+
 static void setup(job *b, int argc, char **argv) {
     cm_err err;
     b->rows = 8;
     b->T = 512;
     b->steps = 6;
-    cm_conf_open(&b->conf, NULL);
+    cm_conf_open(&b->conf, "model train");
     for (int i = 1; i < argc; i++) {
         if (bench_option(argv[i])) continue;
-        if (sscanf(argv[i], "rows=%d", &b->rows) == 1) continue;
-        if (sscanf(argv[i], "T=%d", &b->T) == 1) continue;
-        if (sscanf(argv[i], "steps=%d", &b->steps) == 1) continue;
+        if (bench_int(argv[i], "rows", &b->rows, 1, 1024)) continue; /* rows T: an int */
+        if (bench_int(argv[i], "T", &b->T, 1, BENCH_MOST)) continue;
+        if (bench_int(argv[i], "steps", &b->steps, 1, BENCH_MOST)) continue;
         if (strchr(argv[i], '='))
-            cm_conf_set(&b->conf, argv[i]);
+            set(&b->conf, argv[i]);
         else
             cm_conf_file(&b->conf, argv[i]);
     }
     bench_must(cm_conf_check(&b->conf, &err), &err);
     bench_need_model(b->conf.model.vocab_size);
-    if (b->rows < 1 || b->T < 1 || b->steps < 1)
-        bench_unknown("rows, T, steps", "numbers above 0");
     if (b->conf.top.threads) bench.threads = (int)b->conf.top.threads;
     bench_start(b->conf.top.numerics ? CM_NUMERICS_FAST : CM_NUMERICS_STRICT);
     for (int how = 0; how < 2; how++)
