@@ -167,7 +167,7 @@ bench: deps ## speed, into build/bench.json: products, ops, whole steps (QUICK=1
 	@$(MAKE) --no-print-directory -j2 all $(BENCHES)
 	@sh bench/run.sh
 types: all ## every type of one model, with cards: make types MODEL=runs/demo TEXT=heldout.txt [CALIBRATION=text]
-	@sh bench/types.sh $(MODEL) $(TEXT) build/types $(CALIBRATION)
+	@sh bench/types.sh "$(MODEL)" "$(TEXT)" build/types $(if $(CALIBRATION),"$(CALIBRATION)")
 docs: all $(T)/docs build/bench/tables ## write config.md, exit-codes.md, ops.md, METRICS.md, BENCHMARKS.md from the tables
 	@$(BIN)/eval --help=markdown > docs/config.md
 	@$(BIN)/eval --help=exit-markdown > docs/exit-codes.md

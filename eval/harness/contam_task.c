@@ -14,6 +14,7 @@ typedef struct {
     int32_t *id; /* scratch */
     int64_t n_id, cap_id;
     cm_buf text;
+    bool found;  /* any text in the corpus */
 } search;
 
 static bool encode(search *s, const char *text, size_t n, cm_err *err) {
@@ -60,6 +61,7 @@ static void begin(search *s) {
 }
 
 static bool scan_text(search *s, const char *text, size_t n, cm_err *err) {
+    s->found = true;
     cm_contam_scan_words(s->words, text, n);
     if (!encode(s, text, n, err)) return false;
     cm_contam_scan_ids(s->tokens, s->id, s->n_id);
@@ -77,6 +79,7 @@ static bool scan_dataset(search *s, const cm_dataset *d, const char *path, cm_er
         CM_ASSERT(!ok || id, "out of memory: a document of %lld tokens", (long long)n);
         ok = ok && cm_dataset_read(d, CM_SPLIT_TRAIN, start, n, id, NULL, err);
         if (ok) {
+            s->found = true;
             begin(s);
             int64_t skip = n && id[0] == d->bos, tail = n > skip && id[n - 1] == d->eos;
             char *text = cm_spm_decode(spm, id + skip, n - skip - tail);
@@ -143,16 +146,23 @@ static bool scan_file(search *s, const char *path, cm_err *err) {
     return ok;
 }
 
-static bool scan(search *s, const char *path, cm_err *err) {
+static bool scan_shards(search *s, const char *path, cm_err *err) {
     cm_dataset d;
-    char *manifest = cm_strf("%s/manifest.json", path);
-    bool set = cm_exists(manifest);
-    free(manifest);
-    if (!set) return scan_file(s, path, err);
     if (!cm_dataset_open(&d, path, err)) return false;
     bool ok = scan_dataset(s, &d, path, err);
     cm_dataset_close(&d);
     return ok;
+}
+
+/* A corpus without text would call every item clean. */
+static bool scan(search *s, const char *path, cm_err *err) {
+    char *manifest = cm_strf("%s/manifest.json", path);
+    bool set = cm_exists(manifest);
+    free(manifest);
+    s->found = false;
+    if (!(set ? scan_shards : scan_file)(s, path, err)) return false;
+    return s->found || cm_signal_stop() ||
+           cm_fail(err, CM_EXIT_DATA, "%s: there is no text in it that items could be in", path);
 }
 
 /* ---- both ----------------------------------------------------------------------------- */

@@ -98,6 +98,12 @@ for e in ndjson jsonl.gz; do
     expect "a corpus of JSON lines, .$e" 4 "bad.$e:2: " $E --model "$M" --tasks "$tmp/doc.yaml" \
         --contamination "$tmp/bad.$e" --out "$tmp/dirty3"
 done
+: >"$tmp/none.jsonl"
+printf '{"text":""}\n' >"$tmp/blank.jsonl"
+for f in none.jsonl blank.jsonl; do
+    expect "a corpus without text, $f" 4 "$f: there is no text in it" $E --model "$M" --tasks "$tmp/doc.yaml" \
+        --contamination "$tmp/$f" --out "$tmp/dirty3"
+done
 printf 'fine\nnot \377 fine\n' >"$tmp/bytes.txt"
 expect "a corpus that is no text" 4 "bytes.txt:2: invalid UTF-8 at byte 4" $E --model "$M" --tasks "$tmp/doc.yaml" \
     --contamination "$tmp/bytes.txt" --out "$tmp/dirty3"

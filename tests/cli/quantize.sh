@@ -65,7 +65,10 @@ expect_out "several types, one table" "Q4_0 \| 0\.[0-9]+ \|.*IQ4_NL \| 0\..*impo
 json "as JSON" "$tmp/types/types.json"
 same "a card a type, no file where none is to be kept" "$(ls "$tmp/types" | tr '\n' ' ')" \
     "imatrix.gguf iq4_nl.gguf.card.json iq4_nl.gguf.card.md q4_0.gguf.card.json q4_0.gguf.card.md types.json types.md "
+rm "$tmp/types/types.md"
+expect "a text there is not" 2 "no.txt: no such file" sh bench/types.sh "$M" "$tmp/no.txt" "$tmp/types"
 expect "a type there is not" "[12]" "wanted one of" env BIN="$BIN" TYPES=q9 sh bench/types.sh "$M" "$tmp/calib.txt" "$tmp/types" -- $I
+absent "and no table then" "$tmp/types/types.md"
 # A text by any other form is the same text.
 gzip -c "$tmp/calib.txt" >"$tmp/calib.gz"
 sed 's/\\/&&/g; s/.*/{"id":1,"text":"&"}/' "$tmp/calib.txt" >"$tmp/calib.jsonl"
