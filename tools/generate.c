@@ -144,7 +144,7 @@ static void print_json(const job *j, const cm_buf *whole, const char *why,
     cm_buf b = { 0 };
     cm_json_open(&b, NULL, '{');
     if (j->prompt_text) cm_json_str(&b, "prompt", j->prompt_text);
-    cm_json_str(&b, "text", whole->s ? whole->s : "");
+    cm_json_bytes(&b, "text", whole->s, whole->n);
     cm_json_str(&b, "end", why);
     cm_json_open(&b, "tokens", '[');
     for (int64_t i = j->prompt.n; i < j->text.n; i++) cm_json_i64(&b, NULL, j->text.id[i]);

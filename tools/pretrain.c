@@ -44,9 +44,8 @@ static bool samples(void *ctx, const cm_model *m, int64_t step, cm_buf *out, cm_
         ok = cm_session_continue(&s, &how, &begin, 1, stop, 2, v->sample_tokens, id, &n,
                                  err);
         if (!ok) break;
-        char *text = cm_spm_decode(p->spm, id, n);
-        cm_buf_addf(out, "%s\n\n", text);
-        free(text);
+        cm_spm_decode_to(p->spm, id, n, out);
+        cm_buf_addf(out, "\n\n");
     }
     free(id);
     cm_session_close(&s);

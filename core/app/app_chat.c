@@ -53,26 +53,24 @@ static bool each_token(void *ctx, const cm_voice *v) {
 static void put_think(const cm_voice *v, cm_buf *b) {
     cm_turn u;
     if (!v->thought || !cm_turn_answer(&u, v->text.s, v->text.n) || !u.think) return;
-    char *think = cm_strf("%.*s", (int)u.n_think, u.think);
-    cm_json_str(b, "think", think);
-    free(think);
+    cm_json_bytes(b, "think", u.think, u.n_think);
 }
 
 static void answer_json(const chat *k, int64_t from, const char *why, const cm_guess_count *c) {
     cm_buf b = { 0 };
-    char *user = cm_strf("%.*s", (int)k->ask[k->n_ask - 1].n, k->ask[k->n_ask - 1].text);
+    const cm_turn *user = &k->ask[k->n_ask - 1];
+    const char *reply = cm_voice_reply(&k->v), *all = k->v.text.s;
     cm_json_open(&b, NULL, '{');
-    cm_json_str(&b, "prompt", user);
-    cm_json_str(&b, "text", k->v.text.s);
+    cm_json_bytes(&b, "prompt", user->text, user->n);
+    cm_json_bytes(&b, "text", all, k->v.text.n);
     put_think(&k->v, &b);
-    cm_json_str(&b, "answer", cm_voice_reply(&k->v));
+    cm_json_bytes(&b, "answer", reply, k->v.text.n - (size_t)(reply - all));
     cm_json_str(&b, "end", why);
     cm_json_open(&b, "tokens", '[');
     for (int64_t i = from; i < k->d.n; i++) cm_json_i64(&b, NULL, k->d.id[i]);
     cm_json_close(&b, '[');
     cm_app_guesses_json(&b, c);
     cm_json_print(&b);
-    free(user);
 }
 
 /* Answer what is asked. */

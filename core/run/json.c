@@ -6,8 +6,7 @@
 #include <string.h>
 #include <time.h>
 
-static void quoted(cm_buf *b, const char *s) {
-    size_t n = strlen(s);
+static void quoted(cm_buf *b, const char *s, size_t n) {
     cm_buf_add(b, "\"", 1);
     while (n) {
         size_t good = n;
@@ -37,7 +36,7 @@ static void member(cm_buf *b, const char *key) {
     if (last != '{' && last != '[')
         cm_buf_add(b, ",", 1);
     if (key) {
-        quoted(b, key);
+        quoted(b, key, strlen(key));
         cm_buf_add(b, ":", 1);
     }
 }
@@ -75,7 +74,7 @@ void cm_json_f64(cm_buf *b, const char *key, double v) {
     if (isfinite(v))
         cm_buf_addf(b, "%s", cm_f64_text(v, num));
     else
-        quoted(b, cm_f64_text(v, num));
+        cm_buf_addf(b, "\"%s\"", cm_f64_text(v, num));
 }
 
 void cm_json_bool(cm_buf *b, const char *key, bool v) {
@@ -84,8 +83,12 @@ void cm_json_bool(cm_buf *b, const char *key, bool v) {
 }
 
 void cm_json_str(cm_buf *b, const char *key, const char *s) {
+    cm_json_bytes(b, key, s, strlen(s));
+}
+
+void cm_json_bytes(cm_buf *b, const char *key, const char *s, size_t n) {
     member(b, key);
-    quoted(b, s);
+    quoted(b, s, n);
 }
 
 void cm_json_raw(cm_buf *b, const char *key, const char *json) {

@@ -27,8 +27,10 @@ void cm_json_i64(cm_buf *b, const char *key, int64_t v);
 void cm_json_u64(cm_buf *b, const char *key, uint64_t v);
 void cm_json_f64(cm_buf *b, const char *key, double v);
 void cm_json_bool(cm_buf *b, const char *key, bool v);
-/* Text; bytes that are not UTF-8 become U+FFFD. */
+/* Text; bytes that are not UTF-8 become U+FFFD.  What a model wrote may hold zero bytes:
+ * _bytes, of n of them (s may be NULL where n is 0). */
 void cm_json_str(cm_buf *b, const char *key, const char *s);
+void cm_json_bytes(cm_buf *b, const char *key, const char *s, size_t n);
 /* A value that is JSON already. */
 void cm_json_raw(cm_buf *b, const char *key, const char *json);
 /* "2026-11-21T09:00:00Z" into buf; returns buf. */

@@ -281,7 +281,7 @@ extern "C" bool cm_spm_encode_whole(const cm_spm *s, const char *text, size_t n,
 
 /* ---- decoding ---- */
 
-extern "C" char *cm_spm_decode(const cm_spm *s, const int32_t *id, int64_t n) {
+extern "C" void cm_spm_decode_to(const cm_spm *s, const int32_t *id, int64_t n, cm_buf *out) {
     std::string text;
     try {
         std::vector<int> ids(id, id + n);
@@ -291,7 +291,13 @@ extern "C" char *cm_spm_decode(const cm_spm *s, const int32_t *id, int64_t n) {
     } catch (const std::exception &e) {
         cm_panic(__FILE__, __LINE__, "decode: %s", e.what());
     }
-    return cm_strf("%.*s", static_cast<int>(text.size()), text.c_str());
+    cm_buf_add(out, text.data(), text.size());
+}
+
+extern "C" char *cm_spm_decode(const cm_spm *s, const int32_t *id, int64_t n) {
+    cm_buf out = { nullptr, 0, 0 };
+    cm_spm_decode_to(s, id, n, &out);
+    return out.s;
 }
 
 extern "C" void cm_spm_token_bytes(const cm_spm *s, int id, cm_buf *out) {

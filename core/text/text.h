@@ -44,8 +44,10 @@ bool cm_spm_encode(const cm_spm *s, const char *text, size_t n, int32_t **out,
  * ids of [0,c) followed by the ids of [c,n) are the ids of the whole.  n when the tokenizer
  * or the text offers none. */
 size_t cm_spm_cut(const cm_spm *s, const char *text, size_t n, size_t want);
-/* Decode ids to text (free()), as SentencePiece does: the dummy prefix is removed. */
+/* Decode ids to text (free()), as SentencePiece does: the dummy prefix is removed.  The text is
+ * that up to a zero byte, which byte pieces can spell; _to appends all of it. */
 char *cm_spm_decode(const cm_spm *s, const int32_t *id, int64_t n);
+void cm_spm_decode_to(const cm_spm *s, const int32_t *id, int64_t n, cm_buf *out);
 /* Bytes that one token contributes in mid-text (byte pieces give their byte, U+2581 a
  * space, control tokens nothing).  For streaming. */
 void cm_spm_token_bytes(const cm_spm *s, int id, cm_buf *out);

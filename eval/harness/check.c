@@ -14,10 +14,10 @@ static void trim(cm_buf *b) {
     if (b->s) b->s[b->n] = 0;
 }
 
-bool cm_filter_answer(const cm_regex *filter, bool last, const char *text, cm_buf *out,
+bool cm_filter_answer(const cm_regex *filter, bool last, const char *text, size_t n, cm_buf *out,
                       bool *found, cm_err *err) {
     const char *s = text;
-    size_t n = strlen(text), len = n;
+    size_t len = n;
     out->n = 0;
     *found = true;
     if (filter && !cm_regex_find(filter, text, n, last, &s, &len, found, err)) return false;
@@ -28,10 +28,11 @@ bool cm_filter_answer(const cm_regex *filter, bool last, const char *text, cm_bu
 }
 
 /* As lm-evaluation-harness's exact_match: what is to be ignored is deleted, in order. */
-static bool normalise(const cm_eval_task *t, const char *text, cm_buf *out, cm_err *err) {
+static bool normalise(const cm_eval_task *t, const char *text, size_t bytes, cm_buf *out,
+                      cm_err *err) {
     const cm_task_conf *conf = t->c;
     out->n = 0;
-    cm_buf_addf(out, "%s", text);
+    cm_buf_add(out, text, bytes);
     for (int i = 0; i < t->in->n_ignore; i++)
         if (!cm_regex_replace(t->in->ignore[i], "", out, err)) return false;
     size_t n = 0;
@@ -105,7 +106,7 @@ bool cm_check_reference(const cm_eval_task *t, const char *want, cm_err *err) {
     cm_buf b = { 0 };
     double x;
     char word[64];
-    bool ok = normalise(t, want, &b, err);
+    bool ok = normalise(t, want, strlen(want), &b, err);
     const char *p = b.s;
     if (ok && t->c->checker == CM_CHECKER_NUMERIC && !number_of(b.s, &x))
         ok = cm_fail(err, CM_EXIT_DATA, "the reference '%.100s' is no number, so no answer could "
@@ -119,18 +120,26 @@ bool cm_check_reference(const cm_eval_task *t, const char *want, cm_err *err) {
     return ok;
 }
 
-bool cm_check_answer(const cm_eval_task *t, const char *got, const char *want, bool *same,
+/* Zero bytes, which end no answer, part words as any other sign does. */
+static bool words_stand(cm_buf *got, const char *want, bool anywhere) {
+    for (size_t i = 0; i < got->n; i++)
+        if (!got->s[i]) got->s[i] = ' ';
+    return cm_answer_stands(got->s, want, anywhere);
+}
+
+bool cm_check_answer(const cm_eval_task *t, const cm_buf *got, const char *want, bool *same,
                      cm_err *err) {
     cm_buf a = { 0 }, b = { 0 };
-    bool ok = normalise(t, got, &a, err) && normalise(t, want, &b, err);
+    bool ok = normalise(t, got->s, got->n, &a, err) &&
+              normalise(t, want, strlen(want), &b, err);
     double x, y;
     if (ok) {
         if (t->c->checker == CM_CHECKER_NUMERIC)
-            *same = number_of(a.s, &x) && number_of(b.s, &y) && x == y;
+            *same = strlen(a.s) == a.n && number_of(a.s, &x) && number_of(b.s, &y) && x == y;
         else if (t->c->checker == CM_CHECKER_WORLD || t->c->checker == CM_CHECKER_WORDS)
-            *same = cm_answer_stands(a.s, b.s, t->c->checker == CM_CHECKER_WORDS);
+            *same = words_stand(&a, b.s, t->c->checker == CM_CHECKER_WORDS);
         else
-            *same = !strcmp(a.s, b.s);
+            *same = a.n == b.n && !memcmp(a.s, b.s, a.n);
     }
     cm_buf_free(&a);
     cm_buf_free(&b);

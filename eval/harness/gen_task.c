@@ -42,9 +42,11 @@ static bool judge(const cm_eval_task *t, const cm_question *q, const cm_regex *f
                   bool last, cm_buf *pred, bool *found, bool *same, cm_err *err) {
     bool whole = !t->chat || t->c->think == CM_THINK_KEEP;
     *same = false;
-    return cm_filter_answer(filter, last, whole ? q->ask->text : q->ask->reply, pred, found,
-                            err) &&
-           (!*found || cm_check_answer(t, pred->s, q->answer, same, err));
+    const cm_ask *a = q->ask;
+    const char *from = whole ? a->text : a->reply;
+    size_t n = a->bytes - (size_t)(from - a->text);
+    return cm_filter_answer(filter, last, from, n, pred, found, err) &&
+           (!*found || cm_check_answer(t, pred, q->answer, same, err));
 }
 
 static void score_generate(const cm_eval_task *t, const cm_question *q, cm_item *out,
@@ -56,10 +58,10 @@ static void score_generate(const cm_eval_task *t, const cm_question *q, cm_item 
     cm_err err;
     cm_json_str(detail, "prompt", q->prompt);
     cm_json_str(detail, "answer", q->answer);
-    cm_json_str(detail, "out", a->text);
+    cm_json_said(detail, "out", a->text, a->bytes);
     if (!judge(t, q, t->in->filter, last, &pred, &found, &same, &err))
         cm_json_str(detail, "filter_error", err.msg);
-    if (found) cm_json_str(detail, "pred", pred.s);
+    if (found) cm_json_said(detail, "pred", pred.s, pred.n);
     cm_item_put(t, out, "exact_match", same, 1);
     cm_item_put(t, out, "answered", found, 1);
     if (t->chat) {
@@ -69,7 +71,7 @@ static void score_generate(const cm_eval_task *t, const cm_question *q, cm_item 
     if (t->in->flexible) {
         if (!judge(t, q, t->in->flexible, true, &pred, &found, &same, &err))
             cm_json_str(detail, "flexible_error", err.msg);
-        if (found) cm_json_str(detail, "flexible_pred", pred.s);
+        if (found) cm_json_said(detail, "flexible_pred", pred.s, pred.n);
         cm_item_put(t, out, "flexible_match", same, 1);
     }
     cm_item_put(t, out, "gen_tokens", a->n_out, 1);

@@ -203,7 +203,10 @@ typedef struct cm_ask {
     bool *greedy; /* [n - first] whether the token was the most likely one */
     int32_t *out; /* [n_out] generated tokens, without end and stop tokens */
     int n_out;
-    const char *text; /* what they say, up to the stop string; in chat control tokens by name */
+    /* What they say, up to the stop string: bytes of text, zero bytes among them where the model
+     * chose such; in chat control tokens by name. */
+    const char *text;
+    size_t bytes;
     bool ended;       /* by itself or at a stop string */
     /* In chat: the text behind the last </think> token, which is all of it without one and
      * empty while a block is open; whether a block was closed, and whether one is open. */
@@ -349,6 +352,9 @@ bool cm_ask_generate(cm_eval_task *t, cm_ask *a, const cm_asked *prompt, int max
 cm_prompt cm_ask_prompt(cm_eval_task *t, const cm_question *q, const cm_ask *a);
 void cm_ask_voice(const cm_eval_task *t, cm_voice *v);
 void cm_ask_take(cm_ask *a, const cm_prompt *p, const cm_voice *v);
+/* What a model wrote as a member of a record, which must read back as a text: zero bytes become
+ * U+FFFD, as bytes that are not UTF-8 do. */
+void cm_json_said(cm_buf *b, const char *key, const char *s, size_t n);
 /* Add a score where the task reports that metric; a mean: den = 1. */
 void cm_item_put(const cm_eval_task *t, cm_item *it, const char *metric, double num,
                  double den);

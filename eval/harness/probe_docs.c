@@ -238,7 +238,7 @@ static void score_degen(const cm_eval_task *t, const cm_question *q, cm_item *ou
                         cm_buf *detail) {
     const cm_ask *a = q->ask;
     const human *h = q->own;
-    cm_degen d = cm_degen_measure(a->out, a->n_out, a->text, strlen(a->text));
+    cm_degen d = cm_degen_measure(a->out, a->n_out, a->text, a->bytes);
     if (!isnan(d.seq_rep_4)) cm_item_put(t, out, "seq_rep_4", d.seq_rep_4, 1);
     if (!isnan(d.distinct_2)) cm_item_put(t, out, "distinct_2", d.distinct_2, 1);
     if (d.bytes > 0) cm_item_put(t, out, "compression", d.bytes, d.packed);
@@ -246,7 +246,7 @@ static void score_degen(const cm_eval_task *t, const cm_question *q, cm_item *ou
     cm_item_put(t, out, "ended", a->ended, 1);
     cm_item_put(t, out, "gen_tokens", a->n_out, 1);
     cm_json_str(detail, "prompt", q->prompt);
-    cm_json_str(detail, "out", a->text);
+    cm_json_said(detail, "out", a->text, a->bytes);
     if (d.loop) cm_json_i64(detail, "period", d.period);
     /* The measures depend on length: as many tokens of the document as were generated. */
     int n = a->n_out < h->n ? a->n_out : h->n;

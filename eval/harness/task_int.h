@@ -91,14 +91,14 @@ bool cm_choices_read(cm_eval_task *t, const cm_row *r, cm_question *q, cm_err *e
 
 /* ---- answers (check.c) --------------------------------------------------------------- */
 
-/* The part of `text` that `filter` finds (all of it when NULL), appended to *out. */
-bool cm_filter_answer(const cm_regex *filter, bool last, const char *text, cm_buf *out,
+/* The part of text[n] that `filter` finds (all of it when NULL), put into *out. */
+bool cm_filter_answer(const cm_regex *filter, bool last, const char *text, size_t n, cm_buf *out,
                       bool *found, cm_err *err);
 /* False, CM_EXIT_DATA, for a reference that no answer could be the same as: without a number
  * for checker numeric, without words for world. */
 bool cm_check_reference(const cm_eval_task *t, const char *want, cm_err *err);
 /* Whether two answers are the same for the task's checker. */
-bool cm_check_answer(const cm_eval_task *t, const char *got, const char *want, bool *same,
+bool cm_check_answer(const cm_eval_task *t, const cm_buf *got, const char *want, bool *same,
                      cm_err *err);
 
 #endif

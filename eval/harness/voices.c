@@ -53,7 +53,17 @@ void cm_ask_take(cm_ask *a, const cm_prompt *p, const cm_voice *v) {
     int32_t last = a->n_out ? a->out[a->n_out - 1] : -1;
     if (a->n_out && (last == v->eos || last == v->end)) a->n_out--;
     a->text = v->text.s;
+    a->bytes = v->text.n;
     a->reply = cm_voice_reply(v);
     a->thought = v->thought;
     a->open = v->thinking;
+}
+
+void cm_json_said(cm_buf *b, const char *key, const char *s, size_t n) {
+    cm_buf text = { 0 };
+    cm_buf_add(&text, s, n);
+    for (size_t i = 0; i < n; i++)
+        if (!text.s[i]) text.s[i] = '\xFF';
+    cm_json_str(b, key, text.s);
+    cm_buf_free(&text);
 }

@@ -38,7 +38,7 @@ static bool answer_prompts(cm_panel *p, const cm_model *m, cm_panel_look *l, cm_
         cm_ask a;
         cm_ask_take(&a, &l->prompt[i], &l->voice[i]);
         l->text[i] = (cm_panel_text){
-            a.out, a.n_out, a.text, l->voice[i].text.n, a.ended,
+            a.out, a.n_out, a.text, a.bytes, a.ended,
             cm_panel_formed(&p->chat, p->spm, a.out, a.n_out, p->item[i].think)
         };
         l->length[i] = a.n_out;
@@ -207,14 +207,13 @@ void cm_panel_look_close(const cm_panel *p, cm_panel_look *l) {
 static void put_tokens(const cm_panel *p, const char *key, const int32_t *id, int64_t n,
                        cm_buf *b) {
     cm_buf text = { 0 };
-    cm_buf_add(&text, "", 0);
     for (int64_t i = 0; i < n; i++) {
         cm_piece_type type = CM_PIECE_NORMAL;
         const char *name = cm_spm_piece(p->spm, id[i], NULL, &type);
         if (type == CM_PIECE_CONTROL) cm_buf_addf(&text, "%s", name);
         else cm_spm_token_bytes(p->spm, id[i], &text);
     }
-    cm_json_str(b, key, text.s);
+    cm_json_said(b, key, text.s, text.n);
     cm_buf_free(&text);
 }
 
@@ -223,7 +222,7 @@ static void put_prompt(const cm_panel *p, const cm_panel_look *l, int i, cm_buf 
     cm_json_open(b, NULL, '{');
     cm_json_i64(b, "doc", it->doc);
     put_tokens(p, "prompt", it->id, it->n_prompt, b);
-    cm_json_str(b, "answer", l->text[i].text);
+    cm_json_said(b, "answer", l->text[i].text, l->text[i].bytes);
     put_tokens(p, "reference", it->id + it->n_prompt, it->n - it->n_prompt - 1, b);
     cm_json_i64(b, "tokens", l->text[i].n);
     cm_json_bool(b, "ended", l->text[i].ended);
@@ -238,7 +237,7 @@ static void put_item(const cm_panel *p, const cm_panel_look *l, int64_t i, cm_bu
     cm_json_str(b, "task", p->task.name);
     cm_json_str(b, "id", q->id);
     cm_json_str(b, "prompt", q->prompt);
-    cm_json_str(b, "answer", q->ask->text);
+    cm_json_said(b, "answer", q->ask->text, q->ask->bytes);
     cm_json_str(b, "reference", q->answer);
     cm_json_f64(b, "score", l->score[i]);
     if (p->score) cm_json_f64(b, "start_score", p->score[i]);

@@ -32,6 +32,15 @@ same "--json: a line for each sample" "$(wc -l <"$tmp/j.jsonl" | tr -d ' ')" 3
 check "samples differ" test "$(sed -n 1p "$tmp/j.jsonl")" != "$(sed -n 2p "$tmp/j.jsonl")"
 text --json "generate.stop=[\"$c\"]" seed=1 >"$tmp/j.jsonl"
 check "--json says why it ended" grep -q '"end": *"stop"' "$tmp/j.jsonl"
+# Byte pieces spell zero bytes, too.
+wild="generate.temperature=100 generate.top_k=0 generate.top_p=1 generate.max_tokens=400 generate.ignore_eos=true"
+# shellcheck disable=SC2086
+zeros() { $G --model "$M" --prompt x $wild "$@" 2>"$tmp/.err" | tr -dc '\000' | wc -c; }
+# shellcheck disable=SC2086
+$G --model "$M" --prompt x $wild --json 2>"$tmp/.err" >"$tmp/j.json"
+json "--json holds zero bytes" "$tmp/j.json"
+check "there are some" test "$(zeros)" -gt 0
+same "as many as the text" "$(grep -o 'u0000' "$tmp/j.json" | wc -l)" "$(zeros)"
 check "--tokens with --logits" $G --model "$M" --tokens 1,20,30,40,50 --logits "$tmp/l.f32"
 same "writes [tokens][vocabulary] floats" "$(wc -c <"$tmp/l.f32" | tr -d ' ')" $((5 * 400 * 4))
 check "again" $G --model "$M" --tokens 1,20,30,40,50 --logits "$tmp/m.f32"

@@ -37,6 +37,12 @@ same "the same seed, the same words" "$("$BIN/generate" --quiet --model "$M" --c
 check "and there are some" test -n "$drawn"
 c=$(printf %s "$text" | cut -c 4)
 first2=$($G --prompt 'And now?' --json | tokens)
+wild="generate.temperature=100 generate.top_k=0 generate.top_p=1 generate.max_tokens=400 seed=3"
+# shellcheck disable=SC2086
+zeros=$($C --prompt x $wild | tr -dc '\000' | wc -c)
+check "an answer with zero bytes" test "$zeros" -gt 0
+# shellcheck disable=SC2086
+same "--json: in text and answer" "$($C --prompt x $wild --json | grep -o 'u0000' | wc -l)" $((2 * zeros))
 check "a stop string" sh -c "$G --prompt 'And now?' --json 'generate.stop=[\"$c\"]' | grep -q '\"end\":\"stop\"'"
 stopped=$($G --prompt 'And now?' --json "generate.stop=[\"$c\"]" | tokens)
 check "what it stopped is the answer's beginning" test "${first2#"$stopped"}" != "$first2"

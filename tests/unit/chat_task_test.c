@@ -86,6 +86,7 @@ static cm_item chat_answer(const char *keys, const char *const *part, int n) {
     if (!v.ended) cm_voice_finish(&v);
     cm_ask *a = t.q->ask;
     a->text = v.text.s;
+    a->bytes = v.text.n;
     a->reply = cm_voice_reply(&v);
     a->thought = v.thought;
     a->open = v.thinking;

@@ -272,6 +272,7 @@ TEST(degeneration_beside_the_document_itself) {
     q->ask->n_out = 8;
     char *text = cm_spm_decode(model()->spm, id + 4, 8);
     q->ask->text = text;
+    q->ask->bytes = strlen(text);
     cm_item it;
     cJSON *d = score(&t, 0, &it);
     const cJSON *human = member(d, "human");
@@ -282,6 +283,7 @@ TEST(degeneration_beside_the_document_itself) {
     /* ... or nothing at all. */
     q->ask->n_out = 0;
     q->ask->text = "";
+    q->ask->bytes = 0;
     d = score(&t, 0, &it);
     CHECK(isnan(got(&it, "seq_rep_4").num) && isnan(got(&it, "compression").num) &&
           got(&it, "loop").num == 0);

@@ -61,6 +61,8 @@ TEST(json_text_and_nesting) {
     cm_json_open(&b, "list", '[');
     cm_json_str(&b, NULL, "a\"b\\c\n\t\x01");
     cm_json_str(&b, NULL, "\xE0\xA4\xA8\xFF!");
+    cm_json_bytes(&b, NULL, "a\0b\0", 4);
+    cm_json_bytes(&b, NULL, NULL, 0);
     cm_json_open(&b, NULL, '{');
     cm_json_bool(&b, "x", true);
     cm_json_raw(&b, "y", "[1]");
@@ -68,7 +70,8 @@ TEST(json_text_and_nesting) {
     cm_json_close(&b, '[');
     cm_json_i64(&b, "n", -1);
     CHECKF(!strcmp(b.s, "\"list\":[\"a\\\"b\\\\c\\n\\u0009\\u0001\","
-                        "\"\xE0\xA4\xA8\xEF\xBF\xBD!\",{\"x\":true,\"y\":[1]}],\"n\":-1"),
+                        "\"\xE0\xA4\xA8\xEF\xBF\xBD!\","
+                        "\"a\\u0000b\\u0000\",\"\",{\"x\":true,\"y\":[1]}],\"n\":-1"),
            "%s", b.s);
     cm_buf_free(&b);
 }

@@ -102,6 +102,16 @@ TEST(text_comes_back_byte_for_byte) {
     }
 }
 
+TEST(byte_pieces_spell_zero_bytes) {
+    const cm_spm *s = trained();
+    const int32_t id[] = { 6 + 'a', 6, 6 + 'b' }; /* <0x00> is piece 6 */
+    cm_buf b = { 0 };
+    cm_buf_addf(&b, "|");
+    cm_spm_decode_to(s, id, 3, &b);
+    CHECK(b.n == 4 && !memcmp(b.s, "|a\0b", 4));
+    cm_buf_free(&b);
+}
+
 /* Against the library's own encoder. */
 static void same_as_library(const cm_spm *s, const char *text, size_t n) {
     ids a = encode(s, text, n), b = { 0 };

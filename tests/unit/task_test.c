@@ -247,11 +247,17 @@ TEST(forms_of_data) {
 
 /* ---- generated answers --------------------------------------------------------------- */
 
-static void judged(cm_eval_task *t, int k, const char *out, const char *metric, double want) {
+static void judged_bytes(cm_eval_task *t, int k, const char *out, size_t n, const char *metric,
+                         double want) {
     t->q[k].ask->text = out;
+    t->q[k].ask->bytes = n;
     cm_item it = score(t, k);
     double got = score_of(&it, metric);
     CHECKF(got == want, "%s: '%s' for '%s': %g", metric, out, t->q[k].answer, got);
+}
+
+static void judged(cm_eval_task *t, int k, const char *out, const char *metric, double want) {
+    judged_bytes(t, k, out, strlen(out), metric, want);
 }
 
 TEST(filters_and_checkers) {
@@ -267,6 +273,12 @@ TEST(filters_and_checkers) {
     judged(&t, 1, "1241 and then 7", "flexible_match", 0); /* its last match counts */
     judged(&t, 0, "#### 4 #### 5", "exact_match", 0);       /* the first match counts */
     judged(&t, 3, "#### -2.", "exact_match", 1);
+    judged_bytes(&t, 1, "\0 #### 1241", 11, "exact_match", 1); /* a zero byte is no end */
+    cm_item zero = { .task = t.name };
+    cm_buf record = { 0 };
+    t.kind->score(&t, &t.q[1], &zero, &record);
+    CHECKF(strstr(record.s, "\"out\":\"\xEF\xBF\xBD #### 1241\""), "%s", record.s);
+    cm_buf_free(&record);
     cm_task_close(&t);
     put("g.jsonl", "{\"q\":\"x\",\"a\":\"Under the bed\"}\n{\"q\":\"y\",\"a\":\"1,200.0\"}\n");
 #define GEN "task:\n  kind: generate\n  data: [g.jsonl]\n  prompt: \"{q}\"\n  answer: \"{a}\"\n"
@@ -277,6 +289,7 @@ TEST(filters_and_checkers) {
     judged(&t, 0, "It was on the shelf. Under the bed.", "exact_match", 0);
     judged(&t, 0, "underneath the bed", "exact_match", 0);
     judged(&t, 0, "", "answered", 0);
+    judged_bytes(&t, 0, "It was\0under the\0bed.", 21, "exact_match", 1);
     cm_task_close(&t);
     cm_err why;
     CHECK(!make(&t, GEN "  checker: numeric\n", &why));
@@ -290,11 +303,13 @@ TEST(filters_and_checkers) {
     judged(&t, 1, " $1200 ", "exact_match", 1);
     judged(&t, 1, "1200.5", "exact_match", 0);
     judged(&t, 1, "many", "exact_match", 0);
+    judged_bytes(&t, 1, "1200\0", 5, "exact_match", 0);
     cm_task_close(&t);
     put("g.jsonl", "{\"q\":\"x\",\"a\":\"Under the bed\"}\n");
     must(&t, GEN "  ignore_case: true\n  ignore_punctuation: true\n");
     judged(&t, 0, "UNDER THE BED!", "exact_match", 1);
     judged(&t, 0, "under bed", "exact_match", 0);
+    judged_bytes(&t, 0, "under the bed\0 7", 16, "exact_match", 0);
     cm_task_close(&t);
     cm_spm_close(model.spm);
 }
