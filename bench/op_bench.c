@@ -2,7 +2,8 @@
  * their floors: flops at the rate of our gemm, or bytes at the rate of memory, whichever
  * takes longer, both measured in the same process; work as the op's descriptor says
  * (cm_op_work).  More than 100% of a memory floor: the data was in a cache.
- * Ops whose large products may be of BF16 are measured so, too.
+ * Ops whose large products may be of BF16 are measured so, too.  Last the optimizers' step, the
+ * gradients' norm included: AdamW by the type of its moments, and Muon, which has no floor here.
  * Usage: op_bench [repetitions=5] [threads=N] [json=1] [busy=1] */
 #include "bench/bench.h"
 #include "train/train.h"
@@ -63,6 +64,7 @@ static void line(const job *b, const char *name, bool back, const cm_prof_pass *
               p->work.bytes / p->seconds * 1e-9, 100 * p->floor / p->seconds);
     bench_put(p->seconds * 1e3, "op/%s/%s/%s/ms", name, how, way);
     double rate = (products ? p->work.flops : p->work.bytes) / p->seconds * 1e-9;
+    if (p->floor == 0) return; /* Muon */
     bench_put(rate, "op/%s/%s/%s/%s", name, how, way, products ? "gflops" : "gb_per_s");
     bench_put(p->floor / p->seconds, "op/%s/%s/%s/share_of_floor", name, how, way);
 }
@@ -171,6 +173,56 @@ static const struct {
     { "residual", do_residual }, { "embed", do_embed },
 };
 
+/* ---- optimizers ----------------------------------------------------------------------- */
+
+static const struct {
+    const char *name;
+    int kind, state;
+    double bytes; /* a weight: itself and its moments read and written, its gradient read twice */
+} optimizers[] = {
+    { "adamw", CM_OPTIM_ADAMW, CM_STATE_FP32, 8 + 16 + 8 },
+    { "adamw-bf16", CM_OPTIM_ADAMW, CM_STATE_BF16, 8 + 8 + 8 },
+    { "adamw-int8", CM_OPTIM_ADAMW, CM_STATE_INT8, 8 + 4 + 8 },
+    { "muon", CM_OPTIM_MUON, CM_STATE_FP32, 0 },
+};
+
+/* The matrices of eight layers, gradients like weights. */
+static void add_layers(job *b, cm_params *ps) {
+    static const int64_t shape[][2] = { { W, D }, { D, DI }, { 2 * F, D }, { D, F } };
+    cm_params_begin(ps, &b->arena, true);
+    for (int i = 0; i < 32; i++)
+        cm_param_add(ps, CM_GROUP_MATRIX, CM_INIT_NORMAL, 0.02, 2, shape[i % 4], "w%d", i);
+    cm_params_init(ps, 1);
+    for (int i = 0; i < ps->n; i++)
+        memcpy(ps->p[i]->var.g, ps->p[i]->var.v.data, cm_tensor_bytes(&ps->p[i]->var.v));
+}
+
+static void optimize(job *b, int which, int reps) {
+    cm_optim_conf c = { .kind = optimizers[which].kind, .state = optimizers[which].state,
+                        .lr = 1e-3, .beta1 = 0.9, .beta2 = 0.95, .eps = 1e-8,
+                        .weight_decay = 0.1, .muon_momentum = 0.95, .muon_steps = 5 };
+    size_t mark = cm_arena_mark(&b->arena);
+    cm_prof_pass best = { 0 };
+    cm_params ps;
+    cm_optim o;
+    add_layers(b, &ps);
+    cm_optim_open(&o, &c, &ps, &b->arena);
+    double bytes = optimizers[which].bytes * (double)cm_params_count(&ps);
+    for (int i = 0; i <= reps; i++) { /* the first touches the moments */
+        double t = bench_now();
+        cm_optim_grad_norm(&o);
+        cm_optim_step(&o, i + 1, 1, 1, &b->arena, false);
+        cm_prof_pass now = { .seconds = bench_now() - t, .floor = bytes / b->read,
+                             .work.bytes = bytes };
+        if (i) keep_least(&best, &now);
+    }
+    b->how = CM_COMPUTE_FP32;
+    line(b, optimizers[which].name, false, &best);
+    cm_optim_close(&o);
+    cm_params_end(&ps);
+    cm_arena_reset(&b->arena, mark);
+}
+
 int main(int argc, char **argv) {
     cm_spin_briefly(argv);
     cm_err err;
@@ -194,5 +246,7 @@ int main(int argc, char **argv) {
         b.how = i & 1 ? CM_COMPUTE_BF16 : CM_COMPUTE_FP32;
         run(&b, ops[i / 2].name, ops[i / 2].apply, reps);
     }
+    for (size_t i = 0; i < sizeof optimizers / sizeof *optimizers; i++)
+        optimize(&b, (int)i, reps);
     return 0;
 }
