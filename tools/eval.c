@@ -179,7 +179,7 @@ static bool report_documents(const job *j, cm_err *err) {
         print_value("bits per byte     ", bpb);
         if (isfinite(se)) printf(" +/- %.4f", se);
         else printf("   (no stderr: one document)");
-        print_value("\nword perplexity   ", cm_ppl_word(p));
+        if (p->words) print_value("\nword perplexity   ", cm_ppl_word(p));
         print_value("\ntoken perplexity  ", cm_ppl_token(p));
         printf("\n");
     }

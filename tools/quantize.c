@@ -5,15 +5,11 @@
 #include "app/app.h"
 #include "harness/harness.h"
 
-#include <dirent.h>
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
-#include <unistd.h>
 #include <strings.h>
-
-enum { PROBE = 64 };
 
 typedef struct job {
     cm_app_ctx *app;
@@ -24,10 +20,7 @@ typedef struct job {
     cm_imatrix *imatrix; /* NULL: none */
     cm_export_plan plan;
     cm_sums sums;        /* of what was written */
-    double diff, rms;    /* probe: largest |difference| of a logit; RMS of the source's */
-    double kl, kl_most;  /* mean and largest over positions, nats */
-    bool unprobed;       /* not even a part of the model fits in memory as floats */
-    int same;            /* positions with the same most likely token */
+    cm_parity parity;
 } job;
 
 /* ---- what to do ------------------------------------------------------------------- */
@@ -192,16 +185,19 @@ static bool foresee(job *j, cm_err *err) {
                             cm_imatrix_fit(j->imatrix, &j->source.model, err));
 }
 
-static bool importances(job *j, cm_err *err) {
-    return !*j->c->calibration || (take_importances(j, collect(j, err)) &&
-                                   cm_imatrix_fit(j->imatrix, &j->source.model, err));
-}
-
 /* ---- the plan ---------------------------------------------------------------------- */
 
 static void warn_lines(char *lines) {
     for (char *line; lines && (line = strsep(&lines, "\n")) && *line;)
         cm_log(CM_LOG_WARN, "%s", line);
+}
+
+/* Of a file before any work, of a text once it is read. */
+static void warn_silent(const job *j) {
+    cm_buf b = {0};
+    if (j->imatrix) cm_export_plan_silent(&j->plan, j->imatrix, &b);
+    warn_lines(b.s);
+    cm_buf_free(&b);
 }
 
 /* Whether all blocks become Q8_0 again, whose largest value is 127 steps: rounded a second time,
@@ -241,131 +237,27 @@ static bool make_plan(job *j, cm_err *err) {
     if (!*j->c->out && !j->app->dry_run) return check_memory(j, err); /* importances alone */
     if (!foresee(j, err) || !cm_export_plan_make(&j->x, j->gguf, &j->plan, err)) return false;
     warn_plan(j);
+    if (*j->c->imatrix) warn_silent(j);
     return check_memory(j, err);
 }
 
+static bool importances(job *j, cm_err *err) {
+    if (!*j->c->calibration) return true;
+    if (!take_importances(j, collect(j, err)) ||
+        !cm_imatrix_fit(j->imatrix, &j->source.model, err))
+        return false;
+    warn_silent(j);
+    return true;
+}
+
 /* ---- parity ----------------------------------------------------------------------- */
-
-/* log of the sum of exp, and the largest element's place. */
-static double log_sum(const cm_real *x, int64_t n, int64_t *top) {
-    *top = 0;
-    for (int64_t i = 1; i < n; i++)
-        if (x[i] > x[*top]) *top = i;
-    double most = (double)x[*top], sum = 0;
-    for (int64_t i = 0; i < n; i++) sum += exp((double)x[i] - most);
-    return most + log(sum);
-}
-
-static void compare_row(job *j, const cm_real *a, const cm_real *b, int64_t V) {
-    int64_t top_a, top_b;
-    double za = log_sum(a, V, &top_a), zb = log_sum(b, V, &top_b), kl = 0;
-    for (int64_t v = 0; v < V; v++) {
-        double la = (double)a[v] - za, lb = (double)b[v] - zb, d = (double)a[v] - b[v];
-        kl += exp(la) * (la - lb);
-        j->rms += (double)a[v] * a[v];
-        if (!(fabs(d) <= j->diff)) j->diff = fabs(d); /* NaN sticks */
-    }
-    j->same += top_a == top_b;
-    j->kl += kl / PROBE;
-    if (!(kl <= j->kl_most)) j->kl_most = kl;
-}
-
-static bool empty_folder(const char *path) {
-    DIR *d = opendir(path);
-    int n = 0;
-    while (d && n <= 2 && readdir(d)) n++; /* . and .. */
-    if (d) closedir(d);
-    return d && n <= 2;
-}
-
-/* A run's checkpoint has sums of its files, and moments that belong to its weights alone. */
-static bool of_run(const char *folder) {
-    char *sums = cm_strf("%s/SHA256SUMS", folder);
-    char *moments = cm_strf("%s/optimizer.safetensors", folder);
-    bool yes = cm_exists(sums) || cm_exists(moments);
-    free(sums);
-    free(moments);
-    return yes;
-}
-
-/* Replace only what a quantize wrote: a GGUF file by a GGUF file, a model folder by a model
- * folder.  Anything else there is somebody's work. */
-static bool may_replace(const job *j, cm_err *err) {
-    const char *out = j->c->out;
-    struct stat st;
-    if (stat(out, &st) || (S_ISREG(st.st_mode) && !st.st_size)) return true;
-    if (S_ISDIR(st.st_mode) && of_run(out))
-        return cm_fail(err, CM_EXIT_USAGE, "%s: is a checkpoint of a run, which could not be "
-                       "resumed with other weights; choose another --out", out);
-    bool ours;
-    if (S_ISDIR(st.st_mode)) {
-        char *config = cm_strf("%s/config.json", out);
-        ours = !j->gguf && (cm_exists(config) || empty_folder(out));
-        free(config);
-    } else {
-        char magic[4] = "";
-        FILE *f = fopen(out, "rb");
-        ours = f && j->gguf && fread(magic, 1, 4, f) == 4 && !memcmp(magic, "GGUF", 4);
-        ours |= !S_ISREG(st.st_mode) && !S_ISDIR(st.st_mode);
-        if (f) fclose(f);
-    }
-    return ours || cm_fail(err, CM_EXIT_USAGE, "%s: exists and is not a %s; remove it or "
-                           "choose another --out", out, j->gguf ? "GGUF file" : "model folder");
-}
-
-/* Whether the largest parts of both models as floats leave room for the rest. */
-static bool parts_fit(const job *j) {
-    double need = (double)cm_model_largest_part(&j->source.model.conf) * sizeof(cm_real);
-    return 2 * need < 0.8 * cm_limits_get().memory;
-}
-
-/* Logits of the fixed tokens, the weights brought a part at a time. */
-static bool probe(cm_loaded *l, cm_bringer *bringer, cm_real *out, cm_err *err) {
-    cm_model *m = &l->model;
-    int32_t token[PROBE];
-    cm_rng r = cm_rng_make(1, CM_RNG_TEST, 0);
-    for (int i = 0; i < PROBE; i++)
-        token[i] = (int32_t)cm_rng_below(r, (uint64_t)i, (uint64_t)m->conf.vocab_size);
-    cm_session s;
-    m->bringer = bringer;
-    bool ok = cm_session_open(&s, m, PROBE, err) &&
-              cm_session_feed(&s, token, PROBE, out, NULL, err);
-    m->bringer = NULL;
-    cm_session_close(&s);
-    cm_loaded_forget(l, NULL);
-    return ok;
-}
-
-/* A part of what was written, compared while it is there. */
-static bool bring_compared(void *ctx, int part, cm_err *err) {
-    job *j = ctx;
-    return cm_loaded_bring(&j->back, part, err) &&
-           cm_export_compare_part(&j->x, &j->back.model, j->gguf, part, err);
-}
-
-/* Tensors and logits; the weights are read once. */
-static bool compare_logits(job *j, cm_err *err) {
-    int64_t V = j->source.model.conf.vocab_size;
-    cm_real *a = malloc((size_t)(2 * PROBE * V) * sizeof *a), *b = a + PROBE * V;
-    CM_ASSERT(a, "out of memory: logits of the probe");
-    cm_bringer source = {.bring = cm_loaded_bring, .ctx = &j->source};
-    cm_bringer back = {.bring = bring_compared, .ctx = j};
-    bool ok = probe(&j->back, &back, b, err) && probe(&j->source, &source, a, err);
-    for (int64_t i = 0; ok && i < PROBE; i++) compare_row(j, a + i * V, b + i * V, V);
-    j->rms = sqrt(j->rms / (double)(PROBE * V));
-    free(a);
-    return ok;
-}
 
 static bool check_written(job *j, cm_err *err) {
     cm_err why;
     if (!cm_load(&j->back, j->c->out, CM_LOAD_UNNAMED | CM_LOAD_LAZY, &why))
         return cm_fail(err, CM_EXIT_CHECK, "parity: what was written does not load: %s "
                        "(left in place)", why.msg);
-    cm_loaded_forget(&j->source, NULL);
-    j->unprobed = !parts_fit(j);
-    if (!(j->unprobed ? cm_export_compare(&j->x, &j->back.model, j->gguf, &why)
-                      : compare_logits(j, &why)))
+    if (!cm_export_parity(&j->x, j->gguf, &j->parity, &why))
         return cm_fail(err, why.code == CM_EXIT_RESOURCE ? why.code : CM_EXIT_CHECK,
                        "%s: parity: %s (left in place)", j->c->out, why.msg);
     if ((j->source.spm != NULL) != (j->back.spm != NULL) ||
@@ -373,7 +265,7 @@ static bool check_written(job *j, cm_err *err) {
          strcmp(cm_spm_hash(j->source.spm), cm_spm_hash(j->back.spm))))
         return cm_fail(err, CM_EXIT_CHECK, "%s: parity: the tokenizer came back different (left "
                        "in place)", j->c->out);
-    if (j->unprobed)
+    if (j->parity.unprobed)
         cm_log(CM_LOG_WARN, "%s: tensors were compared, logits were not: a layer does not fit in "
                "memory", j->c->out);
     return true;
@@ -389,33 +281,33 @@ static cm_buf begin_json(const job *j) {
     return b;
 }
 
-/* Largest difference of a logit, in units of their RMS. */
-static double relative(const job *j) { return j->rms > 0 ? j->diff / j->rms : j->diff; }
-
 static void report_json(const job *j, const cm_file_card *k) {
-    double none = j->unprobed ? NAN : 0;
+    const cm_parity *p = &j->parity;
+    double none = p->unprobed ? NAN : 0;
     cm_buf b = begin_json(j);
     cm_json_u64(&b, "tensor_bytes", j->plan.tensor_bytes);
-    cm_json_f64(&b, "max_logit_diff_rel", none + relative(j));
-    cm_json_f64(&b, "kl_mean", none + j->kl);
-    cm_json_f64(&b, "kl_max", none + j->kl_most);
-    cm_json_f64(&b, "same_top1", none + (double)j->same / PROBE);
+    cm_json_f64(&b, "max_logit_diff_rel", none + cm_parity_relative(p));
+    cm_json_f64(&b, "kl_mean", none + p->kl);
+    cm_json_f64(&b, "kl_max", none + p->kl_most);
+    cm_json_f64(&b, "same_top1", none + (double)p->same / CM_PARITY_TOKENS);
     if (k->card.n) cm_file_card_json(k, "card", &b);
     cm_json_print(&b);
 }
 
 static void report(const job *j) {
     char size[32];
+    const cm_parity *p = &j->parity;
     const char *type = cm_mix_name(j->x.mix);
     printf("%s: %s, %s of tensors\n", j->c->out, type,
            cm_human_bytes((double)j->plan.tensor_bytes, size, sizeof size));
-    if (j->unprobed) {
+    if (p->unprobed) {
         printf("parity: tensors within %s's error; logits not compared\n", type);
         return;
     }
     printf("parity: tensors within %s's error; over %d probe tokens: largest logit "
            "difference %.1e of the RMS, KL mean %.1e max %.1e nats, same top token %.1f%%\n",
-           type, PROBE, relative(j), j->kl, j->kl_most, 100.0 * j->same / PROBE);
+           type, CM_PARITY_TOKENS, cm_parity_relative(p), p->kl, p->kl_most,
+           100.0 * p->same / CM_PARITY_TOKENS);
 }
 
 static void report_adapter(const job *j) {
@@ -432,6 +324,26 @@ static void report_adapter(const job *j) {
     cm_json_i64(&b, "rank", c->rank);
     cm_json_u64(&b, "tensor_bytes", j->plan.tensor_bytes);
     cm_json_print(&b);
+}
+
+/* Of a run that collects and writes nothing else. */
+static void report_importances(const job *j) {
+    const cm_quantize_conf *c = j->c;
+    const cm_imatrix *m = j->imatrix;
+    long long chunks = (long long)cm_imatrix_chunks(m);
+    if (j->app->json) {
+        cm_buf b = {0};
+        cm_json_open(&b, NULL, '{');
+        cm_json_str(&b, "imatrix", c->imatrix_out);
+        cm_json_i64(&b, "tensors", cm_imatrix_entries(m));
+        cm_json_i64(&b, "chunks", chunks);
+        cm_json_i64(&b, "tokens", chunks * c->context);
+        cm_json_print(&b);
+    } else if (!j->app->quiet) {
+        printf("%s: importances of %d tensors, from %lld %s of %lld tokens\n",
+               c->imatrix_out, cm_imatrix_entries(m), chunks,
+               chunks == 1 ? "chunk" : "chunks", (long long)c->context);
+    }
 }
 
 static void print_plan(const job *j) {
@@ -470,16 +382,17 @@ static double kl_bound(const job *j) {
 }
 
 static bool verdict(const job *j, cm_err *err) {
-    double rel = relative(j);
-    if (j->unprobed) return true;
+    const cm_parity *p = &j->parity;
+    double rel = cm_parity_relative(p);
+    if (p->unprobed) return true;
     if (j->x.mix == CM_TYPE_F32 && !j->x.tensors->n && !(rel <= f32_bound(j)))
         return cm_fail(err, CM_EXIT_CHECK, "%s: parity: the logits differ from the source's by "
                        "up to %.2e of their RMS (f32: at most %g); left in place", j->c->out,
                        rel, f32_bound(j));
-    return fabs(j->kl) <= kl_bound(j) ||
+    return fabs(p->kl) <= kl_bound(j) ||
            cm_fail(err, CM_EXIT_CHECK, "%s: parity: the logits differ from the source's: largest "
                    "%.2e of the RMS, KL %.2e nats (at most %.0e passes); left in place",
-                   j->c->out, rel, j->kl, kl_bound(j));
+                   j->c->out, rel, p->kl, kl_bound(j));
 }
 
 /* What the card judges: the file as users run it. */
@@ -492,11 +405,10 @@ static bool load_judged(job *j, cm_err *err) {
 /* The card beside the file, where there is a text for it. */
 static bool card(job *j, cm_file_card *k, cm_err *err) {
     const cm_quantize_conf *c = j->c;
-    struct stat st;
     if (!*c->card_text) return true;
     *k = (cm_file_card){.type = cm_mix_name(j->x.mix), .text = c->card_text,
                         .importances = j->imatrix ? cm_imatrix_dataset(j->imatrix) : "",
-                        .file_bytes = stat(c->out, &st) ? 0 : (uint64_t)st.st_size,
+                        .file_bytes = j->plan.file_bytes,
                         .tensor_bytes = j->plan.tensor_bytes,
                         .blocks = c->weights == CM_WEIGHTS_BLOCKS && j->gguf,
                         .weights = cm_model_count(&j->source.model.conf, false),
@@ -537,14 +449,35 @@ static bool enough_text(const job *j, const char *path, cm_err *err) {
     return ok;
 }
 
+/* A file that a rename will put in its place: not over a folder, a pipe or a device. */
+static bool check_imatrix_out(const char *path, cm_err *err) {
+    struct stat st;
+    if (!*path) return true;
+    if (!stat(path, &st) && !S_ISREG(st.st_mode))
+        return cm_fail(err, CM_EXIT_USAGE, "quantize.imatrix_out: %s is %s, not a file", path,
+                       S_ISDIR(st.st_mode) ? "a folder" : "a pipe or a device");
+    return cm_need_folder_of(path, false, err);
+}
+
+static bool check_out(const job *j, cm_err *err) {
+    const char *out = j->c->out;
+    return !*out || ((j->gguf || cm_export_fits_folder(&j->x, err)) &&
+                     cm_export_may_replace(out, j->gguf, err) &&
+                     cm_need_folder_of(out, !j->gguf, err));
+}
+
 /* What can be known before any work: --dry-run asks the same. */
 static bool check_world(const job *j, cm_err *err) {
     const cm_quantize_conf *c = j->c;
-    if (*c->out && !j->gguf && !cm_export_fits_folder(&j->x, err)) return false;
-    if (*c->out && (!may_replace(j, err) || !cm_need_folder_of(c->out, !j->gguf, err)))
-        return false;
-    if (*c->imatrix_out && !cm_need_folder_of(c->imatrix_out, false, err)) return false;
+    if (!check_out(j, err) || !check_imatrix_out(c->imatrix_out, err)) return false;
     return enough_text(j, c->calibration, err) && enough_text(j, c->card_text, err);
+}
+
+static bool write_out(job *j, cm_err *err) {
+    const char *out = j->c->out;
+    return j->x.adapter ? cm_export_gguf_adapter(&j->x, out, err)
+           : j->gguf    ? cm_export_gguf(&j->x, out, err)
+                        : cm_export_hf(&j->x, out, err);
 }
 
 static bool run_job(job *j, cm_err *err) {
@@ -553,14 +486,10 @@ static bool run_job(job *j, cm_err *err) {
         return false;
     if (j->app->dry_run) return print_plan(j), true;
     if (!importances(j, err)) return false;
-    if (!*j->c->out) return true;
-    if (j->x.adapter)
-        return cm_export_gguf_adapter(&j->x, j->c->out, err) && (report_adapter(j), true);
-    if (!(j->gguf ? cm_export_gguf(&j->x, j->c->out, err)
-                  : cm_export_hf(&j->x, j->c->out, err)) ||
-        !check_written(j, err))
-        return false;
-    return judge(j, err);
+    if (!*j->c->out) return report_importances(j), true;
+    if (!write_out(j, err) || !cm_file_card_remove(j->c->out, err)) return false;
+    if (j->x.adapter) return report_adapter(j), true;
+    return check_written(j, err) && judge(j, err);
 }
 
 static bool run(cm_app_ctx *ctx, cm_err *err) {

@@ -339,7 +339,7 @@ bool cm_export_hf(const cm_export *x, const char *dir, cm_err *err) {
     bool ok = write_folder(x, dir, err);
     ok = cm_outs_release(ok, ok ? err : &ignored) && ok;
     if (!ok && !there) rmdir(dir); /* stays where something is in it */
-    return ok;
+    return ok && cm_export_sweep(dir, x->spm != NULL, err);
 }
 
 /* ---- what was written ------------------------------------------------------------- */

@@ -104,11 +104,31 @@ void cm_export_plan_fallbacks(const cm_export_plan *p, cm_buf *out) {
     }
 }
 
+static bool weighs(const cm_export_row *r) {
+    return cm_feedback_takes(r->t.dtype) && !strncmp(r->name, "blk.", 4);
+}
+
 bool cm_export_plan_weighs(const cm_export_plan *p) {
     for (int i = 0; i < p->n; i++)
-        if (cm_feedback_takes(p->row[i].t.dtype) && !strncmp(p->row[i].name, "blk.", 4))
-            return true;
+        if (weighs(&p->row[i])) return true;
     return false;
+}
+
+void cm_export_plan_silent(const cm_export_plan *p, const cm_imatrix *m, cm_buf *out) {
+    int n = 0, none = 0, some = 0;
+    const char *first = NULL;
+    for (int i = 0; i < p->n; i++) {
+        int64_t of, silent;
+        if (!weighs(&p->row[i])) continue;
+        n++;
+        if (!(silent = cm_imatrix_silent(m, p->row[i].name, &of))) continue;
+        none += silent == of;
+        some += silent < of;
+        if (!first) first = p->row[i].name;
+    }
+    if (!first) return;
+    cm_buf_addf(out, "importances: %d of %d tensors have none, %d none for some experts (zeros, or "
+                "too few tokens; first %s): rounded as without\n", none, n, some, first);
 }
 
 bool cm_export_plan_has_blocks(const cm_export_plan *p) {

@@ -49,6 +49,10 @@ bool cm_export_items(const cm_export *x, bool gguf, cm_items *items, cm_buf *idl
 bool cm_export_size(const cm_export *x, bool gguf, const cm_items *items, uint64_t *bytes,
                     cm_err *err);
 
+/* Remove from dir what another model than the one just written left there; without a tokenizer of
+ * its own also tokenizer.model and tokenizer_config.json. */
+bool cm_export_sweep(const char *dir, bool with_tokenizer, cm_err *err);
+
 /* Hashes of the rows of `raw`, what cm_item_write gave, as they decode; sum[outer*rows] in the
  * parameter's order of rows.  And of one row. */
 void cm_item_sums(const cm_item *it, const void *raw, uint64_t *sum);

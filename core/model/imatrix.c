@@ -107,6 +107,18 @@ const float *cm_imatrix_find(const cm_imatrix *m, const char *name) {
     return e ? e->mean : NULL;
 }
 
+int64_t cm_imatrix_silent(const cm_imatrix *m, const char *name, int64_t *of) {
+    const entry *e = find_any(m, name);
+    int64_t silent = 0;
+    *of = e ? e->outer : 0;
+    for (int64_t o = 0; o < *of; o++) {
+        int64_t k = 0;
+        while (k < e->cols && !(e->mean[o * e->cols + k] > 0)) k++;
+        silent += k == e->cols;
+    }
+    return silent;
+}
+
 float *cm_imatrix_factor(const cm_imatrix *m, const char *name, int64_t expert) {
     const entry *e = m ? find_any(m, name) : NULL;
     if (!e || !e->cross || e->count[expert] < MIN_TOKENS) return NULL;

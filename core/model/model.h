@@ -441,6 +441,8 @@ cm_imatrix *cm_imatrix_planned(const char *dataset);
 bool cm_imatrix_fit(cm_imatrix *m, const cm_model *model, cm_err *err);
 /* [outer, columns] of a GGUF tensor, or NULL; zeros for an expert that met too few tokens. */
 const float *cm_imatrix_find(const cm_imatrix *m, const char *name);
+/* Of how many of a tensor's *of experts (a plain matrix: 1; no entry: 0) it holds zeros alone. */
+int64_t cm_imatrix_silent(const cm_imatrix *m, const char *name, int64_t *of);
 const char *cm_imatrix_dataset(const cm_imatrix *m);
 int cm_imatrix_entries(const cm_imatrix *m);
 int64_t cm_imatrix_chunks(const cm_imatrix *m);
@@ -483,8 +485,13 @@ bool cm_export_gguf_adapter(const cm_export *x, const char *path, cm_err *err);
 /* Whether a folder's format has the type: CM_EXIT_USAGE. */
 bool cm_export_fits_folder(const cm_export *x, cm_err *err);
 /* A folder for transformers: config.json, model.safetensors, tokenizer files, put in place once all
- * of them are complete; what else is there stays. */
+ * of them are complete; then what is left there of another model goes (shards, their index, other
+ * tokenizer files, ...).  What else is there stays. */
 bool cm_export_hf(const cm_export *x, const char *dir, cm_err *err);
+/* Whether an export may go to `out`: where there is nothing yet or nothing in it, a GGUF file over
+ * a GGUF file, a model's folder over a model's folder that is no checkpoint of a run.  All else
+ * there is somebody's work, or cannot be read back: CM_EXIT_USAGE. */
+bool cm_export_may_replace(const char *out, bool gguf, cm_err *err);
 /* A tensor that an export writes. */
 typedef struct cm_export_row {
     char name[128];
@@ -512,6 +519,9 @@ void cm_export_plan_fallbacks(const cm_export_plan *p, cm_buf *out);
 /* Whether importances, and rounding by feedback, would act on one of its tensors: Q8_0 and float
  * types round to nearest, and embedding and head have no importances. */
 bool cm_export_plan_weighs(const cm_export_plan *p);
+/* Tensors that would be rounded by m's importances and have none, or not of all experts: a
+ * sentence; nothing where there are none. */
+void cm_export_plan_silent(const cm_export_plan *p, const cm_imatrix *m, cm_buf *out);
 /* Whether one of its types is of blocks. */
 bool cm_export_plan_has_blocks(const cm_export_plan *p);
 /* Compare a model with what an export of it reads back as: every tensor within the error
@@ -522,5 +532,21 @@ bool cm_export_compare(const cm_export *x, const cm_model *back, bool gguf, cm_e
 /* The same of one part's tensors, whose weights (of back) are there. */
 bool cm_export_compare_part(const cm_export *x, const cm_model *back, bool gguf, int part,
                             cm_err *err);
+
+/* A model's logits and those of what it was exported to, over fixed random tokens. */
+enum { CM_PARITY_TOKENS = 64 };
+typedef struct cm_parity {
+    double diff, rms;   /* largest |difference| of a logit; RMS of the source's */
+    double kl, kl_most; /* mean and largest over positions, nats */
+    int same;           /* positions with the same most likely token */
+    bool unprobed;      /* not even a part of the model fits in memory as floats: tensors alone were
+                           compared, and the above says nothing */
+} cm_parity;
+/* Compare tensors (as cm_export_compare; CM_EXIT_CHECK) and, in the same pass over the weights,
+ * logits, which the caller judges.  x->source and x->back are lazily loaded; afterwards neither
+ * has weights. */
+bool cm_export_parity(const cm_export *x, bool gguf, cm_parity *p, cm_err *err);
+/* Largest difference of a logit, in units of their RMS. */
+double cm_parity_relative(const cm_parity *p);
 
 #endif

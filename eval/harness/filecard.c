@@ -4,6 +4,7 @@
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 bool cm_file_card_score(cm_file_card *c, const cm_loaded *ref, const cm_loaded *q, cm_err *err) {
     int T = c->context;
@@ -101,20 +102,56 @@ static void as_markdown(const cm_file_card *c, const char *name, cm_buf *b) {
                             "bits." : "Weights were expanded to floats.");
 }
 
+/* Of a path without the slashes that may end a folder's. */
+static int length(const char *path) {
+    int n = (int)strlen(path);
+    while (n > 1 && path[n - 1] == '/') n--;
+    return n;
+}
+
 char *cm_card_path(const char *gguf, const char *kind) {
-    return cm_strf("%s.card.%s", gguf, kind);
+    return cm_strf("%.*s.card.%s", length(gguf), gguf, kind);
 }
 
 bool cm_file_card_write(const cm_file_card *c, const char *gguf, cm_err *err) {
-    const char *slash = strrchr(gguf, '/');
+    char *path = cm_strf("%.*s", length(gguf), gguf);
+    const char *slash = strrchr(path, '/');
     char *json = cm_card_path(gguf, "json"), *md = cm_card_path(gguf, "md");
     cm_buf a = {0}, b = {0};
+    cm_err ignored;
     cm_file_card_json(c, NULL, &a);
     cm_buf_addf(&a, "\n");
-    as_markdown(c, slash ? slash + 1 : gguf, &b);
+    as_markdown(c, slash ? slash + 1 : path, &b);
+    cm_outs_hold();
     bool ok = cm_write_file(json, a.s, a.n, err) && cm_write_file(md, b.s, b.n, err);
+    ok = cm_outs_release(ok, ok ? err : &ignored) && ok;
     cm_buf_free(&a);
     cm_buf_free(&b);
+    free(json);
+    free(md);
+    free(path);
+    return ok;
+}
+
+/* Whether it holds what only a card has; not there: false. */
+static bool is_card(const char *path, const char *start, const char *within) {
+    char *text = NULL;
+    size_t n;
+    bool yes = cm_exists(path) && cm_read_file(path, 1 << 16, &text, &n, NULL) &&
+               !strncmp(text, start, strlen(start)) && strstr(text, within);
+    free(text);
+    return yes;
+}
+
+bool cm_file_card_remove(const char *gguf, cm_err *err) {
+    char *json = cm_card_path(gguf, "json"), *md = cm_card_path(gguf, "md");
+    bool ok = true;
+    if (is_card(json, "{\"type\":", "\"bits_per_weight\":"))
+        ok = !unlink(json) || cm_fail_errno(err, CM_EXIT_FAIL, "%s: cannot remove the card of what "
+                                            "was replaced", json);
+    if (ok && is_card(md, "# ", "\n\n| | |\n|---|---|\n| type | "))
+        ok = !unlink(md) || cm_fail_errno(err, CM_EXIT_FAIL, "%s: cannot remove the card of what "
+                                          "was replaced", md);
     free(json);
     free(md);
     return ok;

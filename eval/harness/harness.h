@@ -556,7 +556,8 @@ void cm_kl_card_of(const cm_kl_pos *pos, const int64_t *row, int64_t n, cm_kl_ca
 typedef struct cm_file_card {
     const char *type, *text;   /* of the file; what was scored */
     const char *importances;   /* the text they were collected on; "": none */
-    uint64_t file_bytes, tensor_bytes;
+    uint64_t file_bytes;       /* of a folder: of its model.safetensors */
+    uint64_t tensor_bytes;
     int64_t weights;           /* parameters of the model */
     bool blocks;               /* scored with blocks as they are */
     int context;               /* tokens in a row; second halves are scored */
@@ -566,9 +567,12 @@ typedef struct cm_file_card {
 bool cm_file_card_score(cm_file_card *c, const cm_loaded *ref, const cm_loaded *q, cm_err *err);
 /* As a JSON object under `key`; NULL: by itself. */
 void cm_file_card_json(const cm_file_card *c, const char *key, cm_buf *b);
-/* Where the card of a file lies (free()); kind: "json", "md". */
+/* Where the card of a file or folder lies, beside it (free()); kind: "json", "md". */
 char *cm_card_path(const char *gguf, const char *kind);
+/* Both, or neither. */
 bool cm_file_card_write(const cm_file_card *c, const char *gguf, cm_err *err);
+/* Remove the card of a file that has been replaced; what lies there and is no card stays. */
+bool cm_file_card_remove(const char *gguf, cm_err *err);
 
 /* Text files are plain text or, by name (.jsonl, .ndjson, also .gz and .zst), JSON lines, one
  * document a line; either may be compressed.  UTF-8, else CM_EXIT_DATA. */

@@ -8,6 +8,9 @@ E="$BIN/eval --threads 1 --quiet"
 
 expect_out "shards" "bits per byte +[0-9.]+ \+/-" $E --model "$M" --shards "$tmp/data"
 expect_out "text" "word perplexity +[0-9.]+" $E --model "$M" --text "$tmp/text.txt"
+printf '\n\n\n\n\n\n\n\n' >"$tmp/breaks.txt"
+expect_out "a text without words has no word perplexity" "words 0 .*bits per byte +[0-9.]+[^a-z]*.no stderr: one document. token perplexity" \
+    $E --model "$M" --text "$tmp/breaks.txt"
 head -1 "$tmp/text.jsonl" >"$tmp/one.jsonl"
 expect_out "one document" "bits per byte +[0-9.]+ +.no stderr: one document." $E --model "$M" --text "$tmp/one.jsonl"
 expect_out "JSON lines" "documents 20 " $E --model "$M" --text "$tmp/text.jsonl"

@@ -45,6 +45,20 @@ for e in gguf dat; do
     expect_out "and rounded by ($e)" "parity: tensors within" $Q --model "$M" --type q4_k_s --imatrix "$tmp/im.$e" \
         --out "$tmp/im-$e.gguf" quantize.max_kl=5
 done
+expect_out "told" "$tmp/im.gguf: importances of 14 tensors, from 8 chunks of 32 tokens" $Q --model "$M" --calibration "$tmp/calib.txt" \
+    quantize.imatrix_out="$tmp/im.gguf" $I
+same "as JSON" "$($Q --json --model "$M" --calibration "$tmp/calib.txt" quantize.imatrix_out="$tmp/im.gguf" $I)" \
+    "{\"imatrix\":\"$tmp/im.gguf\",\"tensors\":14,\"chunks\":8,\"tokens\":256}"
+few="quantize.context=16 quantize.chunks=1 quantize.imatrix_out=$tmp/few.gguf quantize.max_kl=5"
+without="warning: importances: 12 of 12 tensors have none, 0 none for some experts .zeros, or too few tokens; first blk.0.ssm_in.weight.: rounded as without"
+expect "importances of too few tokens say nothing, which is said" 0 "$without" $Q --model "$M" --type q4_0 \
+    --calibration "$tmp/calib.txt" $few --out "$tmp/few-x.gguf"
+for dry in "" --dry-run; do
+    expect "from a file too $dry" 0 "$without" $Q --model "$M" --type q4_0 --imatrix "$tmp/few.gguf" --out "$tmp/few-x.gguf" \
+        quantize.max_kl=5 $dry
+done
+expect "and of those that some experts lack" 0 "importances: [0-9] of 12 tensors have none, [1-9] none for some experts" $Q --model "$M" \
+    --type q4_0 --calibration "$tmp/calib.txt" quantize.context=64 quantize.chunks=1 --out "$tmp/few-x.gguf" quantize.max_kl=5
 expect_out "a card" "card: KL" $Q --model "$M" --type q4_k_s --imatrix "$tmp/im.gguf" --card "$tmp/calib.txt" \
     --out "$tmp/im-gguf.gguf" quantize.max_kl=5 $I
 json "the card is JSON" "$tmp/im-gguf.gguf.card.json"
@@ -69,6 +83,26 @@ rm "$tmp/types/types.md"
 expect "a text there is not" 2 "no.txt: no such file" sh bench/types.sh "$M" "$tmp/no.txt" "$tmp/types"
 expect "a type there is not" "[12]" "wanted one of" env BIN="$BIN" TYPES=q9 sh bench/types.sh "$M" "$tmp/calib.txt" "$tmp/types" -- $I
 absent "and no table then" "$tmp/types/types.md"
+check "a folder's card" $Q --quiet --model "$M" --type bf16 --format hf --card "$tmp/calib.txt" --out "$tmp/carded/" $I
+same "tells the size of its weights" "$(flat <"$tmp/carded.card.json" | sed 's/.*"file_bytes":\([0-9]*\),.*/\1/')" \
+    "$(wc -c <"$tmp/carded/model.safetensors")"
+check "by the folder's name" grep -q "^# carded$" "$tmp/carded.card.md"
+# A card goes with the file it describes; a file of the user's of that name does not.
+cards() { ls "$tmp" | grep "^carded.gguf.card" | tr '\n' ' '; }
+check "a card" $Q --quiet --model "$M" --type q8_0 --card "$tmp/calib.txt" --out "$tmp/carded.gguf" $I
+both="carded.gguf.card.json carded.gguf.card.md "
+same "is two files" "$(cards)" "$both"
+check "--dry-run" $Q --model "$M" --type q2_k --out "$tmp/carded.gguf" --dry-run
+same "keeps them" "$(cards)" "$both"
+check "a file over theirs" $Q --quiet --model "$M" --type q8_0 --out "$tmp/carded.gguf"
+same "takes them away" "$(cards)" ""
+check "another card" $Q --quiet --model "$M" --type q8_0 --card "$tmp/calib.txt" --out "$tmp/carded.gguf" $I
+expect "a file over theirs that is not as it should be" 3 "parity" $Q --quiet --model "$M" --type q2_k --out "$tmp/carded.gguf" \
+    --card "$tmp/calib.txt" quantize.max_kl=1e-9 $I
+same "takes them away, too" "$(cards)" ""
+echo "# mine" >"$tmp/carded.gguf.card.md"; echo '{"type":"mine"}' >"$tmp/carded.gguf.card.json"
+check "what is no card" $Q --quiet --model "$M" --type q8_0 --out "$tmp/carded.gguf"
+same "stays" "$(cat "$tmp/carded.gguf.card.json" "$tmp/carded.gguf.card.md" | tr '\n' ' ')" '{"type":"mine"} # mine '
 # A text by any other form is the same text.
 gzip -c "$tmp/calib.txt" >"$tmp/calib.gz"
 sed 's/\\/&&/g; s/.*/{"id":1,"text":"&"}/' "$tmp/calib.txt" >"$tmp/calib.jsonl"
@@ -192,6 +226,23 @@ rm "$tmp/ours/SHA256SUMS"; mv "$tmp/ours/optimizer.safetensors" "$tmp/moments"
 check "a copy without its state is a model folder" $Q --model "$tmp/f32.gguf" --format checkpoint --out "$tmp/ours" --dry-run
 mv "$tmp/moments" "$tmp/ours/optimizer.safetensors"; cp "$M/SHA256SUMS" "$tmp/ours"
 same "which stays, to the byte" "$(tree "$tmp/ours")" "$before"
+mkfifo "$tmp/pipe.gguf"
+for dry in "" --dry-run; do
+    for out in /dev/null "$tmp/pipe.gguf"; do
+        for format in gguf hf; do
+            expect "to $out, $format $dry" 2 "$out: is neither a file nor a folder.*choose another --out" timeout 20 $Q --model "$M" \
+                --format $format --out $out $dry
+        done
+        expect "importances to $out $dry" 2 "imatrix_out: $out is a pipe or a device, not a file" timeout 20 $Q --model "$M" \
+            --calibration "$tmp/calib.txt" quantize.imatrix_out=$out $dry $I
+    done
+    expect "importances over a folder $dry" 2 "imatrix_out: $tmp/data is a folder, not a file" $Q --model "$M" \
+        --calibration "$tmp/calib.txt" quantize.imatrix_out="$tmp/data" $dry $I
+done
+expect "standard output is a pipe" 2 "/dev/stdout: is neither a file nor a folder" sh -c 'timeout 20 "$@" | cat; exit $(cat '"$tmp/rc)" sh \
+    sh -c '"$@"; echo $? >'"$tmp/rc" sh $Q --model "$M" --format gguf --out /dev/stdout
+: >"$tmp/empty"
+expect "a folder over an empty file" 2 "empty: exists and is not a model folder" $Q --model "$M" --format hf --out "$tmp/empty"
 expect "no model" 2 "--model" $Q --out "$tmp/x.gguf"
 expect "nowhere to write" 2 "--out" $Q --model "$M"
 expect "missing model" 2 "none" $Q --model "$tmp/none" --out "$tmp/x.gguf"
@@ -357,10 +408,45 @@ check "by the other model" grep -q '"num_hidden_layers": 48' "$tmp/over/config.j
 same "beside what is not its own" "$(cat "$tmp/over/notes.txt")" mine
 same "and nothing unfinished is left" "$(ls "$tmp/over" | grep tmp)" ""
 
+# ---- of a model that was in the folder nothing is left beside the new one
+files() { ls "$1" | tr '\n' ' '; }
+ours="config.json model.safetensors tokenizer.model tokenizer_config.json "
+litter() { # FOLDER: what other exports leave, and what is the user's
+    for f in model-00001-of-00002.safetensors model-00002-of-00002.safetensors model.safetensors.index.json \
+        pytorch_model.bin pytorch_model-00001-of-00002.bin tokenizer.json special_tokens_map.json added_tokens.json \
+        chat_template.jinja generation_config.json adapter_config.json adapter_model.safetensors; do
+        echo '{}' >"$1/$f"
+    done
+    echo mine >"$1/README.md"; echo mine >"$1/model-notes.safetensors"; mkdir "$1/tokenizer.json.d" "$1/merges.txt"
+}
+mine="README.md merges.txt model-notes.safetensors tokenizer.json.d "
+all=$(for f in $ours $mine; do echo $f; done | sort | tr '\n' ' ')
+cp -r "$tmp/hf" "$tmp/mixed"; litter "$tmp/mixed"; rm "$tmp/mixed/model.safetensors"
+before=$(tree "$tmp/mixed")
+check "over a sharded folder, --dry-run" $Q --model "$M" --format hf --out "$tmp/mixed" --dry-run
+same "changes nothing" "$(tree "$tmp/mixed")" "$before"
+DISK_FULL_BYTES="0 20000" disk_full "over a sharded folder" "$tmp/mixed" $Q --model "$M" --format hf --out "$tmp/mixed"
+same "a full disk leaves it, to the byte" "$(tree "$tmp/mixed")" "$before"
+check "over a sharded folder" $Q --model "$M" --format hf --out "$tmp/mixed"
+same "one model is left, beside the user's files" "$(LC_ALL=C files "$tmp/mixed")" "$(echo $all | tr ' ' '\n' | LC_ALL=C sort | tr '\n' ' ')"
+same "the new one" "$(greedy "$tmp/mixed")" "$text"
+cp -r "$M/" "$tmp/bare-model"; rm "$tmp/bare-model/SHA256SUMS" "$tmp/bare-model"/tokenizer* "$tmp/bare-model/optimizer.safetensors"
+check "a model without tokenizer over one with" $Q --model "$tmp/bare-model" --format hf --out "$tmp/mixed"
+same "has none" "$(ls "$tmp/mixed" | grep '^tokenizer[._a-z]*\(model\|config.json\)$')" ""
+
 # ---- full disks
 printf GGUFold >"$tmp/x.gguf"
 DISK_FULL_BYTES="0 20000" disk_full "GGUF" "$tmp" $Q --model "$M" --out "$tmp/x.gguf"
 same "the file that was there stays" "$(cat "$tmp/x.gguf")" GGUFold
 DISK_FULL_BYTES="0 20000" disk_full "folder" "$tmp/full-hf" $Q --model "$M" --format hf --out "$tmp/full-hf"
 absent "no folder is left where there was none" "$tmp/full-hf"
+rm -f "$tmp"/carded.gguf*
+check "a card once more" $Q --quiet --model "$M" --type q8_0 --card "$tmp/calib.txt" --out "$tmp/carded.gguf" $I
+sum=$(cat "$tmp/carded.gguf" "$tmp/carded.gguf.card.json" | wc -c)
+for old in "" carded.gguf.card.md; do # between the card's files; over a file of the user's, too
+    rm -f "$tmp"/carded.gguf*; [ -z "$old" ] || echo mine >"$tmp/$old"
+    DISK_FULL_BYTES=$((sum + 100)) disk_full "the card${old:+ over $old}" "$tmp" $Q --quiet --model "$M" --type q8_0 \
+        --card "$tmp/calib.txt" --out "$tmp/carded.gguf" $I
+    same "both of its files or neither" "$(cards) $(cat "$tmp/carded.gguf.card.md" 2>/dev/null)" "$old${old:+ } ${old:+mine}"
+done
 finish
