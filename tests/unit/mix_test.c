@@ -184,3 +184,68 @@ TEST(what_a_plan_tells) {
     }
     unmake(&x);
 }
+
+static void add_i32(cm_buf *b, int64_t v) {
+    int32_t x = (int32_t)v;
+    cm_buf_add(b, &x, 4);
+}
+
+/* An entry of the older form: mean squares of 1, the first `zeros` columns' 0. */
+static void add_entry(cm_buf *b, const char *name, int calls, int64_t cols, int64_t zeros) {
+    add_i32(b, (int64_t)strlen(name));
+    cm_buf_add(b, name, strlen(name));
+    add_i32(b, calls);
+    add_i32(b, cols);
+    for (int64_t k = 0; k < cols; k++) {
+        float v = k < zeros ? 0 : (float)(calls ? calls : 1);
+        cm_buf_add(b, &v, 4);
+    }
+}
+
+/* Zeros alone, a count of 0, an expert of zeros; and what says something, if only of one column. */
+TEST(importances_that_say_nothing_are_told) {
+    made x;
+    make(&x, "d_model=64 n_layers=2 pattern=A ffn=E n_experts=4 top_k=2 d_expert=32 n_heads=2 "
+             "n_kv_heads=2 vocab_size=320");
+    cm_export e = {.model = &x.m, .mix = CM_TYPE_Q4_0};
+    cm_export_plan p;
+    cm_err err = {0};
+    CHECKF(cm_export_plan_make(&e, true, &p, &err), "%s", err.msg);
+    cm_buf b = {0}, told = {0};
+    int n = 0;
+    add_i32(&b, 0); /* entries; known at the end */
+    for (int i = 0; i < p.n; i++) {
+        const char *name = p.row[i].name;
+        if (strncmp(name, "blk.", 4) || p.row[i].t.dtype == CM_F32_T) continue;
+        int64_t cols = p.row[i].cols, all = p.row[i].t.nd == 3 ? 4 * cols : cols;
+        int64_t zeros = !strcmp(name, "blk.0.attn_q.weight")          ? all
+                        : !strcmp(name, "blk.0.attn_k.weight")        ? all - 1
+                        : !strcmp(name, "blk.0.ffn_gate_exps.weight") ? cols
+                                                                      : 0;
+        add_entry(&b, name, strcmp(name, "blk.1.attn_v.weight") != 0, all, zeros);
+        n++;
+    }
+    memcpy(b.s, &(int32_t){n}, 4);
+    char *path = cm_strf("%s/silent.dat", t_tmpdir());
+    cm_imatrix *m = NULL;
+    CHECKF(cm_write_file(path, b.s, b.n, &err) && (m = cm_imatrix_open(path, &err)) &&
+           cm_imatrix_fit(m, &x.m, &err), "%s", err.msg);
+    if (m) {
+        int64_t of;
+        CHECK(cm_imatrix_silent(m, "blk.0.attn_q.weight", &of) == 1 && of == 1);
+        CHECK(cm_imatrix_silent(m, "blk.0.attn_k.weight", &of) == 0 && of == 1);
+        CHECK(cm_imatrix_silent(m, "blk.0.ffn_gate_exps.weight", &of) == 1 && of == 4);
+        CHECK(cm_imatrix_silent(m, "none", &of) == 0 && of == 0);
+        cm_export_plan_silent(&p, m, &told);
+        char *want = cm_strf("importances: 2 of %d tensors have none, 1 none for some experts "
+                             "(zeros, or too few tokens; first ", n);
+        CHECKF(told.s && !strncmp(told.s, want, strlen(want)), "'%s', wanted '%s'", told.s, want);
+        free(want);
+    }
+    free(path);
+    cm_imatrix_close(m);
+    cm_buf_free(&b);
+    cm_buf_free(&told);
+    cm_export_plan_free(&p);
+    unmake(&x);
+}
