@@ -18,7 +18,7 @@ typedef struct {
     const char *prompt_text;
     int sample;
     double prefill_s, decode_s;
-    int64_t decoded;
+    int64_t read, decoded; /* tokens */
     cm_err unkept; /* why the prompt cache could not be written */
 } job;
 
@@ -89,7 +89,7 @@ static bool write_logits(job *j, const char *path, cm_err *err) {
     bool ok = cm_session_feed(&j->d.s, j->prompt.id, n, all, NULL, err) &&
               cm_write_file(path, all, (size_t)(n * V) * sizeof *all, err);
     free(all);
-    return ok;
+    return ok || cm_signal_ended(err);
 }
 
 /* ---- generation ------------------------------------------------------------------------ */
@@ -105,7 +105,7 @@ static void show(const job *j, cm_stream *st, cm_buf *whole) {
     fflush(stdout);
 }
 
-/* Decode until the end of text, a stop string or the limit; the reason. */
+/* Decode until the end of text, a stop string, the limit or a signal; the reason. */
 static const char *decode(job *j, cm_stream *st, cm_buf *whole, cm_err *err, bool *ok) {
     const cm_generate_conf *g = &j->app->conf.generate;
     cm_sampling how = cm_app_sampling(j->app, j->sample);
@@ -116,7 +116,9 @@ static const char *decode(job *j, cm_stream *st, cm_buf *whole, cm_err *err, boo
         int32_t id;
         if (!cm_decoder_next(&j->d, &how, j->text.id, j->text.n, g->max_tokens - i, (uint64_t)i,
                              &id, &broken)) {
-            *ok = cm_fail(err, broken.code, "%s: %s", cm_app_text(j->app, "model"), broken.msg);
+            if (!cm_signal_ended(&broken))
+                *ok = cm_fail(err, broken.code, "%s: %s", cm_app_text(j->app, "model"),
+                              broken.msg);
             break;
         }
         if (is_end(j, id)) {
@@ -136,7 +138,7 @@ static const char *decode(job *j, cm_stream *st, cm_buf *whole, cm_err *err, boo
         }
     }
     cm_buf_free(&bytes);
-    return why;
+    return cm_signal_stop() ? "interrupted" : why;
 }
 
 static void print_json(const job *j, const cm_buf *whole, const char *why,
@@ -160,22 +162,23 @@ static bool one_sample(job *j, cm_err *err) {
     j->text.n = 0;
     for (int64_t i = 0; i < j->prompt.n; i++) push(&j->text, j->prompt.id[i]);
     double t0 = cm_now();
-    if (cache ? !cm_app_read_cached(j->app, &j->d, j->prompt.id, j->prompt.n, j->l.id,
-                                     &j->unkept, err)
-              : !cm_decoder_read(&j->d, j->prompt.id, j->prompt.n, err))
-        return false;
+    bool ok = cache ? cm_app_read_cached(j->app, &j->d, j->prompt.id, j->prompt.n, j->l.id,
+                                         &j->unkept, err)
+                    : cm_decoder_read(&j->d, j->prompt.id, j->prompt.n, err);
+    if (!ok && !cm_signal_ended(err)) return false;
     double t1 = cm_now();
     cm_stream st;
     cm_buf whole = { 0 };
     const cm_list *stop = &j->app->conf.generate.stop;
     cm_stream_open(&st, stop->v, stop->n);
-    bool ok = true;
+    ok = true;
     const char *why = decode(j, &st, &whole, err, &ok);
     cm_stream_finish(&st);
     show(j, &st, &whole);
     cm_guess_count mine = cm_guess_since(&j->d.count, &before);
     if (ok && j->app->json) print_json(j, &whole, why, &mine);
     if (ok && !j->app->json) puts("");
+    j->read += j->d.fed < j->prompt.n ? j->d.fed : j->prompt.n;
     j->prefill_s += t1 - t0;
     j->decode_s += cm_now() - t1;
     j->decoded += j->text.n - j->prompt.n;
@@ -191,8 +194,7 @@ static bool all_samples(job *j, cm_err *err) {
     for (j->sample = 0; j->sample < g->samples && !cm_signal_stop(); j->sample++)
         if (!one_sample(j, err)) return false;
     cm_log(CM_LOG_INFO, "read %lld tokens at %.0f tokens/s, wrote %lld at %.1f tokens/s",
-           (long long)(j->prompt.n * j->sample),
-           (double)(j->prompt.n * j->sample) / j->prefill_s, (long long)j->decoded,
+           (long long)j->read, (double)j->read / j->prefill_s, (long long)j->decoded,
            (double)j->decoded / j->decode_s);
     cm_app_log_guesses(&j->d.count);
     return true;
@@ -282,12 +284,12 @@ static bool run_job(job *j, cm_err *err) {
         return false;
     if (j->app->dry_run)
         return cm_app_decoding_plan(j->app, &j->l.model, j->prompt.n, (int)need), true;
+    cm_signals_install(); /* until here there is nothing to end well */
     return logits ? write_logits(j, logits, err) : all_samples(j, err);
 }
 
 static bool run(cm_app_ctx *ctx, cm_err *err) {
     job j = { .app = ctx };
-    cm_signals_install();
     bool ok = run_job(&j, err);
     if (ok && j.unkept.code) /* after the text, which was there before it */
         ok = cm_fail(err, j.unkept.code, "%s; the text is whole, the prompt was not kept",

@@ -80,8 +80,9 @@ static bool answer(chat *k, cm_err *err) {
     cm_err why = { 0 };
     if (!cm_dialog_say(&k->d, k->ask, k->n_ask, err)) return false;
     if (cm_app_text(k->app, "prompt-cache") && !k->d.dec.fed &&
-        !cm_app_read_cached(k->app, &k->d.dec, k->d.id, k->d.n, k->l->id, k->unkept, err))
-        return false;
+        !cm_app_read_cached(k->app, &k->d.dec, k->d.id, k->d.n, k->l->id, k->unkept, &why) &&
+        !cm_signal_ended(&why))
+        return cm_fail(err, why.code, "%s", why.msg);
     int64_t from = k->d.n;
     cm_guess_count before = k->d.dec.count;
     double t0 = cm_now();
@@ -139,6 +140,7 @@ static bool ask_messages(chat *k, const char *path, cm_err *err) {
 
 /* One question from the command line, as often as samples are wanted. */
 static bool chat_once(chat *k, cm_err *err) {
+    cm_signals_install();
     for (k->sample = 0; k->sample < k->app->conf.generate.samples; k->sample++) {
         cm_dialog_reset(&k->d);
         if (!answer(k, err)) return false;

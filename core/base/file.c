@@ -19,7 +19,7 @@ enum { OUT_BUF = 1 << 18 };
 
 bool cm_map_open(cm_map *m, const char *path, cm_err *err) {
     *m = (cm_map){0};
-    int fd = open(path, O_RDONLY | O_CLOEXEC);
+    int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK); /* a pipe is refused, not awaited */
     if (fd < 0)
         return cm_fail_errno(err, CM_EXIT_FAIL, "%s: cannot open", path);
     struct stat st;

@@ -1,5 +1,6 @@
 /* dialog.c -- a conversation with a model: turns in, answers out, nothing read twice. */
 #include "model/model.h"
+#include "run/run.h"
 
 #include <stdlib.h>
 
@@ -60,8 +61,10 @@ bool cm_dialog_answer(cm_dialog *d, const cm_sampling *how, int64_t most, cm_voi
     if (most > cap - d->n) most = cap - d->n;
     for (int64_t i = 0; go && i < most && !v->ended; i++) {
         int32_t id = 0;
-        if (!cm_decoder_next(&d->dec, how, d->id, d->n, most - i, (uint64_t)d->draws++, &id, err))
-            return false;
+        if (!cm_decoder_next(&d->dec, how, d->id, d->n, most - i, (uint64_t)d->draws++, &id, err)) {
+            if (!cm_signal_ended(err)) return false;
+            break;
+        }
         d->id[d->n++] = id;
         cm_voice_token(v, id);
         go = each(ctx, v);

@@ -184,7 +184,8 @@ bool cm_session_open_as(cm_session *s, const cm_model *m, int cap, cm_dtype kv, 
 void cm_session_close(cm_session *s);
 void cm_session_reset(cm_session *s); /* start of a new text */
 /* Read n tokens.  all: logits after each of them [n,V], or NULL; last: after the last one
- * [V], or NULL.  False: no room, or an id outside the vocabulary. */
+ * [V], or NULL.  False: no room, an id outside the vocabulary, or a signal (cm_signal_go_on),
+ * which is asked for before each part: s holds the parts before it, and can go on. */
 bool cm_session_feed(cm_session *s, const int32_t *token, int64_t n, cm_real *all,
                      cm_real *last, cm_err *err);
 /* Make room for trials of up to `most` tokens; takes another conv and SSM state. */
@@ -294,14 +295,15 @@ bool cm_decoder_open(cm_decoder *d, const cm_model *m, const cm_guessing *how, i
                      cm_dtype kv, cm_err *err);
 void cm_decoder_close(cm_decoder *d); /* a zeroed one is fine */
 void cm_decoder_reset(cm_decoder *d); /* a new text; count stays */
-/* Read what is unread of text[n]. */
+/* Read what is unread of text[n].  False as in cm_session_feed; fed tells how far it came. */
 bool cm_decoder_read(cm_decoder *d, const int32_t *text, int64_t n, cm_err *err);
 /* The same for a new text, with a file of texts read before (or a folder of such files): what
  * this text and the one in the file begin with alike is not read again, and where more was
  * read, the file becomes this text's.  The numbers are those without the file.  model_id:
- * SHA-256 of the weights; *reused: tokens that were not read.  CM_EXIT_DATA: a file that is
- * damaged, or of another model or other kernels.  A file that cannot be written: true, for the
- * text is read, and unkept says why; else its code is 0. */
+ * SHA-256 of the weights; *reused: tokens that were not read.  CM_EXIT_USAGE: a file that
+ * cannot be read; CM_EXIT_DATA: one that is damaged, or of another model or other kernels.  A
+ * signal: as in cm_decoder_read, and the file stays as it was.  A file that cannot be written:
+ * true, for the text is read, and unkept says why; else its code is 0. */
 bool cm_decoder_read_cached(cm_decoder *d, const int32_t *text, int64_t n, const char *path,
                             const char *model_id, int64_t *reused, cm_err *unkept,
                             cm_err *err);
@@ -331,8 +333,8 @@ void cm_dialog_reset(cm_dialog *d); /* a new conversation */
 /* Turns that the assistant is to answer.  CM_EXIT_USAGE: no room; nothing is added. */
 bool cm_dialog_say(cm_dialog *d, const cm_turn *turn, int n, cm_err *err);
 /* The answer, of at most `most` tokens, into an open voice; after each token `each` is told
- * (false: enough).  id[n before, n) is then what the model chose and nothing else; when the
- * conversation goes on, it does as if the answer had ended in <|end|>. */
+ * (false: enough; a signal is enough, too).  id[n before, n) is then what the model chose and
+ * nothing else; when the conversation goes on, it does as if the answer had ended in <|end|>. */
 bool cm_dialog_answer(cm_dialog *d, const cm_sampling *how, int64_t most, cm_voice *v,
                       bool (*each)(void *ctx, const cm_voice *v), void *ctx, cm_err *err);
 

@@ -93,7 +93,7 @@ static uint64_t point(const cache *k, uint64_t i) {
 
 static bool open_cache(cache *k, const char *path, const head *want, cm_err *err) {
     char hex[HEX + 1];
-    if (!cm_map_open(&k->map, path, err)) return false;
+    if (!cm_need_input(path, err) || !cm_map_open(&k->map, path, err)) return false;
     if (k->map.size < sizeof k->h + HEX)
         return cm_fail(err, CM_EXIT_DATA, "%s: a prompt cache of %zu bytes", path, k->map.size);
     memcpy(&k->h, k->map.data, sizeof k->h);
@@ -192,8 +192,9 @@ static bool read_on(cm_decoder *d, const int32_t *text, int64_t n, points *p, cm
     while (d->fed < n) {
         int64_t rest = n - d->fed, step = rest < CM_PIECE ? rest : CM_PIECE;
         cm_real *last = step == rest ? d->logits : NULL;
-        if (!cm_session_feed(&d->s, text + d->fed, step, NULL, last, err)) return false;
-        d->fed += step;
+        bool ok = cm_session_feed(&d->s, text + d->fed, step, NULL, last, err);
+        d->fed = d->s.st.held[0];
+        if (!ok) return false;
         d->ready = step == rest;
         if (d->fed < n && d->fed % p->stride == 0 && !take(p, &d->s, err)) return false;
     }

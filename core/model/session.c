@@ -131,6 +131,7 @@ bool cm_session_feed(cm_session *s, const int32_t *token, int64_t n, cm_real *al
     if (!can_feed(s, token, n, err)) return false;
     bool ok = true;
     for (int64_t i = 0, T; ok && i < n; i += T) {
+        if (!cm_signal_go_on(err)) return false;
         T = next_rows(s, i, n);
         bool end = i + T == n;
         ok = feed_piece(s, &s->st, token + i, (int)T, false, all ? all + i * V : NULL,
@@ -293,5 +294,5 @@ bool cm_session_continue(cm_session *s, const cm_sampling *how, const int32_t *p
     }
     free(work);
     free(logits);
-    return ok;
+    return ok || cm_signal_ended(err);
 }

@@ -146,9 +146,9 @@ bool cm_decoder_read(cm_decoder *d, const int32_t *text, int64_t n, cm_err *err)
     CM_ASSERT(d->fed < n, "%lld tokens were read of %lld", (long long)d->fed, (long long)n);
     double t0 = now();
     int64_t unread = n - d->fed;
-    if (!cm_session_feed(&d->s, text + d->fed, unread, NULL, d->logits, err)) return false;
-    d->fed = n;
-    d->ready = true;
+    d->ready = cm_session_feed(&d->s, text + d->fed, unread, NULL, d->logits, err);
+    d->fed = d->s.st.held[0];
+    if (!d->ready) return false;
     if (unread > 1) return true;
     if (d->guess) d->guess->steps++;
     d->count.steps++;
@@ -213,9 +213,9 @@ static bool guess_draft(cm_decoder *d, const cm_sampling *how, const int32_t *te
     int V = (int)d->s.m->conf.vocab_size;
     settle_draft(k, text, n);
     if (n - k->fed > BEHIND) {
-        if (!cm_session_feed(&k->draft, text + k->fed, n - 1 - k->fed, NULL, NULL, err))
-            return false;
-        k->fed = n - 1;
+        bool ok = cm_session_feed(&k->draft, text + k->fed, n - 1 - k->fed, NULL, NULL, err);
+        k->fed = k->draft.st.held[0];
+        if (!ok) return false;
     }
     int64_t seen = copy_recent(d, how, text, n);
     const int32_t *token = text + k->fed;

@@ -137,6 +137,10 @@ void cm_signals_install_as(const char *what);
 void cm_signals_release(void);
 /* The signal that asked to stop, or 0.  To be polled in every loop that can last. */
 int cm_signal_stop(void);
+/* The same for what returns errors: false, with the code 128 + the signal, if one asked to stop;
+ * whether an error is such an end, after which nothing is wrong. */
+bool cm_signal_go_on(cm_err *err);
+bool cm_signal_ended(const cm_err *err);
 /* Whether a save was asked for since the last call. */
 bool cm_signal_save(void);
 /* After saving: die of the signal as if it had never been caught (status 128+n). */

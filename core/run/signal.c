@@ -72,6 +72,13 @@ void cm_signals_release(void) {
 
 int cm_signal_stop(void) { return stop_sig; }
 
+bool cm_signal_go_on(cm_err *err) {
+    int sig = stop_sig;
+    return !sig || cm_fail(err, (cm_exit)(128 + sig), "stopped by signal %d", sig);
+}
+
+bool cm_signal_ended(const cm_err *err) { return err->code > 128; }
+
 bool cm_signal_save(void) {
     if (!save_asked)
         return false;

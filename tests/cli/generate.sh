@@ -232,4 +232,32 @@ for _ in $(seq 400); do [ -s "$tmp/o" ] && break; sleep 0.02; done
 kill -INT $pid; wait $pid
 same "SIGINT: exit 130" "$?" 130
 check "SIGINT: it saves nothing and does not say so" grep -q "^stopping; once more" "$tmp/e"
+# While it reads a prompt, which takes this model minutes: a program that waits for signals
+# catches SIGUSR1, bit 9 of the mask.
+yes "$long" | head -c 1000000 >"$tmp/long.txt"
+stopped() { # NAME OPTION...
+    what=$1; shift
+    "$BIN/generate" --threads 1 --quiet --model "$M" --prompt-file "$tmp/long.txt" "$@" >"$tmp/o" 2>"$tmp/e" &
+    pid=$!
+    for _ in $(seq 400); do
+        mask=$(sed -n 's/^SigCgt:[[:space:]]*/0x/p' /proc/$pid/status)
+        [ $((mask & 0x200)) = 0 ] || break
+        sleep 0.02
+    done
+    sleep 0.1
+    kill -TERM $pid
+    for _ in $(seq 500); do kill -0 $pid 2>/dev/null || break; sleep 0.02; done
+    kill -KILL $pid 2>/dev/null
+    wait $pid 2>/dev/null
+    same "SIGTERM while it reads, $what: exit 143 at once" "$?" 143
+}
+stopped "text"
+same "nothing is said" "$(cat "$tmp/o")" ""
+stopped "JSON" --json
+json "a line all the same" "$tmp/o"
+check "which says so" grep -q '"text":"","end":"interrupted","tokens":\[\]' "$tmp/o"
+stopped "a cache" --prompt-cache "$tmp/s.prompt"
+absent "no part of it" "$tmp"/s.prompt*
+stopped "a conversation" --chat --json
+check "its answer is empty" grep -q '"answer":"","end":"interrupted","tokens":\[\]' "$tmp/o"
 finish

@@ -1,5 +1,10 @@
 /* prompt_test.c -- prompts read from a file: the bits of reading them, and what is refused. */
+#include "run/run.h"
 #include "tests/unit/engine_fixture.h"
+
+#include <signal.h>
+#include <sys/time.h>
+#include <unistd.h>
 
 enum { CAP = 2200, MORE = 12 };
 static const char ID[] = "00112233445566778899aabbccddeeff00112233445566778899aabbccddeeff";
@@ -35,6 +40,58 @@ static int64_t read_and_write(const world *w, const char *path, const int32_t *f
     memcpy(more, id + n, MORE * sizeof *more);
     cm_decoder_close(&d);
     return reused;
+}
+
+static void ask_to_stop(int sig) {
+    (void)sig;
+    raise(SIGTERM);
+}
+
+/* A request to stop comes after some microseconds of reading; whether it cut the reading short. */
+static bool stopped_reading(cm_decoder *d, const char *path, suseconds_t after) {
+    struct itimerval timer = { .it_value = { after / 1000000, after % 1000000 } };
+    int64_t reused;
+    cm_err err = { 0 }, unkept;
+    cm_decoder_reset(d);
+    cm_signals_install();
+    signal(SIGALRM, ask_to_stop);
+    setitimer(ITIMER_REAL, &timer, NULL);
+    bool ok = path ? cm_decoder_read_cached(d, text[0], CAP, path, ID, &reused, &unkept, &err)
+                   : cm_decoder_read(d, text[0], CAP, &err);
+    setitimer(ITIMER_REAL, &(struct itimerval){ 0 }, NULL);
+    cm_signals_release();
+    CHECKF(ok || (cm_signal_ended(&err) && err.code == 128 + SIGTERM), "%s", err.msg);
+    CHECK(d->ready == ok && (d->fed == CAP) == ok && d->fed == d->s.st.held[0]);
+    return !ok && d->fed;
+}
+
+TEST(a_signal_ends_reading_between_parts) {
+    world w;
+    cm_err err;
+    cm_decoder d;
+    char *path = cm_strf("%s/stop.prompt", t_tmpdir());
+    make_texts();
+    threads(1);
+    open_world(&w, 0, NULL);
+    CM_ASSERT(cm_decoder_open(&d, &w.m, NULL, CAP, CM_F32_T, &err), "%s", err.msg);
+    CHECK(cm_decoder_read(&d, text[0], CAP, &err));
+    cm_real want[V];
+    memcpy(want, d.logits, sizeof want);
+    for (int way = 0; way < 2; way++) {
+        bool cut = false;
+        for (int k = 0; k < 60 && !cut; k++) {
+            unlink(path);
+            cut = stopped_reading(&d, way ? path : NULL, (suseconds_t)100 << k % 20);
+        }
+        CHECK(cut);
+        CHECK(!cm_exists(path));
+        /* What was read is no waste. */
+        CHECK(cm_decoder_read(&d, text[0], CAP, &err) && d.fed == CAP);
+        CHECK(!memcmp(want, d.logits, sizeof want));
+    }
+    cm_decoder_close(&d);
+    close_world(&w);
+    free(path);
 }
 
 TEST(a_text_from_a_file_is_the_text_itself) {
