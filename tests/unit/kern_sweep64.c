@@ -18,6 +18,7 @@
 #include "core/kern/ref_elem.c"
 #include "core/kern/ref_kv.c"
 #include "core/kern/ref_math.c"
+#include "core/kern/ref_moment.c"
 #include "core/kern/ref_nn.c"
 #include "core/kern/ref_ssd.c"
 
