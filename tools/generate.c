@@ -4,6 +4,7 @@
 
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 
 typedef struct {
     int32_t *id;
@@ -15,7 +16,7 @@ typedef struct {
     cm_loaded l, draft;
     cm_decoder d;
     tokens prompt, text; /* text: prompt and what was added */
-    const char *prompt_text;
+    cm_buf said; /* the prompt as text; of --tokens what they spell */
     int sample;
     double prefill_s, decode_s;
     int64_t read, decoded; /* tokens */
@@ -46,7 +47,25 @@ static bool parse_ids(const char *list, tokens *out, cm_err *err) {
     return out->n ? true : cm_fail(err, CM_EXIT_USAGE, "--tokens: the list is empty");
 }
 
-static bool encode_prompt(job *j, const char *text, size_t n, cm_err *err) {
+/* What a token adds to a text; a number where no tokenizer says what it is. */
+static void spell(const job *j, int32_t id, cm_buf *out) {
+    if (j->l.spm) cm_spm_token_bytes(j->l.spm, id, out);
+    else cm_buf_addf(out, "%d ", id);
+}
+
+static bool spell_ids(job *j, cm_err *err) {
+    int64_t V = j->l.model.conf.vocab_size;
+    for (int64_t i = 0; i < j->prompt.n; i++)
+        if (j->prompt.id[i] >= V)
+            return cm_fail(err, CM_EXIT_USAGE, "--tokens: id %d is outside the vocabulary 0..%lld",
+                           j->prompt.id[i], (long long)V - 1);
+    for (int64_t i = 0; i < j->prompt.n; i++) spell(j, j->prompt.id[i], &j->said);
+    return true;
+}
+
+static bool encode_prompt(job *j, cm_err *err) {
+    const char *text = j->said.s;
+    size_t n = j->said.n;
     if (!j->l.spm)
         return cm_fail(err, CM_EXIT_DATA,
                        "the model has no tokenizer; give token ids with --tokens");
@@ -67,15 +86,10 @@ static bool read_prompt(job *j, cm_err *err) {
         return cm_fail(err, CM_EXIT_USAGE,
                        "give the text to continue with one of --prompt, --prompt-file and "
                        "--tokens");
-    if (ids) return parse_ids(ids, &j->prompt, err);
-    j->prompt_text = text;
-    if (text) return encode_prompt(j, text, strlen(text), err);
-    char *bytes;
-    size_t n;
-    if (!cm_app_read_named(file, &bytes, &n, err)) return false;
-    bool ok = encode_prompt(j, bytes, n, err);
-    free(bytes);
-    return ok;
+    if (ids) return parse_ids(ids, &j->prompt, err) && spell_ids(j, err);
+    if (text) cm_buf_addf(&j->said, "%s", text);
+    else if (!cm_app_read_named(file, &j->said.s, &j->said.n, err)) return false;
+    return encode_prompt(j, err);
 }
 
 /* ---- --logits -------------------------------------------------------------------------- */
@@ -128,8 +142,7 @@ static const char *decode(job *j, cm_stream *st, cm_buf *whole, cm_err *err, boo
         push(&j->text, id);
         bytes.n = 0;
         cm_buf_add(&bytes, "", 0);
-        if (j->l.spm) cm_spm_token_bytes(j->l.spm, id, &bytes);
-        else cm_buf_addf(&bytes, "%d ", id);
+        spell(j, id, &bytes);
         bool stopped = cm_stream_push(st, bytes.s, bytes.n);
         show(j, st, whole);
         if (stopped) {
@@ -145,7 +158,7 @@ static void print_json(const job *j, const cm_buf *whole, const char *why,
                        const cm_guess_count *c) {
     cm_buf b = { 0 };
     cm_json_open(&b, NULL, '{');
-    if (j->prompt_text) cm_json_str(&b, "prompt", j->prompt_text);
+    cm_json_bytes(&b, "prompt", j->said.s, j->said.n);
     cm_json_bytes(&b, "text", whole->s, whole->n);
     cm_json_str(&b, "end", why);
     cm_json_open(&b, "tokens", '[');
@@ -159,6 +172,8 @@ static bool one_sample(job *j, cm_err *err) {
     cm_guess_count before = j->d.count;
     const char *cache = cm_app_text(j->app, "prompt-cache");
     cm_decoder_reset(&j->d);
+    if (cm_app_switch(j->app, "echo")) fwrite(j->said.s, 1, j->said.n, stdout);
+    fflush(stdout);
     j->text.n = 0;
     for (int64_t i = 0; i < j->prompt.n; i++) push(&j->text, j->prompt.id[i]);
     double t0 = cm_now();
@@ -189,8 +204,6 @@ static bool one_sample(job *j, cm_err *err) {
 
 static bool all_samples(job *j, cm_err *err) {
     const cm_generate_conf *g = &j->app->conf.generate;
-    if (cm_app_switch(j->app, "echo") && j->prompt_text && !j->app->json)
-        fputs(j->prompt_text, stdout);
     for (j->sample = 0; j->sample < g->samples && !cm_signal_stop(); j->sample++)
         if (!one_sample(j, err)) return false;
     cm_log(CM_LOG_INFO, "read %lld tokens at %.0f tokens/s, wrote %lld at %.1f tokens/s",
@@ -234,10 +247,16 @@ static bool check_apart(const cm_app_ctx *a, cm_err *err) {
 
 /* A cache that is not there yet can be made. */
 static bool check_cache(const char *cache, cm_err *err) {
-    if (cache && !*cache)
+    struct stat st;
+    if (!cache) return true;
+    if (!*cache)
         return cm_fail(err, CM_EXIT_USAGE, "--prompt-cache: an empty path; name a file or "
                        "a folder");
-    return !cache || cm_exists(cache) || cm_need_folder_of(cache, false, err);
+    if (stat(cache, &st)) return cm_need_folder_of(cache, false, err);
+    if (!S_ISREG(st.st_mode) && !S_ISDIR(st.st_mode))
+        return cm_fail(err, CM_EXIT_USAGE, "%s: --prompt-cache wants a file or a folder, this is "
+                       "neither", cache);
+    return S_ISDIR(st.st_mode) || cm_need_input(cache, err);
 }
 
 /* The whole text's keys and values, which an arena takes as they come. */
@@ -255,19 +274,33 @@ static bool check_memory(const job *j, int64_t n, cm_dtype kv, cm_err *err) {
     return ok;
 }
 
+/* Options that say something only with others, or only without them. */
+static bool check_options(const cm_app_ctx *a, cm_err *err) {
+    static const char *const of_chat[] = { "messages", "system", "hide-think" };
+    static const char *const of_text[] = { "prompt-cache", "echo" };
+    bool talk = cm_app_switch(a, "chat"), logits = cm_app_text(a, "logits") && !talk;
+    for (int i = 0; i < 3 && !talk; i++)
+        if (cm_app_switch(a, of_chat[i]))
+            return cm_fail(err, CM_EXIT_USAGE, "--%s wants --chat", of_chat[i]);
+    for (int i = 0; i < 2 && logits; i++)
+        if (cm_app_switch(a, of_text[i]))
+            return cm_fail(err, CM_EXIT_USAGE, "--%s means nothing with --logits", of_text[i]);
+    if (logits && a->json && !a->dry_run)
+        return cm_fail(err, CM_EXIT_USAGE, "--json means nothing with --logits, whose file holds "
+                       "raw floats");
+    if (!talk && a->json && cm_app_switch(a, "echo"))
+        return cm_fail(err, CM_EXIT_USAGE, "--echo means nothing with --json, which has the "
+                       "prompt as a member of its own");
+    return true;
+}
+
 static bool run_job(job *j, cm_err *err) {
     const char *model = cm_app_text(j->app, "model");
     const char *logits = cm_app_text(j->app, "logits");
-    static const char *const of_chat[] = { "messages", "system", "hide-think" };
+    const char *named = cm_app_text(j->app, "prompt-cache");
     bool talk = cm_app_switch(j->app, "chat");
     if (!model) return cm_fail(err, CM_EXIT_USAGE, "--model PATH is needed");
-    for (int i = 0; i < 3 && !talk; i++)
-        if (cm_app_switch(j->app, of_chat[i]))
-            return cm_fail(err, CM_EXIT_USAGE, "--%s wants --chat", of_chat[i]);
-    if (!check_stops(&j->app->conf.generate, err)) return false;
-    const char *named = cm_app_text(j->app, "prompt-cache");
-    if (named && logits)
-        return cm_fail(err, CM_EXIT_USAGE, "--prompt-cache means nothing with --logits");
+    if (!check_options(j->app, err) || !check_stops(&j->app->conf.generate, err)) return false;
     if (!check_cache(named, err) || !check_apart(j->app, err) ||
         !load_models(j, model, named, err))
         return false;
@@ -297,6 +330,7 @@ static bool run(cm_app_ctx *ctx, cm_err *err) {
     cm_decoder_close(&j.d);
     cm_loaded_close(&j.draft);
     cm_loaded_close(&j.l);
+    cm_buf_free(&j.said);
     free(j.prompt.id);
     free(j.text.id);
     return ok;
@@ -310,8 +344,9 @@ int main(int argc, char **argv) {
         { "tokens", "IDS", "token ids to continue, separated by commas, taken as they are" },
         { "prompt-cache", "PATH", "file, or folder of files, of prompts that were read before: "
           "the same text, sooner" },
-        { "logits", "FILE", "write raw float32 logits [tokens][vocabulary] and stop" },
-        { "echo", NULL, "print the prompt before its continuation" },
+        { "logits", "FILE", "write raw float32 logits [tokens][vocabulary] and stop; nothing else "
+          "is printed" },
+        { "echo", NULL, "print the prompt, or what --tokens spell, before each continuation" },
         { "chat", NULL, "talk: --prompt is the user's turn; without it lines of stdin are" },
         { "messages", "FILE", "with --chat: a JSON conversation to be answered; - is stdin" },
         { "system", "TEXT", "with --chat: the system's turn" },

@@ -19,6 +19,17 @@ expect "speed is logged on stderr" 0 "tokens/s" "$BIN/generate" --threads 1 --mo
 expect_out "--echo" "^One day" $G --model "$M" --prompt "One day" --echo generate.max_tokens=3
 printf 'One day' >"$tmp/prompt"
 same "--prompt-file" "$($G --model "$M" --prompt-file "$tmp/prompt" generate.max_tokens=40 seed=1)" "$a"
+E="generate.max_tokens=40 seed=1"
+# shellcheck disable=SC2086
+for from in "--prompt-file $tmp/prompt" "--prompt-file -"; do
+    same "--echo with ${from%% *}" "$($G --model "$M" $from --echo $E <"$tmp/prompt")" "One day$a"
+    check "its --json has the prompt" sh -c "$G --model '$M' $from --json $E <'$tmp/prompt' | grep -q '\"prompt\":\"One day\"'"
+done
+ids=$(text seed=1 --json | sed 's/.*"tokens":\[\(.*\)\].*/1,\1/')
+same "--echo with --tokens" "$($G --model "$M" --tokens "$ids" --echo generate.max_tokens=0)" "$a"
+check "its --json has what they spell" sh -c "$G --model '$M' --tokens '$ids' --json generate.max_tokens=0 | grep -q '\"prompt\":\"..'"
+same "--echo before each sample" "$(text --echo generate.samples=2 | grep -c '^One day')" 2
+expect "--echo with --json" 2 "echo means nothing with --json" $G --model "$M" --prompt x --echo --json
 same "or stdin" "$(printf 'One day' | $G --model "$M" --prompt-file - generate.max_tokens=40 seed=1)" "$a"
 same "a run folder stands for its newest checkpoint" "$($G --model "$tmp/runs/tiny" --prompt "One day" \
     generate.max_tokens=40 seed=1)" "$a"
@@ -45,6 +56,9 @@ check "--tokens with --logits" $G --model "$M" --tokens 1,20,30,40,50 --logits "
 same "writes [tokens][vocabulary] floats" "$(wc -c <"$tmp/l.f32" | tr -d ' ')" $((5 * 400 * 4))
 check "again" $G --model "$M" --tokens 1,20,30,40,50 --logits "$tmp/m.f32"
 check "the same bytes" cmp "$tmp/l.f32" "$tmp/m.f32"
+expect "--logits and --json" 2 "json means nothing with --logits" $G --model "$M" --tokens 1 --logits "$tmp/l.f32" --json
+expect "unless nothing is done" 0 "" $G --model "$M" --tokens 1 --logits "$tmp/l.f32" --json --dry-run
+expect "--logits and --echo" 2 "echo means nothing with --logits" $G --model "$M" --tokens 1 --logits "$tmp/l.f32" --echo
 expect "max_tokens 0" 0 "" $G --model "$M" --prompt "x" generate.max_tokens=0
 expect "beyond the context: a warning" 0 "exceed the context" $BIN/generate --threads 1 --model "$M" --prompt x generate.max_tokens=200
 
@@ -120,6 +134,16 @@ for chat in "" --chat; do
     expect "a prompt cache in no folder $chat" 1 "none/p: cannot write: No such file" $G --model "$M" --prompt a --prompt-cache "$tmp/none/p" $chat
     same "is told before any text" "$(cat "$tmp/.out")" ""
 done
+mkfifo "$tmp/pipe"
+for chat in "" --chat; do
+    expect "a pipe for a prompt cache $chat" 2 "pipe: --prompt-cache wants a file or a folder" timeout -s KILL 20 $G --model "$tmp/none" \
+        --prompt x --prompt-cache "$tmp/pipe" $chat
+done
+mkdir "$tmp/pipes"
+$G --model "$M" --prompt "$long" --prompt-cache "$tmp/pipes" generate.max_tokens=1 >"$tmp/.out" 2>&1
+for f in "$tmp"/pipes/*.prompt; do rm "$f"; mkfifo "$f"; done
+expect "one in a folder of them" 1 "not a plain file" timeout -s KILL 20 $G --model "$M" --prompt "$long" --prompt-cache "$tmp/pipes"
+denied "a prompt cache that we may not read" 2 "$tmp/secret: cannot open" generate --model "$tmp/none" --prompt x --prompt-cache "$tmp/secret"
 mkdir -p "$tmp/folder"
 expect "a folder for a prompt's file" 2 "folder: is a folder" $G --model "$M" --prompt-file "$tmp/folder"
 expect "two models" 2 "error: --model is given twice" $G --model "$M" --model "$M" --prompt b
