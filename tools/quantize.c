@@ -466,9 +466,18 @@ static bool check_out(const job *j, cm_err *err) {
                      cm_need_folder_of(out, !j->gguf, err));
 }
 
+/* An adapter's model is read from two places, the second known by the first alone. */
+static bool check_base(const job *j, cm_err *err) {
+    return !j->source.base ||
+           cm_app_apart((cm_app_file[]){{"the adapter's base", j->source.base}, {0}},
+                        (cm_app_file[]){{"--out", j->c->out},
+                                        {"quantize.imatrix_out", j->c->imatrix_out}, {0}}, err);
+}
+
 /* What can be known before any work: --dry-run asks the same. */
 static bool check_world(const job *j, cm_err *err) {
     const cm_quantize_conf *c = j->c;
+    if (!check_base(j, err)) return false;
     if (!check_out(j, err) || !check_imatrix_out(c->imatrix_out, err)) return false;
     return enough_text(j, c->calibration, err) && enough_text(j, c->card_text, err);
 }

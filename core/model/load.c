@@ -438,6 +438,8 @@ static bool read_adapter(cm_loaded *l, cm_adapter *a, unsigned flags, cm_err *er
     bool ok = cm_load_any(l, base, whole, err) &&
               cm_adapter_suits(a, base, l->id, err);
     free(base);
+    free(l->base);
+    l->base = ok ? cm_strf("%s", l->path) : NULL;
     if (ok && !(flags & CM_LOAD_SHAPE))
         ok = flags & CM_LOAD_APART ? attach(l, a, err)
                                    : cm_adapter_merge(a, target(l), err);
@@ -548,5 +550,6 @@ void cm_loaded_close(cm_loaded *l) {
     if (l->spm) cm_spm_close(l->spm);
     free(l->chat_template);
     free(l->path);
+    free(l->base);
     *l = (cm_loaded){0};
 }

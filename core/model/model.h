@@ -349,6 +349,7 @@ typedef struct cm_loaded {
     cm_arena arena;      /* the parameters, and the strings of model.conf */
     char *chat_template; /* Jinja, or NULL */
     char *path;          /* of the file or folder read, absolute, without links */
+    char *base;          /* the same of an adapter's base; NULL: no adapter */
     char source[16];     /* "checkpoint", "huggingface", "gguf" */
     cm_dtype stored;     /* type of most weights of a GGUF file; else CM_F32_T */
     char id[65];         /* SHA-256 of the weights file (of its index, when sharded); ""

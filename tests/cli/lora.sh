@@ -73,6 +73,12 @@ $Q --model "$M" --out "$tmp/base.gguf" quantize.name=x >/dev/null
 check "is the base, to the bit" cmp "$tmp/still.gguf" "$tmp/base.gguf"
 expect "a GGUF file as base" 0 "" $S name=imported post.model="$tmp/base.gguf"
 expect_out "whose adapter finds it again" "largest logit difference 0.0e\+00" $Q --model "$tmp/runs/imported" --out "$tmp/again.gguf"
+before_base=$(sha256sum <"$tmp/base.gguf")
+expect "but not over that base" 2 "base.gguf.*adapter's base" $Q --model "$tmp/runs/imported" --out "$tmp/base.gguf"
+same "which stays" "$(sha256sum <"$tmp/base.gguf")" "$before_base"
+$Q --quiet --model "$M" --format hf --out "$tmp/hf"
+$S name=onhf post.model="$tmp/hf" >/dev/null 2>&1
+expect "nor over a folder of that kind" 2 "adapter's base" $Q --model "$tmp/runs/onhf" --format hf --out "$tmp/hf" --dry-run
 check "and learning is not" sh -c "! cmp -s '$tmp/merged.gguf' '$tmp/base.gguf'"
 
 # ---- the adapter alone
