@@ -4,19 +4,6 @@
 #include "kern/moment.h"
 #include "kern/ref.h"
 
-#include <string.h>
-
-static uint32_t bits_of(float f) {
-    uint32_t u;
-    memcpy(&u, &f, sizeof u);
-    return u;
-}
-static float of_bits(uint32_t u) {
-    float f;
-    memcpy(&f, &u, sizeof f);
-    return f;
-}
-
 /* 32 random bits of place i: a permutation of words with low bias (Wang's and Mueller's
  * kind), keyed by the stream. */
 static uint32_t noise(uint32_t key, uint32_t i) {
@@ -32,7 +19,7 @@ void CM_REF(moment_read16)(int64_t n, const uint16_t *x, cm_real *y) {
 
 void CM_REF(moment_write16)(int64_t n, const cm_real *x, uint32_t key, uint16_t *y) {
     for (int64_t i = 0; i < n; i++) {
-        uint32_t u = bits_of((float)x[i]);
+        uint32_t u = cm_bits_of((float)x[i]);
         y[i] = (uint16_t)((u + (noise(key, (uint32_t)i) & 0xffffu)) >> 16);
     }
 }
@@ -40,7 +27,7 @@ void CM_REF(moment_write16)(int64_t n, const cm_real *x, uint32_t key, uint16_t 
 /* What code c stands for, as a share of the largest; c = 0: nothing. */
 static float level(int top, int c) {
     int k = top - c;
-    return c < 1 ? 0 : of_bits(cm_eighth[k & 7] - ((uint32_t)(k >> 3) << 23));
+    return c < 1 ? 0 : cm_of_bits(cm_eighth[k & 7] - ((uint32_t)(k >> 3) << 23));
 }
 
 void CM_REF(moment_read8)(int64_t n, int top, float max, const uint8_t *x, cm_real *y) {
@@ -53,7 +40,7 @@ void CM_REF(moment_read8)(int64_t n, int top, float max, const uint8_t *x, cm_re
 
 /* The largest code whose level is at most x, a share in [0,1]; below the first: under 1. */
 static int code_below(int top, float x) {
-    uint32_t u = bits_of(x), m = u & 0x7fffffu;
+    uint32_t u = cm_bits_of(x), m = u & 0x7fffffu;
     int over = m >= cm_eighth_from[m >> 20];
     return top + 8 * ((int)(u >> 23) - 127) + (int)(m >> 20) + over;
 }

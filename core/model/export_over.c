@@ -5,7 +5,6 @@
 #include <fcntl.h>
 #include <fnmatch.h>
 #include <stdlib.h>
-#include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -26,14 +25,6 @@ static bool has(const char *dir, const char *name) {
     return there;
 }
 
-static bool is_gguf(const char *path) {
-    char magic[4] = "";
-    FILE *f = fopen(path, "rb");
-    bool yes = f && fread(magic, 1, 4, f) == 4 && !memcmp(magic, "GGUF", 4);
-    if (f) fclose(f);
-    return yes;
-}
-
 bool cm_export_may_replace(const char *out, bool gguf, cm_err *err) {
     struct stat st;
     if (stat(out, &st)) return true;
@@ -46,7 +37,7 @@ bool cm_export_may_replace(const char *out, bool gguf, cm_err *err) {
     if (folder && (has(out, "SHA256SUMS") || has(out, "optimizer.safetensors")))
         return cm_fail(err, CM_EXIT_USAGE, "%s: is a checkpoint of a run, which could not be "
                        "resumed with other weights; choose another --out", out);
-    bool ours = gguf ? plain && (!st.st_size || is_gguf(out))
+    bool ours = gguf ? plain && (!st.st_size || cm_is_gguf(out))
                      : folder && (has(out, "config.json") || empty_folder(out));
     return ours || cm_fail(err, CM_EXIT_USAGE, "%s: exists and is not a %s; remove it or "
                            "choose another --out", out, gguf ? "GGUF file" : "model folder");

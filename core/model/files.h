@@ -49,6 +49,8 @@ bool cm_export_items(const cm_export *x, bool gguf, cm_items *items, cm_buf *idl
 bool cm_export_size(const cm_export *x, bool gguf, const cm_items *items, uint64_t *bytes,
                     cm_err *err);
 
+/* Whether a file begins as GGUF does; false also where it cannot be read. */
+bool cm_is_gguf(const char *path);
 /* Remove from dir what another model than the one just written left there; without a tokenizer of
  * its own also tokenizer.model and tokenizer_config.json. */
 bool cm_export_sweep(const char *dir, bool with_tokenizer, cm_err *err);

@@ -516,7 +516,7 @@ bool cm_load_into(cm_model *m, const char *path, char id[65], cm_err *err) {
     return true;
 }
 
-static bool is_gguf(const char *path) {
+bool cm_is_gguf(const char *path) {
     char head[4] = "";
     FILE *f = fopen(path, "re");
     bool yes = f && fread(head, 1, 4, f) == 4 && !memcmp(head, "GGUF", 4);
@@ -537,7 +537,8 @@ static cm_spm *gguf_tokenizer(const char *path, cm_err *err) {
 cm_spm *cm_load_tokenizer(const char *path, cm_err *err) {
     char *file = cm_spm_place(path);
     cm_spm *spm = NULL;
-    if (cm_need_input(file, err)) spm = (is_gguf(file) ? gguf_tokenizer : cm_spm_open)(file, err);
+    if (cm_need_input(file, err))
+        spm = (cm_is_gguf(file) ? gguf_tokenizer : cm_spm_open)(file, err);
     free(file);
     return spm;
 }

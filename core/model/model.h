@@ -536,6 +536,9 @@ bool cm_export_compare(const cm_export *x, const cm_model *back, bool gguf, cm_e
 bool cm_export_compare_part(const cm_export *x, const cm_model *back, bool gguf, int part,
                             cm_err *err);
 
+/* log of the sum of exp of n logits; *top: the place of the largest, the first of equal ones. */
+double cm_log_sum_exp(const cm_real *x, int64_t n, int64_t *top);
+
 /* A model's logits and those of what it was exported to, over fixed random tokens. */
 enum { CM_PARITY_TOKENS = 64 };
 typedef struct cm_parity {

@@ -5,8 +5,7 @@
 #include <math.h>
 #include <stdlib.h>
 
-/* log of the sum of exp, and the largest element's place. */
-static double log_sum(const cm_real *x, int64_t n, int64_t *top) {
+double cm_log_sum_exp(const cm_real *x, int64_t n, int64_t *top) {
     *top = 0;
     for (int64_t i = 1; i < n; i++)
         if (x[i] > x[*top]) *top = i;
@@ -18,7 +17,7 @@ static double log_sum(const cm_real *x, int64_t n, int64_t *top) {
 /* One position's logits: a of the source, b of what was written. */
 static void compare_row(cm_parity *p, const cm_real *a, const cm_real *b, int64_t V) {
     int64_t top_a, top_b;
-    double za = log_sum(a, V, &top_a), zb = log_sum(b, V, &top_b), kl = 0;
+    double za = cm_log_sum_exp(a, V, &top_a), zb = cm_log_sum_exp(b, V, &top_b), kl = 0;
     for (int64_t v = 0; v < V; v++) {
         double la = (double)a[v] - za, lb = (double)b[v] - zb, d = (double)a[v] - b[v];
         kl += exp(la) * (la - lb);

@@ -6,18 +6,6 @@
 
 #include <string.h>
 
-static uint32_t bits_of(float f) {
-    uint32_t u;
-    memcpy(&u, &f, sizeof u);
-    return u;
-}
-
-static float of_bits(uint32_t u) {
-    float f;
-    memcpy(&f, &u, sizeof f);
-    return f;
-}
-
 const int8_t cm_iq4_levels[16] = {-127, -104, -83, -65, -49, -35, -22, -10,
                                   1,    13,   25,  38,  53,  69,  89,  113};
 
@@ -39,20 +27,20 @@ static void widen_bf16(const uint16_t *restrict h, float *restrict f, int64_t n)
 }
 
 uint16_t cm_f32_to_f16(float f) {
-    uint32_t u = bits_of(f), mag = u & 0x7fffffff;
+    uint32_t u = cm_bits_of(f), mag = u & 0x7fffffff;
     uint16_t sign = (uint16_t)(u >> 16 & 0x8000);
     if (mag > 0x7f800000) return (uint16_t)(sign | 0x7e00 | (mag >> 13 & 0x3ff));
     if (mag >= 0x477ff000) return sign | 0x7c00; /* rounds to 2^16 or more */
     if (mag < 0x38800000) { /* below 2^-14: a multiple of 2^-24 */
         /* Adding 0.5 puts the unit of 2^-24 in the last bit, so the sum rounds as asked. */
-        return (uint16_t)(sign | (bits_of(of_bits(mag) + 0.5f) - 0x3f000000));
+        return (uint16_t)(sign | (cm_bits_of(cm_of_bits(mag) + 0.5f) - 0x3f000000));
     }
     uint32_t odd = mag >> 13 & 1;
     return (uint16_t)(sign | ((mag - 0x38000000 + 0xfff + odd) >> 13));
 }
 
 uint16_t cm_f32_to_bf16(float f) {
-    uint32_t u = bits_of(f);
+    uint32_t u = cm_bits_of(f);
     if ((u & 0x7fffffff) > 0x7f800000) return (uint16_t)(u >> 16 | 0x40);
     return (uint16_t)((u + 0x7fff + (u >> 16 & 1)) >> 16);
 }

@@ -78,13 +78,19 @@ bool cm_tensor_same_shape(const cm_tensor *a, const cm_tensor *b);
 const char *cm_tensor_shape_str(const cm_tensor *t, char *buf, size_t cap);
 static inline cm_real *cm_rdata(const cm_tensor *t) { return (cm_real *)t->data; }
 
+/* The bits of a float, and the float of bits. */
+static inline uint32_t cm_bits_of(float f) {
+    union { float f; uint32_t u; } x = { f };
+    return x.u;
+}
+static inline float cm_of_bits(uint32_t u) {
+    union { uint32_t u; float f; } x = { u };
+    return x.f;
+}
 /* Element conversions (round to nearest even). */
 float cm_f16_to_f32(uint16_t h);
 uint16_t cm_f32_to_f16(float f);
-static inline float cm_bf16_to_f32(uint16_t h) {
-    union { uint32_t u; float f; } x = { (uint32_t)h << 16 };
-    return x.f;
-}
+static inline float cm_bf16_to_f32(uint16_t h) { return cm_of_bits((uint32_t)h << 16); }
 uint16_t cm_f32_to_bf16(float f);
 /* n elements of any float or block dtype to float; n is a multiple of the block. */
 void cm_to_f32(cm_dtype dt, const void *src, float *dst, int64_t n);

@@ -4,21 +4,10 @@
 
 #include <math.h>
 #include <stdlib.h>
-#include <string.h>
-
-/* log of the sum of exp, and the place of the largest (the first of equal ones). */
-static double log_sum(const cm_real *x, int64_t V, int64_t *top) {
-    *top = 0;
-    for (int64_t v = 1; v < V; v++)
-        if (x[v] > x[*top]) *top = v;
-    double most = (double)x[*top], sum = 0;
-    for (int64_t v = 0; v < V; v++) sum += exp((double)x[v] - most);
-    return most + log(sum);
-}
 
 static cm_kl_pos compare(const cm_real *a, const cm_real *b, int64_t V, int32_t k) {
     int64_t top_a, top_b;
-    double za = log_sum(a, V, &top_a), zb = log_sum(b, V, &top_b), kl = 0;
+    double za = cm_log_sum_exp(a, V, &top_a), zb = cm_log_sum_exp(b, V, &top_b), kl = 0;
     for (int64_t v = 0; v < V; v++) {
         double la = (double)a[v] - za, lb = (double)b[v] - zb;
         kl += exp(la) * (la - lb);
